@@ -1,0 +1,4 @@
+//! How control of a name is proved: one file per challenge type.
+
+pub mod dns01;
+pub mod http01;

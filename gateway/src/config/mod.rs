@@ -1,0 +1,497 @@
+//! `gateway.yaml`: read, checked as a whole, and turned into a [`Config`] that cannot be wrong.
+//!
+//! Called by the command line, by [`crate::generation`] on start and on reload. May name serde and
+//! std; never tokio, wasmtime or rustls, and it opens no file but the configuration itself and what
+//! its secrets name.
+
+pub mod hostname;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use hostname::{HostPattern, Hostname};
+
+/// A whole configuration, checked: every name refers to something that exists, every default is
+/// filled in, every path is absolute or relative to the working directory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where to accept connections, in the order of the file.
+    pub listen: Vec<Listen>,
+    /// How certificates are obtained.
+    pub certificates: Certificates,
+    /// Sites in the order of the file.
+    pub sites: Vec<Site>,
+    /// Upstreams by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// Plugins by name.
+    pub plugins: BTreeMap<String, PluginConfig>,
+    /// What is logged.
+    pub log: Log,
+    /// The folder of accounts, keys, certificates and compiled plugins.
+    pub store: PathBuf,
+    /// How many workers serve; `None` means one per core the process may run on.
+    pub workers: Option<usize>,
+    /// Waits and sizes that bound every exchange.
+    pub limits: Limits,
+    /// Who may speak for a client's address in `x-forwarded-for` and `forwarded`.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// The local control socket; `None` switches it off.
+    pub admin: Option<PathBuf>,
+}
+
+/// One entry of `listen:`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Listen {
+    /// Whether TLS is spoken here.
+    pub scheme: Scheme,
+    /// The address and port to bind.
+    pub address: SocketAddr,
+}
+
+/// How a client reaches a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain HTTP: answers HTTP-01 and redirects the rest to https.
+    Http,
+    /// TLS, then HTTP/1.1 or HTTP/2 by ALPN.
+    Https,
+}
+
+/// `certificates:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Certificates {
+    /// The e-mail address given to the CA.
+    pub contact: Option<String>,
+    /// CAs in the order in which they are tried.
+    pub issuers: Vec<Issuer>,
+    /// How control of a name is proved where the site does not say.
+    pub challenge: Challenge,
+    /// Certificates that somebody else keeps up to date.
+    pub files: Vec<CertificateFiles>,
+    /// The name whose certificate is served when a client sends no SNI; without it such a handshake
+    /// is refused.
+    pub default: Option<Hostname>,
+    /// DNS servers to ask for zones and propagation, instead of those of the system.
+    pub resolvers: Vec<SocketAddr>,
+    /// How the host waits for DNS-01 records.
+    pub propagation: Propagation,
+}
+
+/// Waiting for a DNS-01 record to be served everywhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Propagation {
+    /// Ask every authoritative server before telling the CA; off means only `delay`.
+    pub check: bool,
+    /// A fixed wait before the first check.
+    pub delay: Duration,
+    /// How long to go on checking before the attempt counts as failed.
+    pub timeout: Duration,
+    /// The port of authoritative servers (for tests and split setups).
+    pub port: u16,
+}
+
+/// One entry of `certificates.issuers`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Issuer {
+    /// An ACME server.
+    Acme(AcmeIssuer),
+    /// The gateway's own CA, kept in the store.
+    Local,
+}
+
+/// An ACME server (RFC 8555).
+#[derive(Debug, Clone, PartialEq)]
+pub struct AcmeIssuer {
+    /// What the log, the status and the store call it: `letsencrypt`, or the directory's host.
+    pub name: String,
+    /// The directory URL.
+    pub directory: String,
+    /// External account binding (RFC 8555, section 7.3.4).
+    pub eab: Option<Eab>,
+    /// A PEM file of roots to trust for the CA's own API, instead of the system's.
+    pub roots: Option<PathBuf>,
+    /// The certificate profile to ask for.
+    pub profile: Option<String>,
+}
+
+/// An external account binding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Eab {
+    /// The key identifier.
+    pub kid: String,
+    /// The MAC key, base64url.
+    pub key: SecretRef,
+}
+
+/// How control of a name is proved to a CA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Challenge {
+    /// What fits: TLS-ALPN-01 or HTTP-01 by the listeners there are.
+    Auto,
+    /// RFC 8555, section 8.3.
+    Http01,
+    /// RFC 8737.
+    TlsAlpn01,
+    /// RFC 8555, section 8.4, through the plugin of this name.
+    Dns01(String),
+}
+
+/// A certificate and its key in PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// One entry of `sites:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Site {
+    /// The names it answers for.
+    pub hosts: Vec<HostPattern>,
+    /// Where its certificate comes from.
+    pub certificate: SiteCertificate,
+    /// The plugin that picks the upstream.
+    pub router: Option<PluginUse>,
+    /// Filters in the order in which requests meet them.
+    pub filters: Vec<PluginUse>,
+    /// Routes as written; [`crate::route`] orders them.
+    pub routes: Vec<Route>,
+    /// The line of the site in the file, for messages.
+    pub line: u64,
+}
+
+/// `sites[].certificate`, with what it leaves out taken from `certificates:`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SiteCertificate {
+    /// From the issuers, by this challenge.
+    Issued {
+        /// CAs in the order in which they are tried. `localhost`, private names and IP addresses
+        /// that no public CA would sign get [`Issuer::Local`].
+        issuers: Vec<Issuer>,
+        /// How control is proved.
+        challenge: Challenge,
+    },
+    /// Only from `certificates.files`.
+    Files,
+}
+
+/// A plugin at one place of use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginUse {
+    /// The name under `plugins:`.
+    pub plugin: String,
+    /// The configuration for this use: its own, or the plugin's.
+    pub config: serde_json::Value,
+}
+
+/// One entry of `sites[].routes`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Which paths it takes.
+    pub path: PathMatch,
+    /// Which methods; empty means all.
+    pub methods: Vec<String>,
+    /// Fields that must be there, name in lower case; `None` means with any value.
+    pub headers: Vec<(String, Option<String>)>,
+    /// Query parameters that must be there; `None` means with any value.
+    pub query: Vec<(String, Option<String>)>,
+    /// Filters of this route, after those of the site.
+    pub filters: Vec<PluginUse>,
+    /// Where it leads.
+    pub action: RouteAction,
+    /// The line in the file, for messages.
+    pub line: u64,
+}
+
+/// Which paths a route takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatch {
+    /// The path and everything below it, by whole segments (`/api/` and `/api` both take `/api/x`;
+    /// `/api` also takes `/api` itself). `/` takes all.
+    Prefix(String),
+    /// This path alone.
+    Exact(String),
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteAction {
+    /// To the upstream of this name.
+    Upstream(String),
+    /// To another place: `redirect: {status: 308, to: URL}`. `{host}`, `{path}` and `{query}` stand
+    /// for those of the request.
+    Redirect {
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+        /// The template of the `location` field.
+        to: String,
+    },
+    /// A fixed response: `respond: {status: 200, body: text}`.
+    Respond {
+        /// 200 to 599.
+        status: u16,
+        /// The body.
+        body: String,
+        /// Its media type.
+        content_type: String,
+    },
+}
+
+/// One entry of `upstreams:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// Servers, at least one.
+    pub servers: Vec<Server>,
+    /// How a server is chosen.
+    pub balance: Balance,
+    /// Active health checks.
+    pub health: Option<Health>,
+    /// Waits for this upstream.
+    pub timeouts: UpstreamTimeouts,
+    /// A PEM file of roots to trust for `https://` servers, instead of the system's.
+    pub roots: Option<PathBuf>,
+    /// The name to ask for and to check in TLS, instead of the server's own.
+    pub server_name: Option<Hostname>,
+    /// Whether the upstream sees the client's `Host` (true) or the server's own.
+    pub preserve_host: bool,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Server {
+    /// `http://host:port`: HTTP/1.1.
+    Http(Authority),
+    /// `https://host:port`: HTTP/2 or HTTP/1.1 by ALPN.
+    Https(Authority),
+    /// `h2c://host:port`: HTTP/2 with prior knowledge.
+    H2c(Authority),
+    /// `unix:/path`: HTTP/1.1 over a socket.
+    Unix(PathBuf),
+    /// `builtin:echo`: a page inside the gateway that shows the request as an application sees it.
+    Echo,
+}
+
+/// Host and port of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Authority {
+    /// A name or an IP address (IPv6 without brackets).
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// `upstreams.*.balance`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// The better of two picked at random, by open requests and recent latency.
+    P2c,
+    /// One after another.
+    RoundRobin,
+    /// The fewest open requests.
+    LeastConnections,
+}
+
+/// `upstreams.*.health`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    /// The path to ask for.
+    pub path: String,
+    /// The time between two checks.
+    pub interval: Duration,
+    /// How long one check may take.
+    pub timeout: Duration,
+    /// Failures in a row that take a server out.
+    pub unhealthy_after: u32,
+    /// Successes in a row that bring it back.
+    pub healthy_after: u32,
+}
+
+/// `upstreams.*.timeouts`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamTimeouts {
+    /// To connect, TLS included.
+    pub connect: Duration,
+    /// From the request's end to the response's head.
+    pub response: Duration,
+    /// Between two pieces of the response's body; not for upgraded connections.
+    pub idle: Duration,
+    /// How long an unused connection is kept.
+    pub keepalive: Duration,
+}
+
+/// One entry of `plugins:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginConfig {
+    /// The component file.
+    pub component: PathBuf,
+    /// `config:` as JSON; `Null` when absent.
+    pub config: serde_json::Value,
+    /// What becomes of a request when the plugin fails.
+    pub on_error: OnError,
+    /// Bounds of each call and instance.
+    pub limits: PluginLimits,
+    /// Secrets by the name that placeholders use.
+    pub secrets: BTreeMap<String, Secret>,
+    /// What it may do beyond computing.
+    pub grants: Grants,
+    /// The line in the file, for messages.
+    pub line: u64,
+}
+
+/// `plugins.*.on-error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The request is answered with 500.
+    FailClosed,
+    /// The request goes on as if the plugin were not there. Not for routers.
+    FailOpen,
+}
+
+/// `plugins.*.limits`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginLimits {
+    /// Wall time of one call into a router or filter; solvers get `solver_deadline`.
+    pub deadline: Duration,
+    /// Wall time of one call into a solver, its outgoing requests included.
+    pub solver_deadline: Duration,
+    /// Linear memory of one instance, in bytes.
+    pub memory_bytes_max: usize,
+    /// What one call may hand to the host in all (edits, response, log), in bytes.
+    pub output_bytes_max: usize,
+    /// The key-value state of the plugin, in bytes.
+    pub state_bytes_max: usize,
+    /// Outgoing requests of one call.
+    pub requests_max: u32,
+    /// Log lines per second.
+    pub log_lines_per_second_max: u32,
+}
+
+/// A secret of a plugin: where it comes from and where it may go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Secret {
+    /// Where the value comes from.
+    pub source: SecretRef,
+    /// The hosts it may be sent to; empty means every host that `grants.http` names.
+    pub hosts: Vec<String>,
+}
+
+/// Where a secret comes from. The value is read when a generation is built and is never part of the
+/// configuration's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// An environment variable of the gateway.
+    Env(String),
+    /// A file; a final newline is dropped.
+    File(PathBuf),
+    /// A systemd credential (`$CREDENTIALS_DIRECTORY/NAME`).
+    Credential(String),
+    /// Written into the file itself: allowed, warned about.
+    Inline(SecretText),
+}
+
+/// A secret's text, which never prints itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// Takes a secret in.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself. Only for the place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// `plugins.*.grants`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Grants {
+    /// Outgoing requests.
+    pub http: Vec<HttpGrant>,
+}
+
+/// One pattern of `grants.http`: `[METHOD[,METHOD] ]SCHEME://HOST[:PORT]/PATH`, where a `*` at the
+/// end of the path takes any rest, and one inside takes any single segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpGrant {
+    /// As written.
+    pub pattern: String,
+    /// Methods; empty means all.
+    pub methods: Vec<String>,
+    /// `https` or `http`.
+    pub scheme: String,
+    /// The host, literally, or `*.suffix`.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The path pattern.
+    pub path: String,
+}
+
+/// `log:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,witgate::acme=debug`.
+    pub level: String,
+    /// One line per exchange.
+    pub access: AccessLog,
+    /// Format of all other lines.
+    pub format: LogFormat,
+}
+
+/// `log.access`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// One JSON object per line, on standard output.
+    Json,
+    /// A line for people.
+    Text,
+    /// None.
+    Off,
+}
+
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `limits:`: waits and sizes that bound every exchange.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From a connection's or request's first byte to the end of its head.
+    pub request_head: Duration,
+    /// Between two pieces of a request's body.
+    pub request_body_idle: Duration,
+    /// How long a connection may be without a request.
+    pub keepalive: Duration,
+    /// How long open exchanges may go on after SIGTERM.
+    pub drain: Duration,
+    /// The request head, inclusive, in bytes.
+    pub request_head_bytes_max: usize,
+    /// The number of fields of a request, inclusive.
+    pub request_fields_max: usize,
+    /// The request body in bytes, inclusive; `None` means no limit.
+    pub request_body_bytes_max: Option<u64>,
+    /// Open connections of the whole gateway, inclusive.
+    pub connections_max: usize,
+    /// Open requests of one HTTP/2 connection, inclusive.
+    pub streams_max: u32,
+}

@@ -1,0 +1,3 @@
+//! HTTP towards clients: connections, the life of one exchange, and our own answers.
+
+pub mod head;
