@@ -1,13 +1,24 @@
 //! Witgate: a TLS gateway whose behaviour is extended by sandboxed WebAssembly components.
 //!
-//! The rooms and who may name what are described in `docs/ARCHITECTURE.md` and kept by
-//! `walls.rs`.
+//! The rooms and who may name what are described in `docs/ARCHITECTURE.md` and kept by tests.
 
 pub mod acme;
+pub mod admin;
+pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod fault;
+pub mod gateway;
+pub mod generation;
 pub mod http;
+pub mod listen;
 pub mod plugin;
+pub mod route;
 pub mod store;
+pub mod telemetry;
 pub mod tls;
+pub mod trust;
+pub mod upstream;
+pub mod watch;
+pub mod worker;

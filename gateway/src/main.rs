@@ -1,1 +1,45 @@
-fn main() {}
+//! Arguments, then configuration, then runtime, then start, then signals, then drain.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use witgate::cli::{Cli, Command, PluginCommand};
+use witgate::{commands, config, gateway, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(file) => run(&file.config),
+        Command::Check { file, full, plugins } => commands::check(&file.config, full, plugins),
+        Command::Schema => commands::schema(),
+        Command::Trust { file, print } => commands::trust(&file.config, print),
+        Command::Untrust(file) => commands::untrust(&file.config),
+        Command::Status(file) => commands::admin(&file.config, "GET", "/status"),
+        Command::Reload(file) => commands::admin(&file.config, "POST", "/reload"),
+        Command::Plugin(PluginCommand::Inspect { file, json }) => commands::inspect(&file, json),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("{}", text.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(file: &Path) -> Result<(), String> {
+    let loaded = config::load(file).map_err(|report| report.to_string())?;
+    let levels = telemetry::start(&loaded.config.log)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = commands::runtime()?;
+    runtime.block_on(async {
+        let started = gateway::Gateway::start(file, loaded.config, levels).await;
+        let gateway = started.map_err(|error| gateway::describe(&error))?;
+        gateway.run().await.map_err(|error| gateway::describe(&error))
+    })
+}

@@ -1,3 +1,24 @@
 //! HTTP towards clients: connections, the life of one exchange, and our own answers.
 
+pub mod answer;
+pub mod body;
+mod echo;
+pub mod exchange;
 pub mod head;
+pub mod headers;
+pub mod plain;
+pub mod serve;
+mod tunnel;
+
+/// Runs hyper's tasks on the worker's own thread.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}

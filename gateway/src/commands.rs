@@ -1,0 +1,173 @@
+//! The commands beside `run`: each prints what it found and ends.
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{self, Config};
+use crate::gateway::describe;
+use crate::generation::Generation;
+use crate::plugin::Engine;
+use crate::store::Store;
+use crate::tls::local::LocalCa;
+use crate::trust;
+
+/// The runtime for everything that is not on a request's path.
+///
+/// # Errors
+/// When the machine gives none.
+pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    // File descriptors are connections: take as many as the machine allows.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|cause| format!("cannot start: {cause}"))
+}
+
+/// `witgate check`.
+///
+/// # Errors
+/// Every error in the configuration.
+pub fn check(file: &Path, is_full: bool, with_plugins: bool) -> Result<(), String> {
+    let loaded = config::load(file).map_err(|report| report.to_string())?;
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    if with_plugins {
+        let cache = tempfile_folder()?;
+        let config = loaded.config.clone();
+        let built = runtime()?.block_on(async {
+            let engine = Engine::start(cache.clone()).map_err(|cause| describe(&cause))?;
+            let built = Generation::build(config, &engine, None).await;
+            built.map_err(|errors| errors.iter().map(describe).collect::<Vec<_>>().join("\n"))
+        });
+        let _ = std::fs::remove_dir_all(&cache);
+        built?;
+    }
+    if is_full {
+        print!("{}", config::normal_form(&loaded.config));
+    } else {
+        println!("{}: fine, {}", file.display(), summary(&loaded.config));
+    }
+    Ok(())
+}
+
+/// `witgate schema`.
+///
+/// # Errors
+/// Never.
+pub fn schema() -> Result<(), String> {
+    println!("{:#}", config::schema());
+    Ok(())
+}
+
+/// `witgate trust`.
+///
+/// # Errors
+/// When the local CA cannot be opened or no store took it.
+pub fn trust(file: &Path, is_print: bool) -> Result<(), String> {
+    let root = local_root(file)?;
+    if is_print {
+        print!("{root}");
+        return Ok(());
+    }
+    trust::install(&root).print()
+}
+
+/// `witgate untrust`.
+///
+/// # Errors
+/// When the local CA cannot be opened or a store kept it.
+pub fn untrust(file: &Path) -> Result<(), String> {
+    trust::remove(&local_root(file)?).print()
+}
+
+/// `witgate plugin inspect`.
+///
+/// # Errors
+/// When the file is no component.
+pub fn inspect(component: &Path, is_json: bool) -> Result<(), String> {
+    let cache = tempfile_folder()?;
+    let inspected = Engine::start(cache.clone()).and_then(|engine| engine.inspect(component));
+    let _ = std::fs::remove_dir_all(&cache);
+    let found = inspected.map_err(|cause| describe(&cause))?;
+    if is_json {
+        println!("{:#}", serde_json::json!(found));
+        return Ok(());
+    }
+    println!("{}", component.display());
+    println!("  digest   sha256:{}", found.digest);
+    println!("  size     {} bytes", found.bytes);
+    println!("  worlds   {}", found.worlds.join(", "));
+    println!("  imports  {}", found.imports.join("\n           "));
+    println!("  exports  {}", found.exports.join("\n           "));
+    Ok(())
+}
+
+/// Asks the running gateway over its control socket and prints the answer.
+///
+/// # Errors
+/// When no gateway answers there, or it refuses.
+pub fn admin(file: &Path, method: &str, path: &str) -> Result<(), String> {
+    let config = config::load(file).map_err(|report| report.to_string())?.config;
+    let socket = config.admin.ok_or("`admin: off` in the configuration: no control socket")?;
+    let name = socket.display();
+    let mut stream = std::os::unix::net::UnixStream::connect(&socket)
+        .map_err(|cause| format!("no gateway answers at {name}: {cause}"))?;
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: witgate\r\nconnection: close\r\n\r\n");
+    let mut answer = String::new();
+    stream
+        .write_all(request.as_bytes())
+        .and_then(|()| stream.read_to_string(&mut answer))
+        .map_err(|cause| format!("{name}: {cause}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    if head.contains(" 200 ") {
+        print!("{body}");
+        Ok(())
+    } else {
+        Err(body.to_owned())
+    }
+}
+
+fn local_root(file: &Path) -> Result<String, String> {
+    let config = config::load(file).map_err(|report| report.to_string())?.config;
+    // The root is only read when it is there, so that this works beside a running gateway.
+    let known = std::fs::read_to_string(config.store.join("local/root.pem"));
+    match known {
+        Ok(pem) => Ok(certificate_part(&pem)),
+        Err(_) => {
+            let store = Store::open(&config.store).map_err(|cause| describe(&cause))?;
+            let local: Arc<LocalCa> = LocalCa::open(&store).map_err(|cause| describe(&cause))?;
+            Ok(local.root_pem())
+        }
+    }
+}
+
+/// The root without its key, which shares the file.
+fn certificate_part(pem: &str) -> String {
+    const END: &str = "-----END CERTIFICATE-----";
+    let start = pem.find("-----BEGIN CERTIFICATE-----").unwrap_or(0);
+    let end = pem.find(END).map_or(pem.len(), |at| at + END.len());
+    format!("{}\n", pem.get(start..end).unwrap_or_default())
+}
+
+fn summary(config: &Config) -> String {
+    format!(
+        "{} sites, {} upstreams, {} plugins",
+        config.sites.len(),
+        config.upstreams.len(),
+        config.plugins.len()
+    )
+}
+
+fn tempfile_folder() -> Result<std::path::PathBuf, String> {
+    let name = format!("witgate-{}", uuid::Uuid::now_v7().simple());
+    let folder = std::env::temp_dir().join(name);
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+        .create(&folder)
+        .map_err(|cause| format!("{}: {cause}", folder.display()))?;
+    Ok(folder)
+}

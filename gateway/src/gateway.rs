@@ -1,0 +1,486 @@
+//! The running gateway: starts everything, builds the next generation when something changed, swaps
+//! it in, drains at the end. The only place that knows all rooms.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::acme::solve::dns01::DnsSolver;
+use crate::acme::solve::http01::Tokens;
+use crate::acme::{Acme, Want, Wants};
+use crate::admin;
+use crate::config::{self, Challenge, Config, HostPattern, Issuer, Scheme, SiteCertificate};
+use crate::generation::{Generation, GenerationError, Live};
+use crate::listen::Workers;
+use crate::plugin::Engine;
+use crate::store::{Store, StoreError};
+use crate::telemetry::{Counters, LevelHandle};
+use crate::tls::accept::Acceptor;
+use crate::tls::certs::Certs;
+use crate::tls::files::Files;
+use crate::tls::local::{LocalCa, LocalCaError};
+use crate::watch::Watcher;
+use crate::worker::Worker;
+
+/// A running gateway.
+pub struct Gateway {
+    file: PathBuf,
+    levels: LevelHandle,
+    engine: Arc<Engine>,
+    live: Arc<Live>,
+    workers: Workers,
+    certs: Arc<Certs>,
+    files: Files,
+    local: Arc<LocalCa>,
+    acme: Arc<Acme>,
+    counters: Vec<Arc<Counters>>,
+    watcher: Watcher,
+    orders: mpsc::Receiver<admin::Order>,
+    admin: Option<admin::Server>,
+    order_sender: mpsc::Sender<admin::Order>,
+    last_refusal: Option<String>,
+}
+
+/// Why the gateway did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration is wrong.
+    Config(config::Report),
+    /// The store cannot be used.
+    Store(StoreError),
+    /// The plugin engine cannot run.
+    Engine(crate::plugin::PluginError),
+    /// The first generation cannot be built.
+    Generation(Vec<GenerationError>),
+    /// The local CA cannot be used.
+    LocalCa(LocalCaError),
+    /// A file certificate cannot be used.
+    Files(String),
+    /// An address cannot be bound.
+    Listen(config::Listen, std::io::Error),
+    /// The machine gave no thread or runtime.
+    System(std::io::Error),
+    /// Logging cannot start.
+    Log(String),
+}
+
+/// Why the gateway stopped waiting.
+enum Event {
+    Reload(&'static str),
+    Changed(Vec<PathBuf>),
+    Order(admin::Order),
+    Renewals,
+    Stop(&'static str),
+}
+
+impl Gateway {
+    /// Starts with the configuration in `file`. Must run inside the control runtime.
+    ///
+    /// # Errors
+    /// Whatever keeps it from serving.
+    pub async fn start(
+        file: &Path,
+        config: Config,
+        levels: LevelHandle,
+    ) -> Result<Self, StartError> {
+        let store = Store::open(&config.store).map_err(StartError::Store)?;
+        let cache = store.cache_folder("compiled").map_err(StartError::Store)?;
+        let engine = Engine::start(cache).map_err(StartError::Engine)?;
+        let certs = Arc::new(Certs::default());
+        let tokens = Arc::new(Tokens::default());
+        let local = LocalCa::open(&store).map_err(StartError::LocalCa)?;
+        let mut files = Files::default();
+        files
+            .load(&config.certificates.files, &certs)
+            .map_err(|cause| StartError::Files(cause.to_string()))?;
+        let generation =
+            Generation::build(config, &engine, None).await.map_err(StartError::Generation)?;
+        let live = Arc::new(Live::new(Arc::clone(&generation)));
+        let acceptor = Acceptor::new(Arc::clone(&certs));
+        let count = generation.config.workers.unwrap_or_else(cores);
+        let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
+        let workers = start_workers(count, &live, &acceptor, &tokens, &counters)?;
+        let acme = Acme::start(store, Arc::clone(&certs), tokens).map_err(StartError::Store)?;
+        let (order_sender, orders) = mpsc::channel(16);
+        let mut gateway = Self {
+            file: file.to_owned(),
+            levels,
+            engine,
+            live,
+            workers,
+            certs,
+            files,
+            local,
+            acme: Arc::new(acme),
+            counters,
+            watcher: Watcher::new(),
+            orders,
+            admin: None,
+            order_sender,
+            last_refusal: None,
+        };
+        let prepared = gateway.workers.prepare(&generation.config.listen);
+        let prepared = prepared.map_err(|(listen, cause)| StartError::Listen(listen, cause))?;
+        gateway.put_in_force(&generation);
+        gateway.workers.apply(prepared);
+        for listen in &generation.config.listen {
+            tracing::info!(address = %listen, "listening");
+        }
+        tracing::info!(generation = generation.id, workers = count, "ready");
+        Ok(gateway)
+    }
+
+    /// Serves until told to stop, then drains.
+    ///
+    /// # Errors
+    /// When signals cannot be received.
+    pub async fn run(mut self) -> Result<(), StartError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hup = signal(SignalKind::hangup()).map_err(StartError::System)?;
+        let mut term = signal(SignalKind::terminate()).map_err(StartError::System)?;
+        let mut int = signal(SignalKind::interrupt()).map_err(StartError::System)?;
+        let mut renewals = tokio::time::interval(LOCAL_RENEWALS);
+        loop {
+            let event = tokio::select! {
+                _ = hup.recv() => Event::Reload("SIGHUP"),
+                _ = term.recv() => Event::Stop("SIGTERM"),
+                _ = int.recv() => Event::Stop("SIGINT"),
+                changed = self.watcher.changed() => Event::Changed(changed),
+                Some(order) = self.orders.recv() => Event::Order(order),
+                _ = renewals.tick() => Event::Renewals,
+            };
+            match event {
+                Event::Reload(why) => {
+                    let _ = self.reload(why).await;
+                }
+                Event::Changed(files) => self.take_changes(&files).await,
+                Event::Order(order) => self.obey(order).await,
+                Event::Renewals => {
+                    self.local.ensure(&self.certs, &local_names(&self.live.current().config))
+                }
+                Event::Stop(why) => {
+                    tracing::info!(signal = why, "draining");
+                    break;
+                }
+            }
+        }
+        self.stop(int, term).await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Lets open exchanges end. A second signal ends it at once.
+    async fn stop(
+        self,
+        mut int: tokio::signal::unix::Signal,
+        mut term: tokio::signal::unix::Signal,
+    ) {
+        drop(self.admin);
+        let workers = self.workers;
+        let drained = tokio::task::spawn_blocking(move || workers.drain());
+        tokio::select! {
+            _ = drained => {}
+            _ = int.recv() => tracing::warn!("second signal, stopping at once"),
+            _ = term.recv() => tracing::warn!("second signal, stopping at once"),
+        }
+        self.acme.stop().await;
+    }
+
+    async fn take_changes(&mut self, files: &[PathBuf]) {
+        if files.iter().any(|file| file == &self.file) {
+            let _ = self.reload("file changed").await;
+            return;
+        }
+        let generation = self.live.current();
+        let watched = generation.watched();
+        if files.iter().any(|file| !watched.contains(file)) {
+            self.files.reload(&self.certs);
+        }
+        if files.iter().any(|file| watched.contains(file)) {
+            let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+            let config = generation.config.clone();
+            let _ = self.replace(config, &names.join(", ")).await;
+        }
+    }
+
+    async fn obey(&mut self, order: admin::Order) {
+        match order {
+            admin::Order::Reload(reply) => {
+                let _ = reply.send(self.reload("admin").await);
+            }
+            admin::Order::Renew(host, reply) => {
+                let _ = reply.send(self.acme.renew_now(&host));
+            }
+        }
+    }
+
+    /// Reads the configuration again and puts it in force, or says why not and changes nothing.
+    async fn reload(&mut self, why: &str) -> Result<u64, String> {
+        let mut config = match config::load(&self.file) {
+            Ok(loaded) => {
+                for warning in &loaded.warnings {
+                    tracing::warn!("{warning}");
+                }
+                loaded.config
+            }
+            Err(report) => return Err(self.refuse(why, &report.to_string())),
+        };
+        let running = &self.live.current().config;
+        if config.store != running.store || config.workers != running.workers {
+            tracing::warn!("`store` and `workers` take effect at the next start");
+            config.store.clone_from(&running.store);
+            config.workers = running.workers;
+        }
+        self.replace(config, why).await
+    }
+
+    /// Builds the next generation and swaps it in, or changes nothing.
+    async fn replace(&mut self, config: Config, why: &str) -> Result<u64, String> {
+        let previous = self.live.current();
+        let next = match Generation::build(config, &self.engine, Some(&previous)).await {
+            Ok(next) => next,
+            Err(errors) => {
+                let text: Vec<String> = errors.iter().map(describe).collect();
+                return Err(self.refuse(why, &text.join("\n")));
+            }
+        };
+        let prepared = match self.workers.prepare(&next.config.listen) {
+            Ok(prepared) => prepared,
+            Err((listen, cause)) => {
+                return Err(self.refuse(why, &format!("cannot listen on {listen}: {cause}")));
+            }
+        };
+        if next.config.certificates.files != previous.config.certificates.files
+            && let Err(cause) = self.files.load(&next.config.certificates.files, &self.certs)
+        {
+            return Err(self.refuse(why, &cause.to_string()));
+        }
+        report_swaps(&previous, &next);
+        self.live.swap(Arc::clone(&next));
+        self.put_in_force(&next);
+        self.workers.apply(prepared);
+        self.last_refusal = None;
+        tracing::info!(generation = next.id, reason = why, "generation {} serving", next.id);
+        Ok(next.id)
+    }
+
+    fn refuse(&mut self, why: &str, text: &str) -> String {
+        let serving = self.live.current().id;
+        tracing::error!(
+            reason = why,
+            generation = serving,
+            "reload refused, nothing changed:\n{text}"
+        );
+        self.last_refusal = Some(text.to_owned());
+        text.to_owned()
+    }
+
+    /// Everything outside the generation that follows from it.
+    fn put_in_force(&mut self, generation: &Arc<Generation>) {
+        let config = &generation.config;
+        match crate::telemetry::filter(&config.log) {
+            Ok(filter) => {
+                let _ = self.levels.reload(filter);
+            }
+            Err(cause) => tracing::warn!("{cause}"),
+        }
+        self.certs.set_default(config.certificates.default.clone());
+        self.local.ensure(&self.certs, &local_names(config));
+        self.acme.want(wants(generation));
+        let certificates = config.certificates.files.iter();
+        let certificates =
+            certificates.flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]);
+        let files = std::iter::once(self.file.clone()).chain(generation.watched());
+        self.watcher.watch(files.chain(certificates));
+        self.serve_admin(config);
+    }
+
+    fn serve_admin(&mut self, config: &Config) {
+        let is_served = self.admin.as_ref().map(admin::Server::path) == config.admin.as_deref();
+        if is_served {
+            return;
+        }
+        self.admin = None;
+        let Some(path) = &config.admin else { return };
+        let state = admin::State {
+            live: Arc::clone(&self.live),
+            acme: Arc::clone(&self.acme),
+            certs: Arc::clone(&self.certs),
+            counters: self.counters.clone(),
+            orders: self.order_sender.clone(),
+        };
+        match admin::Server::start(path, state) {
+            Ok(server) => self.admin = Some(server),
+            Err(cause) => {
+                tracing::warn!(path = %path.display(), %cause, "no control socket");
+            }
+        }
+    }
+}
+
+fn start_workers(
+    count: usize,
+    live: &Arc<Live>,
+    acceptor: &Acceptor,
+    tokens: &Arc<Tokens>,
+    counters: &[Arc<Counters>],
+) -> Result<Workers, StartError> {
+    let (live, acceptor, tokens) = (Arc::clone(live), acceptor.clone(), Arc::clone(tokens));
+    let spare = Mutex::new(counters.to_vec());
+    let make = move || {
+        let mine = spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
+        Worker::new(Arc::clone(&live), acceptor.clone(), Arc::clone(&tokens), mine)
+    };
+    Workers::start(count, make).map_err(StartError::System)
+}
+
+/// What ACME is asked for: the certificates of all sites that issuers other than the local CA sign.
+fn wants(generation: &Generation) -> Wants {
+    let config = &generation.config;
+    let mut certificates: Vec<Want> = Vec::new();
+    let mut solvers: BTreeMap<String, Arc<dyn DnsSolver>> = BTreeMap::new();
+    for (hosts, site) in issued(config) {
+        let SiteCertificate::Issued { issuers, challenge } = site else { continue };
+        let issuers = issuers.iter().filter_map(|issuer| match issuer {
+            Issuer::Acme(acme) => Some(acme.clone()),
+            Issuer::Local => None,
+        });
+        let issuers: Vec<_> = issuers.collect();
+        if issuers.is_empty() {
+            continue;
+        }
+        if let Challenge::Dns01(name) = challenge
+            && let Some(plugin) = generation.plugins.get(name)
+        {
+            solvers.insert(name.clone(), plugin.solver());
+        }
+        for hosts in crate::acme::need::group(hosts) {
+            let want = Want { hosts, issuers: issuers.clone(), challenge: challenge.clone() };
+            if !certificates.contains(&want) {
+                certificates.push(want);
+            }
+        }
+    }
+    let has = |scheme| config.listen.iter().any(|listen| listen.scheme == scheme);
+    Wants {
+        certificates,
+        contact: config.certificates.contact.clone(),
+        solvers,
+        resolvers: config.certificates.resolvers.clone(),
+        propagation: config.certificates.propagation.clone(),
+        has_https: has(Scheme::Https),
+        has_http: has(Scheme::Http),
+    }
+}
+
+/// Names whose certificate comes from the local CA.
+fn local_names(config: &Config) -> Vec<Vec<HostPattern>> {
+    let local = issued(config).filter_map(|(hosts, site)| match site {
+        SiteCertificate::Issued { issuers, .. } => {
+            issuers.contains(&Issuer::Local).then(|| hosts.to_vec())
+        }
+        SiteCertificate::Files => None,
+    });
+    local.collect()
+}
+
+fn issued(config: &Config) -> impl Iterator<Item = (&[HostPattern], &SiteCertificate)> {
+    config.sites.iter().map(|site| (site.hosts.as_slice(), &site.certificate))
+}
+
+fn report_swaps(previous: &Generation, next: &Generation) {
+    for (name, plugin) in &next.plugins {
+        match previous.plugins.get(name) {
+            Some(known) if known.digest() == plugin.digest() => {}
+            Some(known) => {
+                tracing::info!(
+                    plugin = name,
+                    from = short(known.digest()),
+                    to = short(plugin.digest()),
+                    "plugin swapped"
+                );
+            }
+            None => {
+                tracing::info!(plugin = name, digest = short(plugin.digest()), "plugin loaded");
+            }
+        }
+    }
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// An error and its causes, on one line.
+pub fn describe(error: &impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+impl fmt::Display for config::Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        write!(f, "{scheme}://{}", self.address)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(report) => report.fmt(f),
+            Self::Store(cause) => cause.fmt(f),
+            Self::Engine(cause) => cause.fmt(f),
+            Self::Generation(errors) => {
+                let text: Vec<String> = errors.iter().map(describe).collect();
+                f.write_str(&text.join("\n"))
+            }
+            Self::LocalCa(cause) => cause.fmt(f),
+            Self::Files(text) | Self::Log(text) => f.write_str(text),
+            Self::Listen(listen, cause) => {
+                write!(f, "cannot listen on {listen}: {cause}")?;
+                match cause.kind() {
+                    std::io::ErrorKind::AddrInUse => {
+                        f.write_str("; another program (or another gateway) has this port")
+                    }
+                    std::io::ErrorKind::PermissionDenied => f.write_str(
+                        "; ports below 1024 need CAP_NET_BIND_SERVICE: `setcap \
+                         cap_net_bind_service=+ep witgate`, or use higher ports",
+                    ),
+                    _ => Ok(()),
+                }
+            }
+            Self::System(cause) => cause.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(cause) => cause.source(),
+            Self::Engine(cause) => cause.source(),
+            Self::LocalCa(cause) => cause.source(),
+            _ => None,
+        }
+    }
+}
+
+/// How often certificates of the local CA are looked at.
+const LOCAL_RENEWALS: Duration = Duration::from_secs(3600);

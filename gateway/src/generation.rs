@@ -1,0 +1,338 @@
+//! One immutable [`Generation`] (configuration, routes, plugins, upstreams) and [`Live`], the one
+//! place where it is swapped. A reload builds a whole new generation beside the old one; whatever
+//! fails on the way leaves the old one serving.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::config::{Config, PluginUse, RouteAction, Server, SiteCertificate};
+use crate::fault::Fault;
+use crate::plugin::{Engine, Hooks, Plugin, PluginError};
+use crate::route::RouteTable;
+use crate::tls::roots::{self, RootsError};
+use crate::upstream::TlsClient;
+use crate::upstream::health::Health;
+
+/// Everything that decides about an exchange. Never changes; replaced as a whole.
+pub struct Generation {
+    /// Counts up from 1.
+    pub id: u64,
+    /// The configuration it was built from.
+    pub config: Config,
+    /// Hosts and paths to routes.
+    pub routes: RouteTable,
+    /// Plugins by name.
+    pub plugins: BTreeMap<String, Arc<Plugin>>,
+    /// Upstreams by name.
+    pub upstreams: BTreeMap<Arc<str>, UpstreamParts>,
+    /// Every place where a router or filter is used, each once.
+    pub uses: Vec<PluginUse>,
+    /// For each site: its router and filters, then the filters of each of its routes, as indices
+    /// into `uses`.
+    pub sites: Vec<SiteUses>,
+}
+
+/// What workers make an upstream from.
+pub struct UpstreamParts {
+    /// How to speak TLS to it, when it has `https` servers.
+    pub tls: Option<TlsClient>,
+    /// Its health.
+    pub health: Arc<Health>,
+}
+
+/// The plugins of a site, as indices into [`Generation::uses`].
+#[derive(Debug, Default)]
+pub struct SiteUses {
+    /// The router.
+    pub router: Option<usize>,
+    /// The filters of every request.
+    pub filters: Vec<usize>,
+    /// The further filters of each route.
+    pub routes: Vec<Vec<usize>>,
+}
+
+/// The generation in force.
+pub struct Live {
+    current: ArcSwap<Generation>,
+    /// The same as `current.id`, so that workers can look without counting a reference.
+    id: AtomicU64,
+}
+
+/// Why a generation could not be built. The old one goes on serving.
+#[derive(Debug)]
+pub enum GenerationError {
+    /// A plugin did not load or start.
+    Plugin(PluginError),
+    /// A plugin is used as what it is not: its name, the place, the world that is wanted.
+    World(String, String, &'static str),
+    /// Roots of an upstream could not be read: its name.
+    Roots(String, RootsError),
+    /// The task that builds was ended.
+    Cancelled,
+}
+
+impl Live {
+    /// Puts the first generation in force.
+    pub fn new(first: Arc<Generation>) -> Self {
+        Self { id: AtomicU64::new(first.id), current: ArcSwap::new(first) }
+    }
+
+    /// Puts `next` in force and returns the old one.
+    pub fn swap(&self, next: Arc<Generation>) -> Arc<Generation> {
+        let id = next.id;
+        let old = self.current.swap(next);
+        self.id.store(id, Ordering::Release);
+        old
+    }
+
+    /// The generation in force.
+    pub fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// The id of the generation in force.
+    pub fn id(&self) -> u64 {
+        self.id.load(Ordering::Acquire)
+    }
+}
+
+impl Generation {
+    /// Builds the generation after `previous`: loads and self-tests every plugin, each place of use
+    /// included, and prepares upstreams. Upstreams that did not change keep their health.
+    ///
+    /// # Errors
+    /// Everything that went wrong, not only the first.
+    pub async fn build(
+        config: Config,
+        engine: &Arc<Engine>,
+        previous: Option<&Generation>,
+    ) -> Result<Arc<Self>, Vec<GenerationError>> {
+        let mut errors = Vec::new();
+        let names: Arc<[Arc<str>]> =
+            config.upstreams.keys().map(|name| Arc::from(name.as_str())).collect();
+        let mut plugins = load(&config, engine, &names, &mut errors).await;
+        if let Some(previous) = previous {
+            keep_unchanged(&config, &mut plugins, previous);
+        }
+        let (uses, sites) = collect_uses(&config);
+        check_worlds(&config, &plugins, &mut errors);
+        if errors.is_empty() {
+            try_uses(&uses, &plugins, &mut errors).await;
+        }
+        let mut upstreams = BTreeMap::new();
+        for (name, upstream) in &config.upstreams {
+            match tls_client(upstream) {
+                Ok(tls) => {
+                    let key: Arc<str> = Arc::from(name.as_str());
+                    let known = previous.and_then(|previous| {
+                        let same = previous.config.upstreams.get(name) == Some(upstream);
+                        previous.upstreams.get(&key).filter(|_| same)
+                    });
+                    let health = match known {
+                        Some(known) => Arc::clone(&known.health),
+                        None => Health::start(name, upstream, tls.as_ref()),
+                    };
+                    upstreams.insert(key, UpstreamParts { tls, health });
+                }
+                Err(cause) => errors.push(GenerationError::Roots(name.clone(), cause)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let id = previous.map_or(1, |previous| previous.id + 1);
+        let routes = RouteTable::new(&config.sites);
+        Ok(Arc::new(Self { id, config, routes, plugins, upstreams, uses, sites }))
+    }
+
+    /// Files that decide about this generation beside the configuration: a change of one is a reason
+    /// to build the next.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        let plugins = self.config.plugins.values().map(|plugin| plugin.component.clone());
+        let roots = self.config.upstreams.values().filter_map(|upstream| upstream.roots.clone());
+        plugins.chain(roots).collect()
+    }
+}
+
+async fn load(
+    config: &Config,
+    engine: &Arc<Engine>,
+    upstreams: &Arc<[Arc<str>]>,
+    errors: &mut Vec<GenerationError>,
+) -> BTreeMap<String, Arc<Plugin>> {
+    let tasks: Vec<_> = config
+        .plugins
+        .iter()
+        .map(|(name, plugin)| {
+            let (engine, upstreams) = (Arc::clone(engine), Arc::clone(upstreams));
+            let (name, plugin) = (name.clone(), plugin.clone());
+            tokio::task::spawn_blocking(move || {
+                let loaded = engine.load(&name, &plugin, &upstreams);
+                loaded.map(|loaded| (name, loaded))
+            })
+        })
+        .collect();
+    let mut plugins = BTreeMap::new();
+    for task in tasks {
+        match task.await {
+            Ok(Ok((name, plugin))) => {
+                plugins.insert(name, plugin);
+            }
+            Ok(Err(cause)) => errors.push(GenerationError::Plugin(cause)),
+            Err(_) => errors.push(GenerationError::Cancelled),
+        }
+    }
+    plugins
+}
+
+/// A plugin that is the same as before keeps its identity, and with it the workers' instances.
+fn keep_unchanged(
+    config: &Config,
+    plugins: &mut BTreeMap<String, Arc<Plugin>>,
+    previous: &Generation,
+) {
+    if !config.upstreams.keys().eq(previous.config.upstreams.keys()) {
+        return;
+    }
+    for (name, plugin) in plugins.iter_mut() {
+        let same_config = config.plugins.get(name) == previous.config.plugins.get(name);
+        if let Some(known) = previous.plugins.get(name)
+            && same_config
+            && known.digest() == plugin.digest()
+        {
+            *plugin = Arc::clone(known);
+        }
+    }
+}
+
+fn collect_uses(config: &Config) -> (Vec<PluginUse>, Vec<SiteUses>) {
+    let mut uses: Vec<PluginUse> = Vec::new();
+    let mut index = |plugin: &PluginUse| match uses.iter().position(|known| known == plugin) {
+        Some(index) => index,
+        None => {
+            uses.push(plugin.clone());
+            uses.len() - 1
+        }
+    };
+    let mut sites = Vec::new();
+    for site in &config.sites {
+        sites.push(SiteUses {
+            router: site.router.as_ref().map(&mut index),
+            filters: site.filters.iter().map(&mut index).collect(),
+            routes: site
+                .routes
+                .iter()
+                .map(|route| route.filters.iter().map(&mut index).collect())
+                .collect(),
+        });
+    }
+    (uses, sites)
+}
+
+fn check_worlds(
+    config: &Config,
+    plugins: &BTreeMap<String, Arc<Plugin>>,
+    errors: &mut Vec<GenerationError>,
+) {
+    let mut check = |name: &str, place: String, world: &'static str| {
+        if plugins.get(name).is_some_and(|plugin| !plugin.is(world)) {
+            errors.push(GenerationError::World(name.to_owned(), place, world));
+        }
+    };
+    for site in &config.sites {
+        let hosts: Vec<String> = site.hosts.iter().map(ToString::to_string).collect();
+        let place = format!("site {} (line {})", hosts.join(", "), site.line);
+        if let Some(router) = &site.router {
+            check(&router.plugin, place.clone(), "router");
+        }
+        let routes = site.routes.iter().flat_map(|route| &route.filters);
+        for filter in site.filters.iter().chain(routes) {
+            check(&filter.plugin, place.clone(), "filter");
+        }
+        if let SiteCertificate::Issued {
+            challenge: crate::config::Challenge::Dns01(solver), ..
+        } = &site.certificate
+        {
+            check(solver, place, "dns-solver");
+        }
+    }
+}
+
+/// Starts an instance for every place of use once, so that a bad `config:` of a use is found now.
+async fn try_uses(
+    uses: &[PluginUse],
+    plugins: &BTreeMap<String, Arc<Plugin>>,
+    errors: &mut Vec<GenerationError>,
+) {
+    for place in uses {
+        let Some(plugin) = plugins.get(&place.plugin).map(Arc::clone) else { continue };
+        let config = place.config.clone();
+        let tried = tokio::task::spawn_blocking(move || Hooks::new(plugin, &config).map(drop));
+        match tried.await {
+            Ok(Ok(())) => {}
+            Ok(Err(cause)) => errors.push(GenerationError::Plugin(cause)),
+            Err(_) => errors.push(GenerationError::Cancelled),
+        }
+    }
+}
+
+fn tls_client(upstream: &crate::config::Upstream) -> Result<Option<TlsClient>, RootsError> {
+    if !upstream.servers.iter().any(|server| matches!(server, Server::Https(_))) {
+        return Ok(None);
+    }
+    let mut config = roots::client_config(upstream.roots.as_deref())?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let server_name = upstream.server_name.clone();
+    Ok(Some(TlsClient { config: Arc::new(config), server_name }))
+}
+
+impl RouteAction {
+    /// The upstream it leads to.
+    pub fn upstream(&self) -> Option<&str> {
+        match self {
+            Self::Upstream(name) => Some(name),
+            Self::Redirect { .. } | Self::Respond { .. } => None,
+        }
+    }
+}
+
+impl GenerationError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Plugin(cause) => cause.fault(),
+            Self::World(..) | Self::Roots(..) => Fault::Operator,
+            Self::Cancelled => Fault::Internal,
+        }
+    }
+}
+
+impl fmt::Display for GenerationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plugin(cause) => cause.fmt(f),
+            Self::World(name, place, world) => write!(
+                f,
+                "plugin {name} is used as a {world} by {place}, but its component does not export \
+                 that world; see what it is with `witgate plugin inspect`"
+            ),
+            Self::Roots(name, cause) => write!(f, "upstream {name}: {cause}"),
+            Self::Cancelled => f.write_str("building the generation was cancelled"),
+        }
+    }
+}
+
+impl std::error::Error for GenerationError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Plugin(cause) => cause.source(),
+            Self::Roots(_, cause) => cause.source(),
+            Self::World(..) | Self::Cancelled => None,
+        }
+    }
+}

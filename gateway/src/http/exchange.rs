@@ -1,0 +1,662 @@
+//! The life of one request: match, decide, rewrite, connect, send, rewrite, answer, log.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, UPGRADE};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::answer::{self, ExchangeError};
+use super::body::{Progress, RequestBody, ResponseBody};
+use super::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
+use super::headers::{self, Forwarding, X_REQUEST_ID};
+use super::{echo, tunnel};
+use crate::config::{AccessLog, OnError, RouteAction, Scheme, Server};
+use crate::generation::SiteUses;
+use crate::plugin::{Decision, Hooks, PluginError};
+use crate::route::split_authority;
+use crate::telemetry::{Counters, Record};
+use crate::upstream::{Lease, UpstreamError};
+use crate::worker::{View, Worker};
+
+/// A client's connection, as its exchanges need it.
+pub struct Connection {
+    /// The worker it lives on.
+    pub worker: Rc<Worker>,
+    /// What is known about it.
+    pub facts: Arc<ConnectionFacts>,
+    /// How the client reached the gateway.
+    pub scheme: Scheme,
+    /// The forwarding fields of the authority last seen, since most connections see but one.
+    pub forwarding: RefCell<Option<Forwarding>>,
+}
+
+/// Where an exchange goes.
+enum Target {
+    Upstream(Arc<str>),
+    Answer(ResponseHead, Bytes),
+}
+
+/// One exchange under way.
+struct Exchange<'a> {
+    connection: &'a Connection,
+    view: Rc<View>,
+    facts: Arc<ConnectionFacts>,
+    head: RequestHead,
+    site: Option<usize>,
+    /// Filters that requests of this route meet, in order.
+    filters: Vec<usize>,
+    record: Box<Record>,
+}
+
+/// Serves one request. Every failure becomes a response here.
+pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Response<ResponseBody> {
+    let (mut parts, incoming) = request.into_parts();
+    let worker = &connection.worker;
+    let view = worker.view();
+    let mut record = record(connection, &view, &parts);
+    let websocket = headers::is_websocket(&parts.method, &parts.headers);
+    let client_upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| websocket);
+    let head = match read_head(connection, parts, Arc::clone(&record.id)) {
+        Ok(head) => head,
+        Err((fields, error)) => return refuse(record, &fields, &error),
+    };
+    record.authority.clone_from(&head.authority);
+    if record.format != AccessLog::Off {
+        head.target.as_str().clone_into(&mut record.target);
+    }
+    let trusted = &view.generation.config.trusted_proxies;
+    let facts = facts(connection, trusted, &head.headers);
+    let mut exchange =
+        Exchange { connection, view, facts, head, site: None, filters: Vec::new(), record };
+    exchange.record.client = exchange.facts.client.ip();
+    exchange.run(incoming, client_upgrade).await
+}
+
+impl Exchange<'_> {
+    async fn run(
+        mut self,
+        incoming: Incoming,
+        client_upgrade: Option<OnUpgrade>,
+    ) -> Response<ResponseBody> {
+        let limits = &self.view.generation.config.limits;
+        let progress = Rc::new(Progress::default());
+        let mut body = RequestBody::new(
+            incoming,
+            limits.request_body_bytes_max,
+            limits.request_body_idle,
+            Rc::clone(&progress),
+        );
+        let target = match self.decide() {
+            Ok(target) => self.rewrite(target, &mut body).await,
+            Err(error) => Err(error),
+        };
+        match target {
+            Ok(Target::Answer(head, body)) => self.answer(head, body),
+            Ok(Target::Upstream(name)) => {
+                match self.send(&name, body, &progress, client_upgrade).await {
+                    Ok(response) => response,
+                    Err(error) => self.fail(&error),
+                }
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Host and path to a site and a route; the site's router may choose before its routes do.
+    fn decide(&mut self) -> Result<Target, ExchangeError> {
+        let view = Rc::clone(&self.view);
+        let generation = &view.generation;
+        let (host, _) = split_authority(&self.head.authority);
+        let site = generation.routes.site(host).ok_or(ExchangeError::UnknownHost)?;
+        self.site = Some(site);
+        let uses = generation.sites.get(site).ok_or(ExchangeError::UnknownHost)?;
+        self.filters.extend_from_slice(&uses.filters);
+        if let Some(router) = uses.router {
+            let decision = self
+                .call(router, |hooks, facts, head| hooks.route(facts, head))?
+                .unwrap_or(Decision::Continue);
+            match decision {
+                Decision::Continue => {}
+                decision => return target(decision),
+            }
+        }
+        self.route(site, uses)
+    }
+
+    fn route(&mut self, site: usize, uses: &SiteUses) -> Result<Target, ExchangeError> {
+        let generation = &self.view.generation;
+        let sites = &generation.config.sites;
+        let index = generation.routes.route(sites, site, &self.head);
+        let index = index.ok_or(ExchangeError::NoRoute)?;
+        self.filters.extend(uses.routes.get(index).into_iter().flatten().copied());
+        let route = sites.get(site).and_then(|site| site.routes.get(index));
+        match route.map(|route| &route.action).ok_or(ExchangeError::NoRoute)? {
+            RouteAction::Upstream(name) => Ok(Target::Upstream(Arc::from(name.as_str()))),
+            RouteAction::Redirect { status, to } => {
+                let (host, _) = split_authority(&self.head.authority);
+                let query = self.head.target.query().map(|q| format!("?{q}")).unwrap_or_default();
+                let place = to
+                    .replace("{host}", host)
+                    .replace("{path}", self.head.target.path())
+                    .replace("{query}", &query);
+                let location = HeaderValue::from_str(&place)
+                    .map_err(|_| ExchangeError::BadRequest("The target cannot be redirected."))?;
+                redirect(*status, location)
+            }
+            RouteAction::Respond { status, body, content_type } => {
+                let mut fields = HeaderMap::new();
+                if let Ok(media) = HeaderValue::from_str(content_type) {
+                    fields.insert(CONTENT_TYPE, media);
+                }
+                let status = StatusCode::from_u16(*status)
+                    .map_err(|_| ExchangeError::Internal("a route's status is no status"))?;
+                let source = ResponseSource::Gateway;
+                let head = ResponseHead { status, headers: fields, source };
+                Ok(Target::Answer(head, Bytes::copy_from_slice(body.as_bytes())))
+            }
+        }
+    }
+
+    /// Lets the filters at the request, in order. One that answers ends the walk.
+    async fn rewrite(
+        &mut self,
+        mut target: Target,
+        body: &mut RequestBody,
+    ) -> Result<Target, ExchangeError> {
+        for index in self.filters.clone() {
+            let hooked = match self.view.hooks(index) {
+                Ok(hooks) => hooks.hooked(),
+                Err(_) => crate::plugin::Hooked::default(),
+            };
+            if hooked.request || self.view.hooks(index).is_err() {
+                let decided =
+                    self.call(index, |hooks, facts, head| hooks.on_request(facts, head))?;
+                if let Some(decision @ (Decision::Redirect { .. } | Decision::Respond { .. })) =
+                    decided
+                {
+                    return self::target(decision);
+                }
+            }
+            if let Some(bytes_max) = hooked.request_body_bytes_max
+                && matches!(target, Target::Upstream(_))
+            {
+                let (prefix, is_whole) =
+                    body.prefix(bytes_max).await.map_err(|error| broken_body(&error))?;
+                let decided = self.call(index, |hooks, facts, head| {
+                    hooks.on_request_body(facts, head, &prefix, is_whole)
+                })?;
+                if let Some(decision @ (Decision::Redirect { .. } | Decision::Respond { .. })) =
+                    decided
+                {
+                    target = self::target(decision)?;
+                    return Ok(target);
+                }
+            }
+        }
+        Ok(target)
+    }
+
+    /// Calls a plugin about the request. `None` when it failed and may be left out.
+    fn call<T>(
+        &mut self,
+        index: usize,
+        hook: impl FnOnce(&Hooks, &Arc<ConnectionFacts>, &mut RequestHead) -> Result<T, PluginError>,
+    ) -> Result<Option<T>, ExchangeError> {
+        let view = Rc::clone(&self.view);
+        let outcome = match view.hooks(index) {
+            Ok(hooks) => hook(hooks, &self.facts, &mut self.head),
+            Err(why) => Err(PluginError::NotStarted(why)),
+        };
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err(cause) => self.excuse(index, cause).map(|()| None),
+        }
+    }
+
+    /// What a plugin's failure means for the exchange: by `on-error`.
+    fn excuse(&mut self, index: usize, cause: PluginError) -> Result<(), ExchangeError> {
+        Counters::add(&self.record.counters.plugin_failures, 1);
+        let generation = &self.view.generation;
+        let name = generation.uses.get(index).map(|place| place.plugin.clone()).unwrap_or_default();
+        let on_error = generation.config.plugins.get(&name).map(|plugin| plugin.on_error);
+        match on_error {
+            Some(OnError::FailOpen) => {
+                let text = format!("plugin {name} failed and was left out");
+                self.record.failure = Some((crate::fault::Fault::Plugin, text));
+                Ok(())
+            }
+            _ => Err(ExchangeError::Plugin(name, cause)),
+        }
+    }
+
+    /// Sends the request to a server of the upstream and brings the response back.
+    async fn send(
+        &mut self,
+        name: &str,
+        body: RequestBody,
+        progress: &Rc<Progress>,
+        client_upgrade: Option<OnUpgrade>,
+    ) -> Result<Response<ResponseBody>, ExchangeError> {
+        let view = Rc::clone(&self.view);
+        let upstream = view
+            .upstream(name)
+            .ok_or(ExchangeError::Internal("the upstream is not in this generation"))?;
+        let mut tried: Vec<Arc<str>> = Vec::new();
+        let mut server =
+            upstream.pick(&tried).ok_or(ExchangeError::Internal("the upstream has no server"))?;
+        self.record.upstream = Some((Arc::clone(&upstream.name), Arc::clone(&server.label)));
+        if matches!(server.address, Server::Echo) {
+            let (head, body) = echo::page(&self.head, self.forwarding().as_ref());
+            return Ok(self.answer(head, body));
+        }
+        let mut request = self.request(body, &server.address, upstream.preserve_host)?;
+        if client_upgrade.is_some() {
+            let fields = request.headers_mut();
+            fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        let (response, lease) = loop {
+            self.record.upstream = Some((Arc::clone(&upstream.name), Arc::clone(&server.label)));
+            let limit = upstream.timeouts.response;
+            let sent = within(limit, progress, &server.label, server.send(request)).await;
+            match sent {
+                Ok(Ok(sent)) => break (sent.response, sent.lease),
+                Ok(Err(failed)) => {
+                    if let Some(error) = body_failure(progress) {
+                        return Err(error);
+                    }
+                    // Only what never left may go to another server.
+                    tried.push(Arc::clone(&server.label));
+                    match (failed.unsent, upstream.pick(&tried)) {
+                        (Some(unsent), Some(next)) if tried.len() < ATTEMPTS_MAX => {
+                            request = *unsent;
+                            server = next;
+                        }
+                        _ => return Err(ExchangeError::Upstream(failed.cause)),
+                    }
+                }
+                Err(late) => return Err(late),
+            }
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return self.tunnel(response, lease, client_upgrade);
+        }
+        let (parts, incoming) = response.into_parts();
+        let mut fields = parts.headers;
+        headers::strip_hop_by_hop(&mut fields);
+        let source = ResponseSource::Upstream;
+        let head = ResponseHead { status: parts.status, headers: fields, source };
+        let body = ResponseBody::upstream(incoming, lease, upstream.timeouts.idle);
+        self.finish(head, body)
+    }
+
+    /// The request for an upstream: origin form, with the fields that tell about the client.
+    fn request(
+        &mut self,
+        body: RequestBody,
+        server: &Server,
+        preserve_host: bool,
+    ) -> Result<Request<RequestBody>, ExchangeError> {
+        let trusted = &self.view.generation.config.trusted_proxies;
+        let peer = self.connection.facts.client.ip();
+        let mut fields = std::mem::take(&mut self.head.headers);
+        headers::strip_hop_by_hop(&mut fields);
+        let forwarding = self
+            .forwarding()
+            .ok_or(ExchangeError::BadRequest("The host of the request is not valid."))?;
+        headers::forward(&mut fields, &forwarding, headers::is_trusted(peer, trusted));
+        if let Ok(id) = HeaderValue::from_str(&self.head.id) {
+            fields.insert(X_REQUEST_ID, id);
+        }
+        let host = match server {
+            Server::Http(a) | Server::Https(a) | Server::H2c(a) if !preserve_host => {
+                HeaderValue::from_str(&a.to_string())
+            }
+            _ if forwarding.authority == self.head.authority => Ok(forwarding.authority),
+            _ => HeaderValue::from_str(&self.head.authority),
+        };
+        let host =
+            host.map_err(|_| ExchangeError::BadRequest("The host of the request is not valid."))?;
+        fields.insert(HOST, host);
+        let mut request = Request::new(body);
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.head.target.clone().into();
+        *request.headers_mut() = fields;
+        Ok(request)
+    }
+
+    /// The forwarding fields for the authority that the client asked for.
+    fn forwarding(&self) -> Option<Forwarding> {
+        let mut known = self.connection.forwarding.borrow_mut();
+        let authority = self.record.authority.as_str();
+        if known.as_ref().is_none_or(|known| known.authority != authority) {
+            let peer: IpAddr = self.connection.facts.client.ip();
+            *known = Forwarding::new(peer, self.record.scheme, authority);
+        }
+        known.clone()
+    }
+
+    /// Joins the two connections of an upgrade.
+    fn tunnel(
+        &mut self,
+        mut response: Response<Incoming>,
+        lease: Lease<RequestBody>,
+        client_upgrade: Option<OnUpgrade>,
+    ) -> Result<Response<ResponseBody>, ExchangeError> {
+        let is_websocket = response
+            .headers()
+            .get(UPGRADE)
+            .is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        let upstream_upgrade = hyper::upgrade::on(&mut response);
+        let Some(client_upgrade) = client_upgrade.filter(|_| is_websocket) else {
+            let why = "the upstream switched protocols without being asked";
+            return Err(ExchangeError::Internal(why));
+        };
+        let mut fields = std::mem::take(response.headers_mut());
+        headers::strip_hop_by_hop(&mut fields);
+        fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        let status = StatusCode::SWITCHING_PROTOCOLS;
+        let source = ResponseSource::Upstream;
+        let head = self.filter_response(ResponseHead { status, headers: fields, source })?;
+        let mut answer = Response::new(ResponseBody::full(Bytes::new()));
+        *answer.status_mut() = status;
+        *answer.headers_mut() = head.headers;
+        let mut record = self.take_record();
+        record.status = status.as_u16();
+        let place = self.connection.worker.open.place();
+        let tunnel = tunnel::join(client_upgrade, upstream_upgrade, lease, record, place);
+        tokio::task::spawn_local(tunnel);
+        Ok(answer)
+    }
+
+    /// Lets the filters at the response, in the opposite order.
+    fn filter_response(
+        &mut self,
+        mut response: ResponseHead,
+    ) -> Result<ResponseHead, ExchangeError> {
+        for index in self.filters.clone().into_iter().rev() {
+            let view = Rc::clone(&self.view);
+            let outcome = match view.hooks(index) {
+                Ok(hooks) if !hooks.hooked().response => Ok(()),
+                Ok(hooks) => hooks.on_response(&self.facts, &mut self.head, &mut response),
+                Err(why) => Err(PluginError::NotStarted(why)),
+            };
+            if let Err(cause) = outcome {
+                self.excuse(index, cause)?;
+            }
+        }
+        Ok(response)
+    }
+
+    fn finish(
+        &mut self,
+        head: ResponseHead,
+        body: ResponseBody,
+    ) -> Result<Response<ResponseBody>, ExchangeError> {
+        let head = self.filter_response(head)?;
+        let mut record = self.take_record();
+        record.status = head.status.as_u16();
+        let mut response = Response::new(body.recorded(Some(record)));
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        Ok(response)
+    }
+
+    /// A response of the gateway's or a plugin's own.
+    fn answer(&mut self, head: ResponseHead, body: Bytes) -> Response<ResponseBody> {
+        match self.finish(head, ResponseBody::full(body)) {
+            Ok(response) => response,
+            Err(error) => {
+                self.filters.clear();
+                self.fail(&error)
+            }
+        }
+    }
+
+    /// The response for a failure. Filters see it, unless one of them is the failure.
+    fn fail(&mut self, error: &ExchangeError) -> Response<ResponseBody> {
+        if matches!(error, ExchangeError::Plugin(..)) {
+            self.filters.clear();
+        }
+        self.record.failure = Some((error.fault(), describe(error)));
+        let (mut head, body) = error.answer(&self.head.headers, &self.head.id);
+        if let Ok(id) = HeaderValue::from_str(&self.head.id) {
+            head.headers.insert(X_REQUEST_ID, id);
+        }
+        self.answer(head, body)
+    }
+
+    fn take_record(&mut self) -> Box<Record> {
+        let log = Rc::clone(&self.record.log);
+        let counters = Arc::clone(&self.record.counters);
+        std::mem::replace(&mut self.record, Box::new(Record::blank(log, counters)))
+    }
+}
+
+/// A refusal before there was a head to route by.
+fn refuse(
+    mut record: Box<Record>,
+    fields: &HeaderMap,
+    error: &ExchangeError,
+) -> Response<ResponseBody> {
+    record.failure = Some((error.fault(), describe(error)));
+    let (head, body) = error.answer(fields, &record.id);
+    record.status = head.status.as_u16();
+    let mut response = answer::whole(head, body);
+    *response.body_mut() = std::mem::replace(response.body_mut(), ResponseBody::full(Bytes::new()))
+        .recorded(Some(record));
+    response
+}
+
+fn record(connection: &Connection, view: &View, parts: &http::request::Parts) -> Box<Record> {
+    let worker = &connection.worker;
+    Box::new(Record {
+        log: Rc::clone(&worker.access),
+        counters: Arc::clone(&worker.counters),
+        format: view.generation.config.log.access,
+        start: Instant::now(),
+        id: worker.ids.next(),
+        client: connection.facts.client.ip(),
+        method: parts.method.clone(),
+        scheme: scheme_text(connection.scheme),
+        authority: String::new(),
+        target: String::new(),
+        version: parts.version,
+        tls: connection.facts.tls.clone(),
+        status: 0,
+        upstream: None,
+        failure: None,
+        bytes_sent: 0,
+    })
+}
+
+/// Checks a request's head and brings it into one form. The fields come back with the error, since
+/// the answer depends on them.
+fn read_head(
+    connection: &Connection,
+    mut parts: http::request::Parts,
+    id: Arc<str>,
+) -> Result<RequestHead, (HeaderMap, ExchangeError)> {
+    let outcome = authority(&parts).and_then(|authority| {
+        if parts.method == Method::CONNECT {
+            return Err(ExchangeError::Method);
+        }
+        let target = match parts.uri.path_and_query() {
+            Some(target) if parts.uri.path().starts_with('/') || target == "*" => target.clone(),
+            None if parts.uri.authority().is_some() => http::uri::PathAndQuery::from_static("/"),
+            _ => return Err(ExchangeError::BadRequest("The target of the request is not valid.")),
+        };
+        Ok((authority, target))
+    });
+    parts.headers.remove(HOST);
+    match outcome {
+        Ok((authority, target)) => Ok(RequestHead {
+            id,
+            method: parts.method,
+            scheme: connection.scheme,
+            authority,
+            target,
+            version: parts.version,
+            headers: parts.headers,
+        }),
+        Err(error) => Err((parts.headers, error)),
+    }
+}
+
+/// The one authority of a request, in lower case: `:authority` or an absolute target, and `host` must
+/// not disagree (RFC 9110, section 7.2; RFC 9113, section 8.3.1).
+fn authority(parts: &http::request::Parts) -> Result<String, ExchangeError> {
+    let bad = ExchangeError::BadRequest("The host of the request is missing or not valid.");
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(ExchangeError::BadRequest("The request has more than one host."));
+    }
+    let host = match host.map(HeaderValue::to_str) {
+        Some(Ok(text)) => Some(text),
+        Some(Err(_)) => return Err(bad),
+        None => None,
+    };
+    let text = match (parts.uri.authority(), host) {
+        (Some(authority), Some(host)) if !authority.as_str().eq_ignore_ascii_case(host) => {
+            return Err(ExchangeError::BadRequest("The request names two different hosts."));
+        }
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(host)) => host,
+        (None, None) => return Err(bad),
+    };
+    let is_plain = text
+        .bytes()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b':' | b'_' | b'[' | b']'));
+    let (name, port) = split_authority(text);
+    let has_odd_port =
+        port.is_none() && text.len() > name.len() + 2 * usize::from(text.starts_with('['));
+    if text.is_empty() || name.is_empty() || !is_plain || has_odd_port {
+        return Err(bad);
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// The connection's facts, with the client that a trusted proxy vouched for.
+fn facts(
+    connection: &Connection,
+    trusted: &[ipnet::IpNet],
+    fields: &HeaderMap,
+) -> Arc<ConnectionFacts> {
+    let peer: SocketAddr = connection.facts.client;
+    if trusted.is_empty() {
+        return Arc::clone(&connection.facts);
+    }
+    let client = headers::client(peer, trusted, fields);
+    if client == peer {
+        return Arc::clone(&connection.facts);
+    }
+    Arc::new(ConnectionFacts { client, ..(*connection.facts).clone() })
+}
+
+/// Waits for the response's head. The wait counts from the end of the request's body; while the body
+/// still moves, its own idle limit applies.
+async fn within<F: Future>(
+    limit: std::time::Duration,
+    progress: &Progress,
+    label: &Arc<str>,
+    send: F,
+) -> Result<F::Output, ExchangeError> {
+    tokio::pin!(send);
+    let mut wait = limit;
+    loop {
+        match tokio::time::timeout(wait, &mut send).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(_) => {
+                let since = progress.last.get().map_or(limit, |last| last.elapsed());
+                match limit.checked_sub(since) {
+                    Some(left) if !left.is_zero() => wait = left,
+                    _ if !progress.has_ended.get() && progress.last.get().is_some() => {
+                        wait = limit;
+                    }
+                    _ => {
+                        let late = UpstreamError::ResponseTimeout(Arc::clone(label));
+                        return Err(ExchangeError::Upstream(late));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// When the request's body is what failed, the client is told so, not that the upstream did.
+fn body_failure(progress: &Progress) -> Option<ExchangeError> {
+    match progress.failure.get()? {
+        "size" => Some(ExchangeError::BodyTooLarge),
+        "idle" => Some(ExchangeError::BodyStalled),
+        _ => Some(ExchangeError::BadRequest("The body of the request broke off.")),
+    }
+}
+
+fn broken_body(error: &super::body::BodyError) -> ExchangeError {
+    match error {
+        super::body::BodyError::TooLarge => ExchangeError::BodyTooLarge,
+        super::body::BodyError::Idle => ExchangeError::BodyStalled,
+        super::body::BodyError::Stream(_) => {
+            ExchangeError::BadRequest("The body of the request broke off.")
+        }
+    }
+}
+
+fn target(decision: Decision) -> Result<Target, ExchangeError> {
+    match decision {
+        Decision::Upstream(name) => Ok(Target::Upstream(name)),
+        Decision::Redirect { status, location } => {
+            let answer = redirect(status, location)?;
+            Ok(match answer {
+                Target::Answer(head, body) => {
+                    Target::Answer(ResponseHead { source: ResponseSource::Plugin, ..head }, body)
+                }
+                other => other,
+            })
+        }
+        Decision::Respond { status, headers, body } => Ok(Target::Answer(
+            ResponseHead { status, headers, source: ResponseSource::Plugin },
+            body,
+        )),
+        Decision::Continue => Err(ExchangeError::NoRoute),
+    }
+}
+
+fn redirect(status: u16, location: HeaderValue) -> Result<Target, ExchangeError> {
+    let status = StatusCode::from_u16(status)
+        .map_err(|_| ExchangeError::Internal("a redirect's status is no status"))?;
+    let mut fields = HeaderMap::new();
+    fields.insert(LOCATION, location);
+    let head = ResponseHead { status, headers: fields, source: ResponseSource::Gateway };
+    Ok(Target::Answer(head, Bytes::new()))
+}
+
+/// An error and its causes, for the log.
+fn describe(error: &ExchangeError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+fn scheme_text(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    }
+}
+
+const ATTEMPTS_MAX: usize = 3;

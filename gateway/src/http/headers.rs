@@ -1,0 +1,253 @@
+//! Fields between two connections: hop-by-hop fields end here (RFC 9110, section 7.6.1), the facts
+//! about the client begin here.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{
+    CONNECTION, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use ipnet::IpNet;
+
+/// Removes the fields that belong to one connection, those that `connection` names among them.
+/// `te: trailers` stays, since trailers are passed on.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    while let Some(connection) = headers.remove(CONNECTION) {
+        let Ok(text) = connection.to_str() else { continue };
+        for name in text.split(',').map(str::trim) {
+            if !name.eq_ignore_ascii_case("te")
+                && let Ok(name) = name.parse::<HeaderName>()
+                && !is_needed_end_to_end(&name)
+            {
+                headers.remove(name);
+            }
+        }
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
+    if let Some(te) = headers.remove(TE) {
+        let mut codings = te.to_str().unwrap_or_default().split(',');
+        if codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers")) {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+    // hyper has answered, or will answer, `100-continue` itself when the body is first read.
+    headers.remove(EXPECT);
+}
+
+/// Fields that a `connection` field must not take away from the next hop.
+fn is_needed_end_to_end(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "host" | "content-length" | "authorization" | "cookie" | "origin" | "content-type"
+    )
+}
+
+/// Whether the request asks for the WebSocket protocol on its connection (RFC 6455). Other upgrades
+/// are not passed on: the request is then an ordinary one (RFC 9110, section 7.8).
+pub fn is_websocket(method: &http::Method, headers: &HeaderMap) -> bool {
+    method == http::Method::GET
+        && headers.get(UPGRADE).is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && headers.get_all(CONNECTION).iter().any(|value| {
+            let text = value.to_str().unwrap_or_default();
+            text.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+        })
+}
+
+/// The client behind `peer`: the peer itself, unless it is a trusted proxy; then the last address of
+/// `x-forwarded-for` that is not a trusted proxy's.
+pub fn client(peer: SocketAddr, trusted: &[IpNet], headers: &HeaderMap) -> SocketAddr {
+    if !is_trusted(peer.ip(), trusted) {
+        return peer;
+    }
+    let mut client = peer;
+    let values: Vec<&str> =
+        headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
+    for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
+        let Some(address) = address(hop.trim()) else { break };
+        client = SocketAddr::new(address, 0);
+        if !is_trusted(address, trusted) {
+            break;
+        }
+    }
+    client
+}
+
+/// Whether `address` belongs to a trusted proxy.
+pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address.to_canonical()))
+}
+
+/// Writes who the client is: `x-forwarded-for`, `-proto`, `-host` and `forwarded` (RFC 7239). What a
+/// stranger sent under these names is dropped; what a trusted proxy sent is continued.
+pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bool) {
+    if is_peer_trusted {
+        continue_chain(headers, client);
+        return;
+    }
+    headers.insert(X_FORWARDED_FOR, client.address.clone());
+    headers.insert(X_FORWARDED_PROTO, client.scheme.clone());
+    headers.insert(X_FORWARDED_HOST, client.authority.clone());
+    headers.insert(FORWARDED, client.forwarded.clone());
+    headers.remove(X_FORWARDED_PORT);
+    headers.remove(X_FORWARDED_PREFIX);
+    headers.remove(X_FORWARDED_SERVER);
+    headers.remove(X_REAL_IP);
+}
+
+fn continue_chain(headers: &mut HeaderMap, client: &Forwarding) {
+    let append = |headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue| {
+        let known: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        let mut joined = known.join(b", ".as_slice());
+        if !joined.is_empty() {
+            joined.extend_from_slice(b", ");
+        }
+        joined.extend_from_slice(value.as_bytes());
+        if let Ok(value) = HeaderValue::from_bytes(&joined) {
+            headers.insert(name, value);
+        }
+    };
+    append(headers, X_FORWARDED_FOR, &client.address);
+    append(headers, FORWARDED, &client.forwarded);
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, client.scheme.clone());
+    }
+    if !headers.contains_key(X_FORWARDED_HOST) {
+        headers.insert(X_FORWARDED_HOST, client.authority.clone());
+    }
+}
+
+/// The values that [`forward`] writes: made once per connection and authority, then only counted.
+#[derive(Debug, Clone)]
+pub struct Forwarding {
+    /// The authority that these values are for.
+    pub authority: HeaderValue,
+    address: HeaderValue,
+    scheme: HeaderValue,
+    forwarded: HeaderValue,
+}
+
+impl Forwarding {
+    /// The values for requests to `authority` from `peer`.
+    pub fn new(peer: IpAddr, scheme: &'static str, authority: &str) -> Option<Self> {
+        let peer = peer.to_canonical();
+        let node = match peer {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("\"[{ip}]\""),
+        };
+        Some(Self {
+            authority: HeaderValue::from_str(authority).ok()?,
+            address: HeaderValue::from_str(&peer.to_string()).ok()?,
+            scheme: HeaderValue::from_static(scheme),
+            forwarded: HeaderValue::from_str(&format!(
+                "for={node};host=\"{authority}\";proto={scheme}"
+            ))
+            .ok()?,
+        })
+    }
+}
+
+/// An address as `x-forwarded-for` carries it: bare, or with a port, IPv6 perhaps in brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim_matches('"');
+    text.parse::<IpAddr>()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok())
+}
+
+/// `x-request-id`: the id of the exchange, on the request and the response.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn fields_of_one_connection_end_here() {
+        let mut headers = fields(&[
+            ("connection", "keep-alive, x-private"),
+            ("connection", "close, cookie"),
+            ("keep-alive", "timeout=5"),
+            ("x-private", "1"),
+            ("te", "gzip, trailers"),
+            ("upgrade", "h2c"),
+            ("transfer-encoding", "chunked"),
+            ("expect", "100-continue"),
+            ("cookie", "a=b"),
+            ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        let left = headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap()));
+        let mut left: Vec<_> = left.collect();
+        left.sort();
+        assert_eq!(left, ["accept=*/*", "cookie=a=b", "te=trailers"]);
+    }
+
+    #[test]
+    fn strangers_say_nothing_about_the_client() {
+        let headers = fields(&[("x-forwarded-for", "1.1.1.1")]);
+        let peer = "9.9.9.9:1234".parse().unwrap();
+        assert_eq!(client(peer, &[], &headers), peer);
+    }
+
+    #[test]
+    fn trusted_proxies_vouch_from_the_right() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let peer: SocketAddr = "10.0.0.1:1234".parse().unwrap();
+        for (sent, want) in [
+            ("6.6.6.6, 1.1.1.1, 10.0.0.2", "1.1.1.1"),
+            ("1.1.1.1", "1.1.1.1"),
+            ("6.6.6.6, [2001:db8::1]", "2001:db8::1"),
+            ("6.6.6.6, nonsense, 10.0.0.3", "10.0.0.3"),
+            ("10.0.0.9", "10.0.0.9"),
+        ] {
+            let headers = fields(&[("x-forwarded-for", sent)]);
+            let found = client(peer, &trusted, &headers);
+            assert_eq!(found.ip(), want.parse::<IpAddr>().unwrap(), "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_spoofed_chain_is_replaced_and_a_trusted_one_continued() {
+        let values = Forwarding::new("9.9.9.9".parse().unwrap(), "https", "a.example").unwrap();
+        let sent = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")];
+        let mut headers = fields(&sent);
+        forward(&mut headers, &values, false);
+        assert_eq!(headers["x-forwarded-for"], "9.9.9.9");
+        assert_eq!(headers["forwarded"], "for=9.9.9.9;host=\"a.example\";proto=https");
+        let mut headers = fields(&sent);
+        forward(&mut headers, &values, true);
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 9.9.9.9");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn only_websocket_is_upgraded() {
+        let get = http::Method::GET;
+        let ask = |u| fields(&[("connection", "keep-alive, Upgrade"), ("upgrade", u)]);
+        assert!(is_websocket(&get, &ask("WebSocket")));
+        assert!(!is_websocket(&get, &ask("h2c")));
+        assert!(!is_websocket(&http::Method::POST, &ask("websocket")));
+        assert!(!is_websocket(&get, &fields(&[("upgrade", "websocket")])));
+    }
+}

@@ -1,0 +1,201 @@
+//! From host, path, method, fields and query to a route. Pure: no await, no clock, no IO. Called by
+//! `http::exchange` for every request; built once per generation.
+
+use std::collections::HashMap;
+
+use crate::config::{HostPattern, PathMatch, Site};
+use crate::http::head::RequestHead;
+
+/// Sites by host, each with its routes in the order in which they are tried.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    exact: HashMap<Box<str>, usize>,
+    wildcard: HashMap<Box<str>, usize>,
+    /// For each site, indices into its `routes`: exact paths first, then prefixes, longest first;
+    /// among equals the file's order.
+    orders: Vec<Vec<usize>>,
+}
+
+impl RouteTable {
+    /// Builds the table for `sites`, whose indices it answers with.
+    pub fn new(sites: &[Site]) -> Self {
+        let mut table = Self::default();
+        for (index, site) in sites.iter().enumerate() {
+            for host in &site.hosts {
+                let (map, name) = match host {
+                    HostPattern::Exact(name) => (&mut table.exact, name),
+                    HostPattern::Wildcard(name) => (&mut table.wildcard, name),
+                };
+                map.entry(name.as_str().into()).or_insert(index);
+            }
+            let mut order: Vec<usize> = (0..site.routes.len()).collect();
+            order.sort_by_key(|&route| match site.routes.get(route).map(|r| &r.path) {
+                Some(PathMatch::Exact(_)) | None => (0, 0),
+                Some(PathMatch::Prefix(prefix)) => (1, usize::MAX - prefix.len()),
+            });
+            table.orders.push(order);
+        }
+        table
+    }
+
+    /// The site for a host in lower case: exact, then the wildcard over its first label.
+    pub fn site(&self, host: &str) -> Option<usize> {
+        if let Some(&site) = self.exact.get(host) {
+            return Some(site);
+        }
+        let (label, rest) = host.split_once('.')?;
+        if label.is_empty() { None } else { self.wildcard.get(rest).copied() }
+    }
+
+    /// The first of the site's routes that takes this request.
+    pub fn route(&self, sites: &[Site], site: usize, head: &RequestHead) -> Option<usize> {
+        let routes = &sites.get(site)?.routes;
+        let order = self.orders.get(site)?;
+        order.iter().copied().find(|&index| routes.get(index).is_some_and(|r| takes(r, head)))
+    }
+}
+
+/// Host and port of an authority; the host without brackets.
+pub fn split_authority(authority: &str) -> (&str, Option<u16>) {
+    if let Some(rest) = authority.strip_prefix('[')
+        && let Some((host, after)) = rest.split_once(']')
+    {
+        return (host, after.strip_prefix(':').and_then(|p| p.parse().ok()));
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => (host, port.parse().ok()),
+        _ => (authority, None),
+    }
+}
+
+fn takes(route: &crate::config::Route, head: &RequestHead) -> bool {
+    takes_path(&route.path, head.target.path())
+        && (route.methods.is_empty() || route.methods.iter().any(|m| m == head.method.as_str()))
+        && route.headers.iter().all(|(name, want)| takes_field(head, name, want.as_deref()))
+        && route.query.iter().all(|(name, want)| {
+            let pairs = head.target.query().unwrap_or_default().split('&');
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .any(|(key, value)| key == name && want.as_deref().is_none_or(|want| want == value))
+        })
+}
+
+fn takes_path(want: &PathMatch, path: &str) -> bool {
+    match want {
+        PathMatch::Exact(exact) => path == exact,
+        PathMatch::Prefix(prefix) => {
+            let stem = prefix.strip_suffix('/').unwrap_or(prefix);
+            // `/` takes everything, also the `*` of OPTIONS.
+            stem.is_empty()
+                || path.strip_prefix(stem).is_some_and(|rest| match rest {
+                    // `/api/` asks for something below, `/api` also takes the name itself.
+                    "" => !prefix.ends_with('/'),
+                    rest => rest.starts_with('/'),
+                })
+        }
+    }
+}
+
+fn takes_field(head: &RequestHead, name: &str, want: Option<&str>) -> bool {
+    let mut values = head.headers.get_all(name).iter();
+    match want {
+        None => values.next().is_some(),
+        Some(want) => values.any(|value| value.as_bytes() == want.as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Route, RouteAction, Scheme, SiteCertificate};
+
+    fn route(path: PathMatch) -> Route {
+        Route {
+            path,
+            methods: Vec::new(),
+            headers: Vec::new(),
+            query: Vec::new(),
+            filters: Vec::new(),
+            action: RouteAction::Upstream("a".into()),
+            line: 1,
+        }
+    }
+
+    fn site(hosts: &[&str], routes: Vec<Route>) -> Site {
+        Site {
+            hosts: hosts.iter().map(|h| HostPattern::parse(h).unwrap()).collect(),
+            certificate: SiteCertificate::Files,
+            router: None,
+            filters: Vec::new(),
+            routes,
+            line: 1,
+        }
+    }
+
+    fn head(method: &str, target: &str) -> RequestHead {
+        RequestHead {
+            id: "id".into(),
+            method: method.parse().unwrap(),
+            scheme: Scheme::Https,
+            authority: "a.example".into(),
+            target: target.parse().unwrap(),
+            version: http::Version::HTTP_11,
+            headers: http::HeaderMap::new(),
+        }
+    }
+
+    #[test]
+    fn an_exact_host_wins_over_a_wildcard() {
+        let sites = [site(&["*.example.com"], vec![]), site(&["a.example.com"], vec![])];
+        let table = RouteTable::new(&sites);
+        assert_eq!(table.site("a.example.com"), Some(1));
+        assert_eq!(table.site("b.example.com"), Some(0));
+        assert_eq!(table.site("c.b.example.com"), None);
+        assert_eq!(table.site("example.com"), None);
+    }
+
+    #[test]
+    fn exact_paths_then_the_longest_prefix() {
+        let prefix = |p: &str| route(PathMatch::Prefix(p.into()));
+        let mut post = prefix("/api");
+        post.methods = vec!["POST".into()];
+        let sites = [site(
+            &["a.example"],
+            vec![prefix("/"), prefix("/api/"), route(PathMatch::Exact("/api/x".into())), post],
+        )];
+        let table = RouteTable::new(&sites);
+        let at = |method, target| table.route(&sites, 0, &head(method, target));
+        assert_eq!(at("GET", "/"), Some(0));
+        assert_eq!(at("GET", "/api"), Some(0));
+        assert_eq!(at("POST", "/api"), Some(3));
+        assert_eq!(at("GET", "/api/"), Some(1));
+        assert_eq!(at("GET", "/api/y?z"), Some(1));
+        assert_eq!(at("GET", "/apis"), Some(0));
+        assert_eq!(at("GET", "/api/x"), Some(2));
+        assert_eq!(at("OPTIONS", "*"), Some(0));
+    }
+
+    #[test]
+    fn fields_and_query_narrow_a_route() {
+        let mut narrow = route(PathMatch::Prefix("/".into()));
+        narrow.headers = vec![("x-beta".into(), Some("1".into())), ("x-any".into(), None)];
+        narrow.query = vec![("v".into(), Some("2".into()))];
+        let sites = [site(&["a.example"], vec![narrow])];
+        let table = RouteTable::new(&sites);
+        let mut request = head("GET", "/?a=1&v=2");
+        assert_eq!(table.route(&sites, 0, &request), None);
+        request.headers.insert("x-beta", "1".parse().unwrap());
+        request.headers.insert("x-any", "".parse().unwrap());
+        assert_eq!(table.route(&sites, 0, &request), Some(0));
+        request.target = "/?v=3".parse().unwrap();
+        assert_eq!(table.route(&sites, 0, &request), None);
+    }
+
+    #[test]
+    fn authorities_split() {
+        assert_eq!(split_authority("a.example:8443"), ("a.example", Some(8443)));
+        assert_eq!(split_authority("a.example"), ("a.example", None));
+        assert_eq!(split_authority("[::1]:443"), ("::1", Some(443)));
+        assert_eq!(split_authority("[::1]"), ("::1", None));
+    }
+}

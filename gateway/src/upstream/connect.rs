@@ -1,0 +1,100 @@
+//! Making one connection to a server, TLS and HTTP handshake included.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::body::Body;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::UpstreamError;
+use super::pool::Sender;
+use crate::config::{Authority, Hostname, Server};
+use crate::http::LocalExecutor;
+
+/// How to speak TLS to the servers of one upstream.
+#[derive(Clone)]
+pub struct TlsClient {
+    /// Trust and ALPN.
+    pub config: Arc<rustls::ClientConfig>,
+    /// The name to ask for and check instead of the server's own.
+    pub server_name: Option<Hostname>,
+}
+
+/// Connects to `server` and makes it ready for requests. `label` names it in errors.
+pub(super) async fn connect<B>(
+    server: &Server,
+    tls: Option<&TlsClient>,
+    label: &Arc<str>,
+) -> Result<Sender<B>, UpstreamError>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let failed = |cause| UpstreamError::Connect(Arc::clone(label), cause);
+    match server {
+        Server::Http(authority) => h1(tcp(authority).await.map_err(failed)?, label).await,
+        Server::H2c(authority) => h2(tcp(authority).await.map_err(failed)?, label).await,
+        Server::Unix(path) => h1(UnixStream::connect(path).await.map_err(failed)?, label).await,
+        Server::Https(authority) => {
+            let stream = tcp(authority).await.map_err(failed)?;
+            let broken = |cause| UpstreamError::Tls(Arc::clone(label), cause);
+            let tls = tls.ok_or_else(|| {
+                broken(std::io::Error::other("no TLS configuration for this upstream"))
+            })?;
+            let name = tls.server_name.as_ref().map_or(authority.host.as_str(), |n| n.as_str());
+            let name = ServerName::try_from(name.to_owned())
+                .map_err(|cause| broken(std::io::Error::other(cause)))?;
+            let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
+            let stream = connector.connect(name, stream).await.map_err(broken)?;
+            match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => h2(stream, label).await,
+                _ => h1(stream, label).await,
+            }
+        }
+        Server::Echo => {
+            Err(failed(std::io::Error::other("builtin:echo is answered without a connection")))
+        }
+    }
+}
+
+/// Connects to a name or address; names are resolved anew each time, so that the system's resolver
+/// decides how long an answer holds.
+pub(super) async fn tcp(authority: &Authority) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect((authority.host.as_str(), authority.port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn h1<B, S>(stream: S, label: &Arc<str>) -> Result<Sender<B>, UpstreamError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (sender, connection) = http1::Builder::new()
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|cause| UpstreamError::Protocol(Arc::clone(label), cause))?;
+    tokio::task::spawn_local(connection.with_upgrades());
+    Ok(Sender::H1(sender))
+}
+
+async fn h2<B, S>(stream: S, label: &Arc<str>) -> Result<Sender<B>, UpstreamError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (sender, connection) = http2::Builder::new(LocalExecutor)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|cause| UpstreamError::Protocol(Arc::clone(label), cause))?;
+    tokio::task::spawn_local(connection);
+    Ok(Sender::H2(sender))
+}

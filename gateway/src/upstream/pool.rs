@@ -1,0 +1,218 @@
+//! Connections to one server: kept between requests, given out by [`Server::send`], returned by
+//! [`Lease`] when the response's body has ended.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper::{Request, Response};
+
+use super::connect::{TlsClient, connect};
+use super::{Server, UpstreamError};
+use crate::config;
+
+/// A connection that takes requests.
+pub(super) enum Sender<B> {
+    /// One request at a time.
+    H1(http1::SendRequest<B>),
+    /// Many at once.
+    H2(http2::SendRequest<B>),
+}
+
+/// The connections of one server on one worker.
+pub(super) struct Pool<B> {
+    server: config::Server,
+    tls: Option<TlsClient>,
+    keepalive: Duration,
+    /// The most recently used one is last and is taken first, so that the rest can grow old.
+    idle: RefCell<Vec<(http1::SendRequest<B>, Instant)>>,
+    shared: RefCell<Option<http2::SendRequest<B>>>,
+}
+
+/// Holds the place of a request at its server until the response has ended.
+pub struct Lease<B> {
+    server: Rc<Server<B>>,
+    sender: Option<http1::SendRequest<B>>,
+}
+
+/// A response's head has come.
+pub struct Sent<B> {
+    /// The response; its body is still on its way.
+    pub response: Response<Incoming>,
+    /// To be kept as long as the body, then ended by [`Lease::finish`].
+    pub lease: Lease<B>,
+}
+
+/// No response came.
+pub struct SendError<B> {
+    /// Why.
+    pub cause: UpstreamError,
+    /// The request, when nothing of it was sent: it may go to another server.
+    pub unsent: Option<Box<Request<B>>>,
+}
+
+impl<B> Server<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// Sends a request over a kept or a new connection and waits for the response's head. The target
+    /// is in origin form with a `host` field; for HTTP/2 it is made absolute here.
+    ///
+    /// The caller bounds the wait for the response; the wait for a connection is bounded here.
+    ///
+    /// # Errors
+    /// When there is no connection or no response. A request that was not sent comes back.
+    pub async fn send(
+        self: &Rc<Self>,
+        mut request: Request<B>,
+    ) -> Result<Sent<B>, Box<SendError<B>>> {
+        let mut is_retry = false;
+        loop {
+            let (sender, is_fresh) = match self.sender(is_retry).await {
+                Ok(found) => found,
+                Err(cause) => {
+                    self.fail();
+                    return Err(Box::new(SendError { cause, unsent: Some(Box::new(request)) }));
+                }
+            };
+            let mut lease = Lease::new(self);
+            let start = Instant::now();
+            let outcome = match sender {
+                Sender::H1(mut h1) => {
+                    let outcome = h1.try_send_request(request).await;
+                    lease.sender = Some(h1);
+                    outcome
+                }
+                Sender::H2(mut h2) => h2.try_send_request(absolute(request)).await,
+            };
+            match outcome {
+                Ok(response) => {
+                    self.observe(start.elapsed());
+                    return Ok(Sent { response, lease });
+                }
+                Err(mut failed) => {
+                    lease.sender = None;
+                    let unsent = failed.take_message();
+                    match unsent {
+                        // A kept connection that the server closed in the meantime: once more.
+                        Some(back) if !is_fresh => {
+                            request = origin(back);
+                            is_retry = true;
+                        }
+                        unsent => {
+                            let cause = failed.into_error();
+                            return Err(Box::new(SendError {
+                                cause: UpstreamError::Protocol(Arc::clone(&self.label), cause),
+                                unsent: unsent.map(|back| Box::new(origin(back))),
+                            }));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A connection and whether it is new.
+    async fn sender(&self, must_be_fresh: bool) -> Result<(Sender<B>, bool), UpstreamError> {
+        if !must_be_fresh && let Some(kept) = self.pool.take().await {
+            return Ok((kept, false));
+        }
+        let attempt = connect(&self.address, self.pool.tls.as_ref(), &self.label);
+        let sender = tokio::time::timeout(self.connect_timeout, attempt)
+            .await
+            .map_err(|_| UpstreamError::ConnectTimeout(Arc::clone(&self.label)))??;
+        if let Sender::H2(h2) = &sender {
+            *self.pool.shared.borrow_mut() = Some(h2.clone());
+        }
+        Ok((sender, true))
+    }
+}
+
+impl<B: Body + 'static> Pool<B> {
+    pub(super) fn new(server: config::Server, tls: Option<TlsClient>, keepalive: Duration) -> Self {
+        Self { server, tls, keepalive, idle: RefCell::default(), shared: RefCell::default() }
+    }
+
+    async fn take(&self) -> Option<Sender<B>> {
+        if !matches!(self.server, config::Server::Http(_) | config::Server::Unix(_)) {
+            let mut shared = self.shared.borrow_mut();
+            match shared.as_ref() {
+                Some(h2) if !h2.is_closed() => return Some(Sender::H2(h2.clone())),
+                _ => *shared = None,
+            }
+        }
+        loop {
+            let (mut kept, _) = self.idle.borrow_mut().pop()?;
+            if kept.is_ready() {
+                return Some(Sender::H1(kept));
+            }
+            // The body has ended, so the connection's own task is one turn away from ready or shut.
+            if !kept.is_closed() && poll_fn(|cx| kept.poll_ready(cx)).await.is_ok() {
+                return Some(Sender::H1(kept));
+            }
+        }
+    }
+
+    pub(super) fn sweep(&self) {
+        let keepalive = self.keepalive;
+        self.idle.borrow_mut().retain(|(s, since)| !s.is_closed() && since.elapsed() < keepalive);
+    }
+}
+
+impl<B> Lease<B> {
+    fn new(server: &Rc<Server<B>>) -> Self {
+        server.open.set(server.open.get() + 1);
+        Self { server: Rc::clone(server), sender: None }
+    }
+
+    /// Ends the request in order: its connection is kept for the next one.
+    pub fn finish(mut self) {
+        if let Some(sender) = self.sender.take()
+            && !sender.is_closed()
+        {
+            self.server.pool.idle.borrow_mut().push((sender, Instant::now()));
+        }
+    }
+}
+
+impl<B> Drop for Lease<B> {
+    fn drop(&mut self) {
+        self.server.open.set(self.server.open.get().saturating_sub(1));
+    }
+}
+
+/// HTTP/2 wants `:scheme` and `:authority`: the `host` field moves into the target.
+fn absolute<B>(mut request: Request<B>) -> Request<B> {
+    let host = request.headers_mut().remove(http::header::HOST);
+    if let Some(host) = host {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(http::uri::Scheme::HTTP);
+        parts.authority =
+            http::uri::Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())).ok();
+        if let Ok(uri) = http::Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    *request.version_mut() = http::Version::HTTP_2;
+    request
+}
+
+/// The reverse of [`absolute`], for a request that came back unsent.
+fn origin<B>(mut request: Request<B>) -> Request<B> {
+    let host = request.uri().authority().map(|a| a.as_str().to_owned());
+    if let Some(host) = host {
+        if let Ok(value) = http::HeaderValue::from_str(&host) {
+            request.headers_mut().insert(http::header::HOST, value);
+        }
+        let target = request.uri().path_and_query().cloned();
+        *request.uri_mut() = target.map(http::Uri::from).unwrap_or_default();
+        *request.version_mut() = http::Version::HTTP_11;
+    }
+    request
+}

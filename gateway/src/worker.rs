@@ -1,0 +1,192 @@
+//! What one worker thread owns: its view of the generation in force, its plugin instances, its
+//! connections to upstreams, its access log. Nothing in it is shared, so nothing is locked.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::acme::solve::http01::Tokens;
+use crate::config::PluginUse;
+use crate::generation::{Generation, Live};
+use crate::http::body::RequestBody;
+use crate::plugin::{Hooks, Plugin, PluginError};
+use crate::telemetry::{AccessLog, Counters, Ids};
+use crate::tls::accept::Acceptor;
+use crate::upstream::Upstream;
+
+/// One worker.
+pub struct Worker {
+    /// Handshakes.
+    pub acceptor: Acceptor,
+    /// HTTP-01 answers.
+    pub tokens: Arc<Tokens>,
+    /// The access log.
+    pub access: Rc<AccessLog>,
+    /// Counters.
+    pub counters: Arc<Counters>,
+    /// Ids of exchanges.
+    pub ids: Ids,
+    /// Connections and tunnels that are open, for the drain.
+    pub open: Open,
+    live: Arc<Live>,
+    view: RefCell<Rc<View>>,
+}
+
+/// What is open on one worker: counted, and waited for at the end.
+#[derive(Clone, Default)]
+pub struct Open {
+    count: Rc<Cell<usize>>,
+    ended: Rc<tokio::sync::Notify>,
+}
+
+/// One of what is open, until dropped.
+pub struct OpenPlace(Open);
+
+impl Open {
+    /// Takes a place.
+    pub fn place(&self) -> OpenPlace {
+        self.count.set(self.count.get() + 1);
+        OpenPlace(self.clone())
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.count.get()
+    }
+
+    /// Waits until nothing is open.
+    pub async fn ended(&self) {
+        while self.count.get() > 0 {
+            self.ended.notified().await;
+        }
+    }
+}
+
+impl Drop for OpenPlace {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get().saturating_sub(1));
+        if self.0.count.get() == 0 {
+            self.0.ended.notify_one();
+        }
+    }
+}
+
+/// A generation as one worker uses it. An exchange holds on to the one it began with.
+pub struct View {
+    /// The generation.
+    pub generation: Arc<Generation>,
+    hooks: Vec<Rc<UseHooks>>,
+    upstreams: BTreeMap<Arc<str>, Rc<Upstream<RequestBody>>>,
+}
+
+/// The instances of one place of use.
+struct UseHooks {
+    place: PluginUse,
+    plugin: Option<Arc<Plugin>>,
+    hooks: Result<Hooks, PluginError>,
+}
+
+impl Worker {
+    /// Prepares a worker with the generation in force.
+    pub fn new(
+        live: Arc<Live>,
+        acceptor: Acceptor,
+        tokens: Arc<Tokens>,
+        counters: Arc<Counters>,
+    ) -> Rc<Self> {
+        let view = View::new(live.current(), None);
+        Rc::new(Self {
+            acceptor,
+            tokens,
+            access: Rc::default(),
+            counters,
+            ids: Ids::default(),
+            open: Open::default(),
+            live,
+            view: RefCell::new(Rc::new(view)),
+        })
+    }
+
+    /// The generation in force, as this worker uses it.
+    pub fn view(&self) -> Rc<View> {
+        if self.view.borrow().generation.id != self.live.id() {
+            self.renew();
+        }
+        Rc::clone(&self.view.borrow())
+    }
+
+    /// Takes over a new generation: what did not change (instances, connections) is kept.
+    fn renew(&self) {
+        let old = Rc::clone(&self.view.borrow());
+        let next = Rc::new(View::new(self.live.current(), Some(&old)));
+        *self.view.borrow_mut() = next;
+    }
+
+    /// What is done now and then: closes unused connections, writes the access log.
+    pub fn tick(&self) {
+        self.access.flush();
+        let view = self.view();
+        for upstream in view.upstreams.values() {
+            upstream.sweep();
+        }
+    }
+}
+
+impl View {
+    fn new(generation: Arc<Generation>, old: Option<&View>) -> Self {
+        let hooks = generation.uses.iter().map(|place| hooks(&generation, place, old)).collect();
+        let mut upstreams = BTreeMap::new();
+        for (name, parts) in &generation.upstreams {
+            let Some(config) = generation.config.upstreams.get(name.as_ref()) else { continue };
+            let kept = old.and_then(|old| {
+                let same = old.generation.config.upstreams.get(name.as_ref()) == Some(config);
+                old.upstreams.get(name).filter(|_| same).map(Rc::clone)
+            });
+            let upstream = kept.unwrap_or_else(|| {
+                let (name, tls) = (Arc::clone(name), parts.tls.clone());
+                Rc::new(Upstream::new(name, config, tls, Arc::clone(&parts.health)))
+            });
+            upstreams.insert(Arc::clone(name), upstream);
+        }
+        Self { generation, hooks, upstreams }
+    }
+
+    /// The hooks of a place of use.
+    ///
+    /// # Errors
+    /// When its instance did not start on this worker.
+    pub fn hooks(&self, index: usize) -> Result<&Hooks, String> {
+        match self.hooks.get(index).map(|hooks| &hooks.hooks) {
+            Some(Ok(hooks)) => Ok(hooks),
+            Some(Err(cause)) => Err(cause.to_string()),
+            None => Err("no such place of use".to_owned()),
+        }
+    }
+
+    /// The upstream of this name.
+    pub fn upstream(&self, name: &str) -> Option<&Rc<Upstream<RequestBody>>> {
+        self.upstreams.get(name)
+    }
+}
+
+fn hooks(generation: &Generation, place: &PluginUse, old: Option<&View>) -> Rc<UseHooks> {
+    let plugin = generation.plugins.get(&place.plugin);
+    let kept = old.and_then(|old| {
+        old.hooks.iter().find(|known| {
+            let same = match (&known.plugin, plugin) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                _ => false,
+            };
+            same && known.place == *place && known.hooks.is_ok()
+        })
+    });
+    if let Some(kept) = kept {
+        return Rc::clone(kept);
+    }
+    let hooks = match plugin {
+        Some(plugin) => Hooks::new(Arc::clone(plugin), &place.config),
+        None => Err(PluginError::Absent(place.plugin.clone())),
+    };
+    Rc::new(UseHooks { place: place.clone(), plugin: plugin.map(Arc::clone), hooks })
+}
