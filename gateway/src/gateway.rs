@@ -62,6 +62,8 @@ pub enum StartError {
     Files(String),
     /// An address cannot be bound.
     Listen(config::Listen, std::io::Error),
+    /// TLS cannot be prepared.
+    Tls(rustls::Error),
     /// The machine gave no thread or runtime.
     System(std::io::Error),
     /// Logging cannot start.
@@ -100,7 +102,7 @@ impl Gateway {
         let generation =
             Generation::build(config, &engine, None).await.map_err(StartError::Generation)?;
         let live = Arc::new(Live::new(Arc::clone(&generation)));
-        let acceptor = Acceptor::new(Arc::clone(&certs));
+        let acceptor = Acceptor::new(Arc::clone(&certs)).map_err(StartError::Tls)?;
         let count = generation.config.workers.unwrap_or_else(cores);
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let workers = start_workers(count, &live, &acceptor, &tokens, &counters)?;
@@ -466,6 +468,7 @@ impl fmt::Display for StartError {
                     _ => Ok(()),
                 }
             }
+            Self::Tls(cause) => write!(f, "cannot prepare TLS: {cause}"),
             Self::System(cause) => cause.fmt(f),
         }
     }

@@ -1,12 +1,20 @@
 //! The table of certificates: TLS reads it at every handshake; `acme`, the local CA and the file
 //! watcher write it. Swapped whole, so that readers take no lock.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
 
 use crate::clock::Timestamp;
 use crate::config::{HostPattern, Hostname};
+use crate::fault::Fault;
 
 /// A certificate that may be served.
 #[derive(Debug)]
@@ -34,9 +42,20 @@ pub enum Origin {
     Local,
 }
 
-/// The table.
-#[derive(Debug, Default)]
-pub struct Certs {}
+/// Why a certificate cannot be served. Reads after the name of its file or item.
+#[derive(Debug)]
+pub enum CertificateError {
+    /// The PEM text has no certificate.
+    NoCertificate,
+    /// The PEM text is broken.
+    Pem(&'static str, rustls_pki_types::pem::Error),
+    /// The leaf cannot be read.
+    Leaf(String),
+    /// The leaf has no name that could be asked for.
+    NoName,
+    /// Key and leaf do not belong together, or the key cannot be used.
+    Key(rustls::Error),
+}
 
 impl Certificate {
     /// Reads a PEM chain (leaf first) and key, checks that they belong together and takes names and
@@ -44,57 +63,315 @@ impl Certificate {
     ///
     /// # Errors
     /// Says what is wrong, for a person.
-    pub fn from_pem(_chain: &[u8], _key: &[u8], _origin: Origin) -> Result<Self, CertificateError> {
-        unimplemented!("owner: tls")
+    pub fn from_pem(chain: &[u8], key: &[u8], origin: Origin) -> Result<Self, CertificateError> {
+        let chain = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|cause| CertificateError::Pem("certificate", cause))?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|cause| CertificateError::Pem("private key", cause))?;
+        Self::from_der(chain, key, origin)
+    }
+
+    /// As [`Certificate::from_pem`], from DER.
+    ///
+    /// # Errors
+    /// Says what is wrong, for a person.
+    pub fn from_der(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        origin: Origin,
+    ) -> Result<Self, CertificateError> {
+        let leaf = chain.first().ok_or(CertificateError::NoCertificate)?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
+            .map_err(|cause| CertificateError::Leaf(cause.to_string()))?;
+        let names = names(&parsed)?;
+        let not_before = Timestamp(parsed.validity().not_before.timestamp());
+        let not_after = Timestamp(parsed.validity().not_after.timestamp());
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let key = CertifiedKey::from_der(chain, key, &provider).map_err(CertificateError::Key)?;
+        Ok(Self { names, key: Arc::new(key), not_before, not_after, origin })
     }
 }
 
-/// Why a certificate cannot be served.
-#[derive(Debug)]
-pub enum CertificateError {
-    /// The PEM text has no certificate.
-    NoCertificate,
+fn names(
+    leaf: &x509_parser::certificate::X509Certificate<'_>,
+) -> Result<Vec<HostPattern>, CertificateError> {
+    let found = leaf
+        .subject_alternative_name()
+        .map_err(|cause| CertificateError::Leaf(cause.to_string()))?;
+    let found = found.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let names = found.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => HostPattern::parse(name).ok(),
+        GeneralName::IPAddress(bytes) => {
+            let ip: IpAddr = match *bytes {
+                [a, b, c, d] => [*a, *b, *c, *d].into(),
+                other => <[u8; 16]>::try_from(other).ok()?.into(),
+            };
+            HostPattern::parse(&ip.to_string()).ok()
+        }
+        _ => None,
+    });
+    let names: Vec<HostPattern> = names.collect();
+    if names.is_empty() { Err(CertificateError::NoName) } else { Ok(names) }
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Certs {
+    table: ArcSwap<Table>,
+    challenges: ArcSwap<HashMap<Box<str>, Arc<CertifiedKey>>>,
+    /// What the table is made from. Only writers take it.
+    slots: Mutex<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    certificates: HashMap<String, Arc<Certificate>>,
+    default: Option<Hostname>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    exact: HashMap<Box<str>, Arc<Certificate>>,
+    wildcard: HashMap<Box<str>, Arc<Certificate>>,
+    default: Option<Arc<Certificate>>,
 }
 
 impl Certs {
     /// Puts certificates in, each under a slot of its own choosing (`acme/app.example.com`,
     /// `file/path`), in place of what the slot held. One swap for all of them.
-    pub fn publish(&self, _certificates: Vec<(String, Arc<Certificate>)>) {
-        unimplemented!("owner: tls")
+    pub fn publish(&self, certificates: Vec<(String, Arc<Certificate>)>) {
+        self.change(|slots| slots.certificates.extend(certificates));
     }
 
     /// Takes the certificates of these slots out.
-    pub fn withdraw(&self, _slots: &[String]) {
-        unimplemented!("owner: tls")
-    }
-
-    /// The certificate for a server name: exact, then wildcard, then the default.
-    pub fn find(&self, _server_name: Option<&str>) -> Option<Arc<Certificate>> {
-        unimplemented!("owner: tls")
+    pub fn withdraw(&self, slots: &[String]) {
+        self.change(|known| {
+            for slot in slots {
+                known.certificates.remove(slot);
+            }
+        });
     }
 
     /// Sets the name whose certificate is served when no other fits.
-    pub fn set_default(&self, _name: Option<Hostname>) {
-        unimplemented!("owner: tls")
+    pub fn set_default(&self, name: Option<Hostname>) {
+        self.change(|slots| slots.default = name);
+    }
+
+    /// The certificate for a server name in lower case:
+    ///
+    /// 1. one that has exactly this name,
+    /// 2. one that has a wildcard over its first label,
+    /// 3. that of the configured default name, also when the client sends no name.
+    ///
+    /// Of several for one name: files before ACME before the local CA, then the one that is valid for
+    /// longer.
+    pub fn find(&self, server_name: Option<&str>) -> Option<Arc<Certificate>> {
+        let table = self.table.load();
+        server_name.and_then(|name| table.find(name)).or(table.default.as_ref()).map(Arc::clone)
+    }
+
+    /// As [`Certs::find`]; a client that sends no name because it came to an IP address (RFC 6066
+    /// knows no server name for those) gets the certificate of that address.
+    pub fn find_for(&self, server_name: Option<&str>, local: IpAddr) -> Option<Arc<Certificate>> {
+        if server_name.is_none() {
+            let table = self.table.load();
+            if let Some(found) = table.exact.get(local.to_string().as_str()) {
+                return Some(Arc::clone(found));
+            }
+        }
+        self.find(server_name)
     }
 
     /// All slots with their certificates, for the status.
     pub fn all(&self) -> Vec<(String, Arc<Certificate>)> {
-        unimplemented!("owner: tls")
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = slots.certificates.iter().map(|(slot, c)| (slot.clone(), Arc::clone(c)));
+        let mut all: Vec<_> = all.collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
     }
 
     /// Puts a TLS-ALPN-01 certificate (RFC 8737) in for `name`.
-    pub fn publish_challenge(&self, _name: &Hostname, _key: Arc<CertifiedKey>) {
-        unimplemented!("owner: tls")
+    pub fn publish_challenge(&self, name: &Hostname, key: Arc<CertifiedKey>) {
+        self.challenges.rcu(|known| {
+            let mut next = HashMap::clone(known);
+            next.insert(name.as_str().into(), Arc::clone(&key));
+            next
+        });
     }
 
     /// Takes it out.
-    pub fn withdraw_challenge(&self, _name: &Hostname) {
-        unimplemented!("owner: tls")
+    pub fn withdraw_challenge(&self, name: &Hostname) {
+        self.challenges.rcu(|known| {
+            let mut next = HashMap::clone(known);
+            next.remove(name.as_str());
+            next
+        });
     }
 
     /// The TLS-ALPN-01 certificate for `name`.
-    pub fn find_challenge(&self, _name: &str) -> Option<Arc<CertifiedKey>> {
-        unimplemented!("owner: tls")
+    pub fn find_challenge(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        self.challenges.load().get(name).map(Arc::clone)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Slots)) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut slots);
+        self.table.store(Arc::new(Table::new(&slots)));
+    }
+}
+
+impl Table {
+    fn new(slots: &Slots) -> Self {
+        let mut table = Self::default();
+        table.exact.reserve(slots.certificates.len());
+        for certificate in slots.certificates.values() {
+            for name in &certificate.names {
+                let map = match name {
+                    HostPattern::Exact(_) => &mut table.exact,
+                    HostPattern::Wildcard(_) => &mut table.wildcard,
+                };
+                match map.get_mut(name.base().as_str()) {
+                    Some(known) if is_better(known, certificate) => {}
+                    Some(known) => *known = Arc::clone(certificate),
+                    None => {
+                        map.insert(name.base().as_str().into(), Arc::clone(certificate));
+                    }
+                }
+            }
+        }
+        table.default = slots.default.as_ref().and_then(|n| table.find(n.as_str())).map(Arc::clone);
+        table
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<Certificate>> {
+        self.exact.get(name).or_else(|| {
+            let (label, rest) = name.split_once('.')?;
+            if label.is_empty() { None } else { self.wildcard.get(rest) }
+        })
+    }
+}
+
+fn is_better(known: &Certificate, other: &Certificate) -> bool {
+    (known.origin, std::cmp::Reverse(known.not_after))
+        < (other.origin, std::cmp::Reverse(other.not_after))
+}
+
+impl CertificateError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        Fault::Operator
+    }
+}
+
+impl fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCertificate => f.write_str("holds no PEM certificate"),
+            Self::Pem(what, cause) => write!(f, "holds no readable {what}: {cause}"),
+            Self::Leaf(cause) => write!(f, "has a certificate that cannot be read: {cause}"),
+            Self::NoName => f.write_str("has a certificate without any subject alternative name"),
+            Self::Key(rustls::Error::InconsistentKeys(_)) => f.write_str(
+                "has a private key that does not belong to the certificate; the first certificate \
+                 of the chain must be the one for this key",
+            ),
+            Self::Key(cause) => write!(f, "has a private key that cannot be used: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for CertificateError {}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn certificate(names: &[&str], origin: Origin) -> Arc<Certificate> {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        Arc::new(Certificate::from_pem(chain.as_bytes(), key.as_bytes(), origin).unwrap())
+    }
+
+    #[test]
+    fn exact_then_wildcard_then_default() {
+        let certs = Certs::default();
+        let exact = certificate(&["a.example.com"], Origin::Acme);
+        let wildcard = certificate(&["*.example.com"], Origin::File);
+        let other = certificate(&["other.example.net"], Origin::File);
+        certs.publish(vec![
+            ("1".into(), Arc::clone(&exact)),
+            ("2".into(), Arc::clone(&wildcard)),
+            ("3".into(), Arc::clone(&other)),
+        ]);
+        let found = |name| certs.find(name).map(|c| c.names.clone());
+        assert_eq!(found(Some("a.example.com")), Some(exact.names.clone()));
+        assert_eq!(found(Some("b.example.com")), Some(wildcard.names.clone()));
+        assert_eq!(found(Some("c.b.example.com")), None);
+        assert_eq!(found(None), None);
+        certs.set_default(Some(Hostname::parse("other.example.net").unwrap()));
+        assert_eq!(found(Some("c.b.example.com")), Some(other.names.clone()));
+        assert_eq!(found(None), Some(other.names.clone()));
+        certs.withdraw(&["3".into()]);
+        assert_eq!(found(None), None);
+    }
+
+    #[test]
+    fn files_win_over_acme_and_acme_over_local() {
+        let certs = Certs::default();
+        for origin in [Origin::Local, Origin::File, Origin::Acme] {
+            let made = certificate(&["a.example.com"], origin);
+            certs.publish(vec![(format!("{origin:?}"), made)]);
+        }
+        assert_eq!(certs.find(Some("a.example.com")).unwrap().origin, Origin::File);
+        certs.withdraw(&["File".into()]);
+        assert_eq!(certs.find(Some("a.example.com")).unwrap().origin, Origin::Acme);
+    }
+
+    #[test]
+    fn an_address_needs_no_server_name() {
+        let certs = Certs::default();
+        certs.publish(vec![("1".into(), certificate(&["127.0.0.1"], Origin::Local))]);
+        assert!(certs.find_for(None, "127.0.0.1".parse().unwrap()).is_some());
+        assert!(certs.find_for(None, "127.0.0.2".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_pair_that_does_not_belong_together_is_refused() {
+        let one = rcgen::generate_simple_self_signed(vec!["a.example".into()]).unwrap();
+        let two = rcgen::generate_simple_self_signed(vec!["a.example".into()]).unwrap();
+        let (chain, key) = (one.cert.pem(), two.signing_key.serialize_pem());
+        let pair = |chain: &str, key: &str| {
+            Certificate::from_pem(chain.as_bytes(), key.as_bytes(), Origin::File)
+                .map(drop)
+                .map_err(|e| e.to_string())
+        };
+        assert!(pair(&chain, &key).unwrap_err().contains("does not belong to the certificate"));
+        assert!(pair(&key, &chain).unwrap_err().contains("holds no"));
+        assert!(pair("", &key).unwrap_err().contains("holds no PEM certificate"));
+        assert!(pair(&chain, "nonsense").unwrap_err().contains("private key"));
+    }
+
+    #[test]
+    fn a_hundred_thousand_names_are_one_lookup() {
+        let certs = Certs::default();
+        let one = certificate(&["x.example"], Origin::File);
+        let many = (0..100_000).map(|n| {
+            let name = HostPattern::parse(&format!("h{n}.example.com")).unwrap();
+            let same = Certificate {
+                names: vec![name],
+                key: Arc::clone(&one.key),
+                not_before: one.not_before,
+                not_after: one.not_after,
+                origin: Origin::File,
+            };
+            (format!("file/{n}"), Arc::new(same))
+        });
+        certs.publish(many.collect());
+        for name in ["h0.example.com", "h99999.example.com"] {
+            assert_eq!(certs.find(Some(name)).unwrap().names[0].to_string(), name);
+        }
+        assert!(certs.find(Some("h100000.example.com")).is_none());
     }
 }

@@ -1,7 +1,11 @@
 //! TLS towards clients: the ClientHello and what to do with it, certificates by name, tickets, the
 //! local CA; and the roots that the gateway trusts when it is a client itself.
 
+pub mod accept;
 pub mod certs;
+pub mod files;
+pub mod hello;
+pub mod local;
 pub mod roots;
 
 /// What a finished handshake established.

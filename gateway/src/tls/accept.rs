@@ -1,0 +1,461 @@
+//! The handshake: the ClientHello is read first, then decides with which certificate, or with which
+//! alert, it goes on.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::server::{Accepted as ReadHello, ClientHello, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+
+use super::TlsFacts;
+use super::certs::Certs;
+use super::hello::{Hello, HelloDecision, Refusal, decide};
+use crate::fault::Fault;
+
+/// Makes handshakes. One for all workers: they share the ticket keys, so a client may resume on any.
+#[derive(Clone)]
+pub struct Acceptor {
+    certs: Arc<Certs>,
+    serve: Arc<ServerConfig>,
+}
+
+/// A finished handshake.
+#[expect(clippy::large_enum_variant, reason = "the large one is the rule")]
+pub enum Accepted<IO> {
+    /// Requests may come.
+    Serve {
+        /// The stream inside TLS.
+        stream: TlsStream<IO>,
+        /// What was established.
+        facts: TlsFacts,
+    },
+    /// It was a CA's validation (RFC 8737); nothing more comes.
+    Challenged,
+}
+
+/// Why there was no handshake.
+#[derive(Debug)]
+pub enum HandshakeError {
+    /// The client spoke HTTP without TLS.
+    NotTls,
+    /// The ClientHello was refused; the server name that it had.
+    Refused(Refusal, Option<String>),
+    /// The client broke the protocol or did not like ours.
+    Tls(io::Error),
+    /// The connection ended before.
+    Io(io::Error),
+}
+
+impl Acceptor {
+    /// Prepares handshakes with the certificates of `certs`: TLS 1.2 and 1.3, X25519MLKEM768 before
+    /// the classic groups, h2 and http/1.1, tickets whose keys rotate, no early data.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn new(certs: Arc<Certs>) -> Result<Self, rustls::Error> {
+        let mut serve = config(Arc::new(FromTable(Arc::clone(&certs))))?;
+        serve.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // A new key every six hours; the one before still opens tickets.
+        serve.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        // One is enough for a client that keeps its connection; each costs an encryption.
+        serve.send_tls13_tickets = 1;
+        Ok(Self { certs, serve: Arc::new(serve) })
+    }
+
+    /// Makes one handshake on `io`, which came to the address `local`. The caller bounds the time.
+    ///
+    /// # Errors
+    /// When the client is refused or goes away. The alert has then been sent.
+    pub async fn accept<IO>(
+        &self,
+        mut io: IO,
+        local: IpAddr,
+    ) -> Result<Accepted<IO>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let accepted = read_hello(&mut io).await?;
+        let hello = accepted.client_hello();
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        let is_acme = is_acme(&hello);
+        match decide(Hello { server_name: name.as_deref(), is_acme, local }, &self.certs) {
+            HelloDecision::Serve(certificate) => {
+                let start = StartHandshake::from_parts(accepted, io);
+                let config = match hello_needs_resolver(name.as_deref(), &self.certs) {
+                    true => Arc::clone(&self.serve),
+                    false => self.fixed(certificate.key.clone()),
+                };
+                let stream = start.into_stream(config).await.map_err(HandshakeError::Tls)?;
+                let facts = facts(&stream, name);
+                Ok(Accepted::Serve { stream, facts })
+            }
+            HelloDecision::Challenge(key) => {
+                let mut config = config(Arc::new(Fixed(key))).map_err(protocol)?;
+                config.alpn_protocols = vec![ACME_TLS.to_vec()];
+                let start = StartHandshake::from_parts(accepted, io);
+                let mut stream =
+                    start.into_stream(Arc::new(config)).await.map_err(HandshakeError::Tls)?;
+                let _ = stream.shutdown().await;
+                Ok(Accepted::Challenged)
+            }
+            HelloDecision::Refuse(refusal) => {
+                // A fatal alert in a plain record: nothing is encrypted yet (RFC 8446, section 6).
+                let _ = io.write_all(&[21, 3, 3, 0, 2, 2, refusal.alert()]).await;
+                let _ = io.shutdown().await;
+                Err(HandshakeError::Refused(refusal, name))
+            }
+        }
+    }
+
+    /// The serving configuration with one certificate instead of the table: for clients without a
+    /// server name, whose certificate is found by the address they came to. Tickets stay shared.
+    fn fixed(&self, key: Arc<CertifiedKey>) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.serve);
+        config.cert_resolver = Arc::new(Fixed(key));
+        Arc::new(config)
+    }
+}
+
+/// Whether the table itself answers for this hello when rustls asks it.
+fn hello_needs_resolver(name: Option<&str>, certs: &Certs) -> bool {
+    name.is_some() || certs.find(None).is_some()
+}
+
+fn config(resolver: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, rustls::Error> {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups =
+        vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+    let versions = &[&rustls::version::TLS13, &rustls::version::TLS12];
+    Ok(ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(resolver))
+}
+
+async fn read_hello<IO>(io: &mut IO) -> Result<ReadHello, HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut acceptor = rustls::server::Acceptor::default();
+    let mut buffer = vec![0; HELLO_BUFFER_BYTES];
+    let mut is_first = true;
+    loop {
+        let n = io.read(&mut buffer).await.map_err(HandshakeError::Io)?;
+        let mut bytes = buffer.get(..n).unwrap_or_default();
+        if bytes.is_empty() {
+            return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        if std::mem::take(&mut is_first) && bytes.first().is_some_and(u8::is_ascii_uppercase) {
+            let _ = io.write_all(NOT_TLS).await;
+            let _ = io.shutdown().await;
+            return Err(HandshakeError::NotTls);
+        }
+        while !bytes.is_empty() {
+            acceptor.read_tls(&mut bytes).map_err(HandshakeError::Io)?;
+            match acceptor.accept() {
+                Ok(Some(accepted)) => return Ok(accepted),
+                Ok(None) => {}
+                Err((error, mut alert)) => {
+                    let mut record = Vec::new();
+                    let _ = alert.write_all(&mut record);
+                    let _ = io.write_all(&record).await;
+                    let _ = io.shutdown().await;
+                    return Err(protocol(error));
+                }
+            }
+        }
+    }
+}
+
+fn is_acme(hello: &ClientHello<'_>) -> bool {
+    hello
+        .alpn()
+        .is_some_and(|mut offered| offered.next() == Some(ACME_TLS) && offered.next().is_none())
+}
+
+fn protocol(error: rustls::Error) -> HandshakeError {
+    HandshakeError::Tls(io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn facts<IO>(stream: &TlsStream<IO>, name: Option<String>) -> TlsFacts {
+    let session = stream.get_ref().1;
+    TlsFacts {
+        server_name: name.map(String::into_boxed_str),
+        version: match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        },
+        cipher_suite: session.negotiated_cipher_suite().map_or("", |s| suite_name(s.suite())),
+        group: session.negotiated_key_exchange_group().map(|group| group_name(group.name())),
+        is_h2: session.alpn_protocol() == Some(b"h2"),
+        is_resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+    }
+}
+
+/// Names of the IANA registry "TLS Cipher Suites", of those that we offer.
+fn suite_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or(""),
+    }
+}
+
+/// Names of the IANA registry "TLS Supported Groups", of those that we offer.
+fn group_name(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::X25519 => "x25519",
+        other => other.as_str().unwrap_or(""),
+    }
+}
+
+/// Gives rustls the certificate that [`decide`] has found to exist.
+#[derive(Debug)]
+struct FromTable(Arc<Certs>);
+
+impl ResolvesServerCert for FromTable {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        self.0.find(name.as_deref()).map(|certificate| Arc::clone(&certificate.key))
+    }
+}
+
+#[derive(Debug)]
+struct Fixed(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Fixed {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+impl HandshakeError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        Fault::Client
+    }
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotTls => f.write_str("plain HTTP on a port that speaks https"),
+            Self::Refused(Refusal::UnknownName, name) => {
+                write!(f, "no certificate for {}", name.as_deref().unwrap_or_default())
+            }
+            Self::Refused(Refusal::NoName, _) => {
+                f.write_str("no server name, and no `certificates.default`")
+            }
+            Self::Refused(Refusal::NoChallenge, name) => {
+                let name = name.as_deref().unwrap_or_default();
+                write!(f, "no validation of {name} is under way")
+            }
+            Self::Tls(cause) | Self::Io(cause) => cause.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for HandshakeError {}
+
+const ACME_TLS: &[u8] = b"acme-tls/1";
+const HELLO_BUFFER_BYTES: usize = 4096;
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
+    connection: close\r\ncontent-length: 45\r\n\r\n400 Bad Request\n\nThis port speaks https only.";
+
+#[cfg(test)]
+mod tests {
+    use rustls::{AlertDescription, ClientConfig};
+    use rustls_pki_types::ServerName;
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::config::Hostname;
+    use crate::tls::certs::Origin;
+    use crate::tls::certs::tests::certificate;
+
+    fn client(certs: &[&Arc<crate::tls::certs::Certificate>]) -> ClientConfig {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in certs {
+            roots.add(certificate.key.cert[0].clone()).unwrap();
+        }
+        ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+    }
+
+    async fn shake(
+        acceptor: &Acceptor,
+        client: ClientConfig,
+        name: &str,
+    ) -> (Result<Accepted<tokio::io::DuplexStream>, HandshakeError>, io::Result<Vec<u8>>) {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let connector = TlsConnector::from(Arc::new(client));
+        let local = "127.0.0.1".parse().unwrap();
+        let server = async {
+            let mut accepted = acceptor.accept(far, local).await;
+            if let Ok(Accepted::Serve { stream, .. }) = &mut accepted {
+                stream.write_all(b"hello").await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+            accepted
+        };
+        let client = async {
+            let mut stream = connector.connect(name, near).await?;
+            let mut text = Vec::new();
+            stream.read_to_end(&mut text).await?;
+            Ok(text)
+        };
+        tokio::join!(server, client)
+    }
+
+    fn alert(outcome: &io::Result<Vec<u8>>) -> Option<AlertDescription> {
+        let cause = outcome.as_ref().unwrap_err().get_ref()?.downcast_ref::<rustls::Error>()?;
+        match cause {
+            rustls::Error::AlertReceived(alert) => Some(*alert),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_name_gets_its_certificate_with_the_hybrid_group() {
+        let certs = Arc::new(Certs::default());
+        let a = certificate(&["a.example"], Origin::File);
+        let b = certificate(&["*.b.example"], Origin::File);
+        certs.publish(vec![("a".into(), Arc::clone(&a)), ("b".into(), Arc::clone(&b))]);
+        let acceptor = Acceptor::new(certs).unwrap();
+        for (name, right, wrong) in [("a.example", &a, &b), ("x.b.example", &b, &a)] {
+            let (accepted, text) = shake(&acceptor, client(&[right]), name).await;
+            assert_eq!(text.unwrap(), b"hello");
+            let Accepted::Serve { facts, .. } = accepted.unwrap() else { panic!("served") };
+            assert_eq!(facts.server_name.as_deref(), Some(name));
+            assert_eq!((facts.version, facts.group), ("TLSv1.3", Some("X25519MLKEM768")));
+            assert!(shake(&acceptor, client(&[wrong]), name).await.1.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn tls_1_2_and_alpn() {
+        let certs = Arc::new(Certs::default());
+        let a = certificate(&["a.example"], Origin::File);
+        certs.publish(vec![("a".into(), Arc::clone(&a))]);
+        let acceptor = Acceptor::new(certs).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(a.key.cert[0].clone()).unwrap();
+        let mut old = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS12])
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        old.alpn_protocols = vec![b"h2".to_vec()];
+        let (accepted, text) = shake(&acceptor, old, "a.example").await;
+        assert_eq!(text.unwrap(), b"hello");
+        let Accepted::Serve { facts, .. } = accepted.unwrap() else { panic!("served") };
+        assert!(facts.is_h2 && facts.version == "TLSv1.2");
+    }
+
+    #[tokio::test]
+    async fn unknown_and_absent_names_get_the_alert_for_it() {
+        let certs = Arc::new(Certs::default());
+        let a = certificate(&["a.example"], Origin::File);
+        certs.publish(vec![("a".into(), Arc::clone(&a))]);
+        let acceptor = Acceptor::new(Arc::clone(&certs)).unwrap();
+        let (refused, outcome) = shake(&acceptor, client(&[&a]), "b.example").await;
+        assert!(matches!(refused, Err(HandshakeError::Refused(Refusal::UnknownName, _))));
+        assert_eq!(alert(&outcome), Some(AlertDescription::UnrecognisedName));
+        // An IP address as the name means a hello without server name.
+        let (_, outcome) = shake(&acceptor, client(&[&a]), "127.0.0.1").await;
+        assert_eq!(alert(&outcome), Some(AlertDescription::UnrecognisedName));
+        certs.publish(vec![("ip".into(), certificate(&["127.0.0.1"], Origin::Local))]);
+        let (accepted, _) = shake(&acceptor, client(&[&a]), "127.0.0.1").await;
+        assert!(accepted.is_ok() || matches!(accepted, Err(HandshakeError::Tls(_))));
+    }
+
+    #[tokio::test]
+    async fn a_session_resumes_over_a_change_of_the_table() {
+        let certs = Arc::new(Certs::default());
+        let a = certificate(&["a.example"], Origin::File);
+        certs.publish(vec![("a".into(), Arc::clone(&a))]);
+        let acceptor = Acceptor::new(Arc::clone(&certs)).unwrap();
+        let client = client(&[&a]);
+        let mut kinds = Vec::new();
+        for _ in 0..2 {
+            let (accepted, text) = shake(&acceptor, client.clone(), "a.example").await;
+            assert_eq!(text.unwrap(), b"hello");
+            let Accepted::Serve { facts, .. } = accepted.unwrap() else { panic!("served") };
+            kinds.push(facts.is_resumed);
+            certs.publish(vec![("b".into(), certificate(&["b.example"], Origin::File))]);
+        }
+        assert_eq!(kinds, [false, true]);
+    }
+
+    #[tokio::test]
+    async fn a_validation_is_only_answered_when_it_is_under_way() {
+        let certs = Arc::new(Certs::default());
+        let a = certificate(&["a.example"], Origin::File);
+        certs.publish(vec![("a".into(), Arc::clone(&a))]);
+        let acceptor = Acceptor::new(Arc::clone(&certs)).unwrap();
+        let challenge = certificate(&["a.example"], Origin::Local);
+        let mut client = client(&[&challenge]);
+        client.alpn_protocols = vec![ACME_TLS.to_vec()];
+        let (_, outcome) = shake(&acceptor, client.clone(), "a.example").await;
+        assert_eq!(alert(&outcome), Some(AlertDescription::NoApplicationProtocol));
+        let name = Hostname::parse("a.example").unwrap();
+        certs.publish_challenge(&name, Arc::clone(&challenge.key));
+        let (accepted, _) = shake(&acceptor, client.clone(), "a.example").await;
+        assert!(matches!(accepted, Ok(Accepted::Challenged)));
+        certs.withdraw_challenge(&name);
+        let (_, outcome) = shake(&acceptor, client, "a.example").await;
+        assert!(outcome.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_tls_ends_in_order() {
+        let acceptor = Acceptor::new(Arc::default()).unwrap();
+        let local: IpAddr = "127.0.0.1".parse().unwrap();
+        let (mut near, far) = tokio::io::duplex(1024);
+        near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        assert!(matches!(acceptor.accept(far, local).await, Err(HandshakeError::NotTls)));
+        let mut text = String::new();
+        near.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{text}");
+        for garbage in
+            [&b"\x16\x03\x01\xff\xff"[..], b"\x00", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"]
+        {
+            let (mut near, far) = tokio::io::duplex(1024);
+            near.write_all(garbage).await.unwrap();
+            near.shutdown().await.unwrap();
+            assert!(acceptor.accept(far, local).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hello_in_single_bytes_is_understood() {
+        let certs = Arc::new(Certs::default());
+        let a = certificate(&["a.example"], Origin::File);
+        certs.publish(vec![("a".into(), Arc::clone(&a))]);
+        let acceptor = Acceptor::new(certs).unwrap();
+        let name = ServerName::try_from("a.example").unwrap();
+        let mut session = rustls::ClientConnection::new(Arc::new(client(&[&a])), name).unwrap();
+        let mut hello = Vec::new();
+        session.write_tls(&mut hello).unwrap();
+        let (mut near, far) = tokio::io::duplex(64 * 1024);
+        let client = async move {
+            for byte in hello {
+                near.write_all(&[byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            near.read_u8().await.unwrap()
+        };
+        let local = "127.0.0.1".parse().unwrap();
+        let (accepted, first) = tokio::join!(acceptor.accept(far, local), client);
+        // A handshake record came back; the client then left.
+        assert_eq!(first, 22);
+        assert!(accepted.is_err());
+    }
+}

@@ -1,0 +1,254 @@
+//! The local CA: signs certificates for `localhost` and private names that no public CA would sign.
+//! Its root is made on first use and kept in the store; leaves live a week and are renewed at half
+//! their life by the same machine.
+//!
+//! The root carries no name constraints: they cannot express names of a single label (`nas`), which
+//! are the most common private names. Its key never leaves the store.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use rustls_pki_types::PrivateKeyDer;
+use time::OffsetDateTime;
+
+use super::certs::{Certificate, CertificateError, Certs, Origin};
+use crate::clock::Timestamp;
+use crate::config::{HostPattern, Hostname};
+use crate::fault::Fault;
+use crate::store::{Store, StoreError};
+
+/// The local CA.
+pub struct LocalCa {
+    root_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    /// What is published, by slot.
+    published: Mutex<BTreeMap<String, Arc<Certificate>>>,
+}
+
+/// Why the local CA cannot be used.
+#[derive(Debug)]
+pub enum LocalCaError {
+    /// The store refused.
+    Store(StoreError),
+    /// A certificate could not be made.
+    Make(rcgen::Error),
+    /// A certificate that was made cannot be served.
+    Unusable(CertificateError),
+}
+
+impl LocalCa {
+    /// Takes the root from the store, or makes one. A root that cannot be read is set aside.
+    ///
+    /// # Errors
+    /// When the store refuses or no root can be made.
+    pub fn open(store: &Store) -> Result<Arc<Self>, LocalCaError> {
+        if let Some(pem) = store.read(ROOT).map_err(LocalCaError::Store)? {
+            match Self::from_pem(&String::from_utf8_lossy(&pem)) {
+                Ok(known) => return Ok(Arc::new(known)),
+                Err(cause) => {
+                    store.set_aside(ROOT, &cause.to_string()).map_err(LocalCaError::Store)?;
+                }
+            }
+        }
+        let pem = make_root().map_err(LocalCaError::Make)?;
+        store.write(ROOT, pem.as_bytes()).map_err(LocalCaError::Store)?;
+        tracing::info!("made a root for the local CA; `witgate trust` makes this machine trust it");
+        Self::from_pem(&pem).map(Arc::new).map_err(LocalCaError::Make)
+    }
+
+    fn from_pem(pem: &str) -> Result<Self, rcgen::Error> {
+        let key = KeyPair::from_pem(pem.get(pem.find(BEGIN_KEY).unwrap_or(0)..).unwrap_or(pem))?;
+        let end = pem.find(END_CERTIFICATE).map_or(pem.len(), |at| at + END_CERTIFICATE.len());
+        let start = pem.find(BEGIN_CERTIFICATE).unwrap_or(0);
+        let root_pem = format!("{}\n", pem.get(start..end).unwrap_or_default());
+        let issuer = Issuer::from_ca_cert_pem(&root_pem, key)?;
+        Ok(Self { root_pem, issuer, published: Mutex::default() })
+    }
+
+    /// The root certificate, PEM, without its key.
+    pub fn root_pem(&self) -> String {
+        self.root_pem.clone()
+    }
+
+    /// Signs a new certificate for these names, with a new key.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn issue(&self, names: &[HostPattern]) -> Result<Certificate, LocalCaError> {
+        let mut params = CertificateParams::default();
+        let first = names.first().map(ToString::to_string).unwrap_or_default();
+        params.distinguished_name.push(DnType::CommonName, first);
+        let now = OffsetDateTime::now_utc();
+        params.not_before = now - CLOCK_SKEW;
+        params.not_after = now + LEAF_LIFETIME;
+        params.subject_alt_names = names.iter().map(san).collect::<Result<_, _>>()?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().map_err(LocalCaError::Make)?;
+        let leaf = params.signed_by(&key, &self.issuer).map_err(LocalCaError::Make)?;
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Certificate::from_der(vec![leaf.der().clone()], key, Origin::Local)
+            .map_err(LocalCaError::Unusable)
+    }
+
+    /// Sees to it that exactly these sets of names have a certificate in `certs`, each with at least
+    /// half its life left. Cheap when there is nothing to do; called by every new generation and now
+    /// and then.
+    pub fn ensure(&self, certs: &Certs, wanted: &[Vec<HostPattern>]) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Timestamp::now();
+        let mut fresh = Vec::new();
+        let mut slots = Vec::new();
+        for names in wanted {
+            let slot = slot(names);
+            let is_good = published.get(&slot).is_some_and(|known| {
+                known.names == *names && now.until(known.not_after) > LEAF_LIFETIME / 2
+            });
+            if !is_good {
+                match self.issue(names) {
+                    Ok(made) => {
+                        let made = Arc::new(made);
+                        published.insert(slot.clone(), Arc::clone(&made));
+                        fresh.push((slot.clone(), made));
+                    }
+                    Err(cause) => tracing::error!(%cause, names = slot, "no local certificate"),
+                }
+            }
+            slots.push(slot);
+        }
+        let gone: Vec<String> =
+            published.keys().filter(|slot| !slots.contains(slot)).cloned().collect();
+        for slot in &gone {
+            published.remove(slot);
+        }
+        if !fresh.is_empty() {
+            certs.publish(fresh);
+        }
+        if !gone.is_empty() {
+            certs.withdraw(&gone);
+        }
+    }
+}
+
+fn slot(names: &[HostPattern]) -> String {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    format!("local/{}", names.join(","))
+}
+
+fn san(name: &HostPattern) -> Result<SanType, LocalCaError> {
+    let dns = |text: String| text.try_into().map(SanType::DnsName).map_err(LocalCaError::Make);
+    match name {
+        HostPattern::Exact(name) => match Hostname::ip(name) {
+            Some(ip) => Ok(SanType::IpAddress(ip)),
+            None => dns(name.to_string()),
+        },
+        HostPattern::Wildcard(_) => dns(name.to_string()),
+    }
+}
+
+fn make_root() -> Result<String, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    params.distinguished_name.push(DnType::CommonName, format!("Witgate local root {host}"));
+    let now = OffsetDateTime::now_utc();
+    params.not_before = now - CLOCK_SKEW;
+    params.not_after = now + ROOT_LIFETIME;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let root = params.self_signed(&key)?;
+    Ok(format!("{}{}", root.pem(), key.serialize_pem()))
+}
+
+impl LocalCaError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Store(cause) => cause.fault(),
+            Self::Make(_) | Self::Unusable(_) => Fault::Internal,
+        }
+    }
+}
+
+impl fmt::Display for LocalCaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(cause) => cause.fmt(f),
+            Self::Make(cause) => write!(f, "the local CA cannot make a certificate: {cause}"),
+            Self::Unusable(cause) => write!(f, "the local CA made a certificate that {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for LocalCaError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(cause) => cause.source(),
+            Self::Make(_) | Self::Unusable(_) => None,
+        }
+    }
+}
+
+/// Root certificate and key, one item, so that they cannot be torn apart.
+const ROOT: &str = "local/root.pem";
+const BEGIN_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+const BEGIN_KEY: &str = "-----BEGIN PRIVATE KEY-----";
+const END_CERTIFICATE: &str = "-----END CERTIFICATE-----";
+const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+const LEAF_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &[&str]) -> Vec<HostPattern> {
+        text.iter().map(|name| HostPattern::parse(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_root_is_kept_and_its_key_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let first = LocalCa::open(&store).unwrap().root_pem();
+        let again = LocalCa::open(&store).unwrap().root_pem();
+        assert_eq!(first, again);
+        assert!(!first.contains("PRIVATE KEY"));
+        store.write(ROOT, b"broken").unwrap();
+        assert_ne!(LocalCa::open(&store).unwrap().root_pem(), first);
+        assert_eq!(store.list("set-aside").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn leaves_verify_against_the_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = LocalCa::open(&Store::open(folder.path()).unwrap()).unwrap();
+        let certificate = local.issue(&names(&["localhost", "*.localhost", "127.0.0.1"])).unwrap();
+        assert_eq!(certificate.names.len(), 3);
+        let (_, pem) = x509_parser::pem::parse_x509_pem(local.root_pem().as_bytes()).unwrap();
+        let root = pem.parse_x509().unwrap();
+        let (_, leaf) = x509_parser::parse_x509_certificate(&certificate.key.cert[0]).unwrap();
+        assert_eq!(leaf.issuer(), root.subject());
+        let days = (certificate.not_after.0 - certificate.not_before.0) / 86400;
+        assert_eq!(days, 7);
+    }
+
+    #[test]
+    fn what_is_wanted_is_there_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = LocalCa::open(&Store::open(folder.path()).unwrap()).unwrap();
+        let certs = Certs::default();
+        local.ensure(&certs, &[names(&["localhost"]), names(&["a.test"])]);
+        let first = certs.find(Some("localhost")).unwrap();
+        local.ensure(&certs, &[names(&["localhost"])]);
+        assert!(Arc::ptr_eq(&first, &certs.find(Some("localhost")).unwrap()));
+        assert!(certs.find(Some("a.test")).is_none());
+    }
+}
