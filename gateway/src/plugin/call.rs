@@ -1,0 +1,139 @@
+//! What a failed call means: traps, broken rules and overrun limits become a [`PluginError`], and
+//! one line in the log.
+
+use std::fmt;
+use std::time::Duration;
+
+use wasmtime::{Trap, WasmBacktrace};
+
+use super::error::PluginError;
+use super::facts::Facts;
+
+/// A rule of the contract that the guest broke; the text says which.
+pub(super) fn rule(text: String) -> wasmtime::Error {
+    wasmtime::Error::new(Broken(text))
+}
+
+/// See [`rule`].
+#[derive(Debug)]
+pub(super) struct Broken(String);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// A limit that the guest went over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overrun {
+    /// Wall time of a call into a router or filter.
+    Deadline,
+    /// Wall time of a call into a solver.
+    SolverDeadline,
+    /// Linear memory.
+    Memory,
+    /// What a call hands to the host.
+    Output,
+}
+
+impl Overrun {
+    /// The key in the plugin's stanza.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Deadline => "limits.deadline",
+            Self::SolverDeadline => "limits.solver-deadline",
+            Self::Memory => "limits.memory",
+            Self::Output => "limits.output",
+        }
+    }
+}
+
+impl fmt::Display for Overrun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "over {}", self.key())
+    }
+}
+
+impl std::error::Error for Overrun {}
+
+/// What a guest's failure was, and its panic text when it had one.
+pub(super) fn failure(
+    facts: &Facts,
+    hook: &'static str,
+    deadline: Overrun,
+    allowed: Duration,
+    stderr: &str,
+    cause: wasmtime::Error,
+) -> PluginError {
+    let of = facts.subject.clone();
+    let overrun = match (cause.downcast_ref::<Overrun>(), cause.downcast_ref::<Trap>()) {
+        (Some(overrun), _) => Some(*overrun),
+        (None, Some(Trap::Interrupt)) => Some(deadline),
+        _ => None,
+    };
+    match overrun {
+        Some(overrun) => PluginError::Overrun {
+            of,
+            hook,
+            key: overrun.key(),
+            limit: match overrun {
+                Overrun::Deadline | Overrun::SolverDeadline => format!("{allowed:?}"),
+                Overrun::Memory => format!("{} KiB of memory", facts.limits.memory_bytes_max >> 10),
+                Overrun::Output => {
+                    format!("{} KiB of output", facts.limits.output_bytes_max >> 10)
+                }
+            },
+        },
+        None => PluginError::Trap { of, hook, message: message(stderr, &cause), cause },
+    }
+}
+
+/// As [`failure`], for an instance that did not start.
+pub(super) fn start_failure(
+    facts: &Facts,
+    deadline: Overrun,
+    allowed: Duration,
+    stderr: &str,
+    cause: wasmtime::Error,
+) -> PluginError {
+    let is_guest = cause.is::<Trap>() || cause.is::<Overrun>() || cause.is::<Broken>();
+    if is_guest {
+        return failure(facts, "plugin.configure", deadline, allowed, stderr, cause);
+    }
+    PluginError::Start(facts.subject.clone(), cause)
+}
+
+/// Logs a failed call: plugin, digest, request, what happened and where, in one event.
+pub(super) fn log(error: &PluginError, facts: &Facts, request: &str, stderr: &str) {
+    let (plugin, digest) = (&*facts.subject.name, facts.subject.short_digest());
+    let cause = match error {
+        PluginError::Trap { cause, .. } | PluginError::Start(_, cause) => Some(cause),
+        _ => None,
+    };
+    let trace = cause.and_then(|cause| cause.downcast_ref::<WasmBacktrace>());
+    let trace = trace.map(ToString::to_string).unwrap_or_default();
+    let error = facts.secrets.mask_text(&error.to_string()).into_owned();
+    let stderr = facts.secrets.mask_text(stderr);
+    tracing::error!(plugin, digest, request, %stderr, backtrace = %trace, "{error}");
+}
+
+/// What went wrong in a line: the panic text when there is one, else the trap.
+fn message(stderr: &str, cause: &wasmtime::Error) -> String {
+    let stderr = stderr.trim();
+    if stderr.is_empty() || cause.downcast_ref::<Broken>().is_some() {
+        return cause.root_cause().to_string();
+    }
+    // Rust: "thread … panicked at FILE:LINE:COLUMN:\nTEXT\nnote: …". Other languages put the reason
+    // last; the whole is in the log.
+    let lines: Vec<&str> = stderr
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("note: "))
+        .collect();
+    let start = lines.iter().position(|line| line.contains("panicked at")).unwrap_or(0);
+    let text = lines.get(start..).unwrap_or_default().join(" ");
+    super::host::log::cut(&text).to_owned()
+}
