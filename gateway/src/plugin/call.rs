@@ -114,10 +114,18 @@ pub(super) fn log(error: &PluginError, facts: &Facts, request: &str, stderr: &st
         _ => None,
     };
     let trace = cause.and_then(|cause| cause.downcast_ref::<WasmBacktrace>());
-    let trace = trace.map(ToString::to_string).unwrap_or_default();
+    let trace = trace.map(|trace| one_line(&trace.to_string())).unwrap_or_default();
     let error = facts.secrets.mask_text(&error.to_string()).into_owned();
     let stderr = facts.secrets.mask_text(stderr);
+    let stderr = stderr.lines().map(str::trim).collect::<Vec<_>>().join(" | ");
     tracing::error!(plugin, digest, request, %stderr, backtrace = %trace, "{error}");
+}
+
+/// The functions of a backtrace, the innermost first. Its lines are `N: 0xADDRESS - NAME` and, below
+/// them, places in source files.
+fn one_line(trace: &str) -> String {
+    let names = trace.lines().filter_map(|line| line.split_once(" - ").map(|(_, name)| name));
+    names.take(FRAMES_MAX).collect::<Vec<_>>().join(" < ")
 }
 
 /// What went wrong in a line: the panic text when there is one, else the trap.
@@ -137,3 +145,6 @@ fn message(stderr: &str, cause: &wasmtime::Error) -> String {
     let text = lines.get(start..).unwrap_or_default().join(" ");
     super::host::log::cut(&text).to_owned()
 }
+
+/// Functions of a backtrace that the log shows, inclusive.
+const FRAMES_MAX: usize = 32;

@@ -186,8 +186,8 @@ impl fmt::Display for PluginError {
             }
             Self::NoWorld { of, exports } => write!(
                 f,
-                "{of} is no plugin: it must export {CONTRACT}/plugin and one of router, filter, \
-                 dns-solver; it exports {}",
+                "{of} is no plugin: it must export plugin and one of router-hooks, filter-hooks, \
+                 dns-solver-hooks of {CONTRACT}; it exports {}",
                 list(exports)
             ),
             Self::WrongWorld { of, wanted, worlds } => {
@@ -200,7 +200,7 @@ impl fmt::Display for PluginError {
             ),
             Self::HttpInHook(of) => write!(
                 f,
-                "{of} imports {CONTRACT}/http, which only a dns-solver may use: a router or filter \
+                "{of} imports http of {CONTRACT}, which only a dns-solver may use: a router or filter \
                  runs inside a request and cannot wait. Remove the import"
             ),
             Self::Link(of, _) => write!(f, "{of} does not fit the contract {CONTRACT}"),

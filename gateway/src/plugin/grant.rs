@@ -92,9 +92,9 @@ pub(super) fn host_covers(pattern: &str, host: &str) -> bool {
 fn path_covers(pattern: &str, path: &str) -> bool {
     let Some(start) = pattern.strip_suffix('*') else {
         let mut segments = path.split('/');
-        let fits = pattern.split('/').all(|pattern| {
-            segments.next().is_some_and(|segment| segment_covers(pattern, segment))
-        });
+        let fits = pattern
+            .split('/')
+            .all(|pattern| segments.next().is_some_and(|segment| segment_covers(pattern, segment)));
         return fits && segments.next().is_none();
     };
     let mut rest = path;
@@ -254,7 +254,9 @@ fn name(host: &str) -> Result<String, String> {
                 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         });
     if !is_name {
-        return Err(format!("{host:?} is not a host name; internationalised names are written xn--"));
+        return Err(format!(
+            "{host:?} is not a host name; internationalised names are written xn--"
+        ));
     }
     // `127.1`, `0x7f.0.0.1` and `2130706433` are addresses to some resolvers and names to others.
     let last = host.rsplit('.').next().unwrap_or_default();
@@ -272,8 +274,10 @@ fn normalise(path: &str) -> Result<String, String> {
         return Ok("/".to_owned());
     }
     if path.contains("{{") {
-        return Err("placeholders stand in field values, the query and the body, never in the path"
-            .to_owned());
+        return Err(
+            "placeholders stand in field values, the query and the body, never in the path"
+                .to_owned(),
+        );
     }
     let mut normal = String::with_capacity(path.len());
     let mut rest = path;
@@ -285,7 +289,9 @@ fn normalise(path: &str) -> Result<String, String> {
         let byte = byte.ok_or_else(|| format!("%{digits} is not an escape"))?;
         match byte {
             b'/' | b'\\' | b'.' | 0..=0x1f | 0x7f => {
-                return Err(format!("%{digits} in a path is read differently by different servers"));
+                return Err(format!(
+                    "%{digits} in a path is read differently by different servers"
+                ));
             }
             b'-' | b'_' | b'~' => normal.push(char::from(byte)),
             _ if byte.is_ascii_alphanumeric() => normal.push(char::from(byte)),
@@ -363,8 +369,8 @@ mod tests {
             ("http://127.0.0.1:8081/api/*", "GET", "http://127.0.0.1:8081/api/v1", true),
             ("http://[::1]:8081/api/*", "GET", "http://[::1]:8081/api/v1", true),
         ] {
-            let is_covered = Target::parse(url)
-                .is_ok_and(|target| covers(&grant(pattern), method, &target));
+            let is_covered =
+                Target::parse(url).is_ok_and(|target| covers(&grant(pattern), method, &target));
             assert_eq!(is_covered, wanted, "{pattern} {method} {url}");
         }
     }

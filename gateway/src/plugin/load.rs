@@ -147,7 +147,10 @@ impl Engine {
     }
 
     /// Compiled code of an earlier run, when it is there and fits.
-    #[expect(unsafe_code, reason = "compiled code is machine code: it cannot be checked, only trusted")]
+    #[expect(
+        unsafe_code,
+        reason = "compiled code is machine code: it cannot be checked, only trusted"
+    )]
     fn from_cache(&self, path: &Path) -> Option<Component> {
         if !path.exists() {
             return None;
@@ -191,11 +194,8 @@ impl Engine {
 
 /// Reads a component file, within a bound.
 fn read(name: &Arc<str>, path: &Path) -> Result<(Vec<u8>, Digest, Subject), PluginError> {
-    let mut subject = Subject {
-        name: Arc::clone(name),
-        file: Arc::new(path.to_owned()),
-        digest: Arc::from(""),
-    };
+    let mut subject =
+        Subject { name: Arc::clone(name), file: Arc::new(path.to_owned()), digest: Arc::from("") };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path);
     let read = file.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
@@ -215,8 +215,7 @@ fn read(name: &Arc<str>, path: &Path) -> Result<(Vec<u8>, Digest, Subject), Plug
 }
 
 fn warn_inline(of: &Subject, config: &PluginConfig) {
-    let is_inline =
-        |secret: &Secret| matches!(secret.source, crate::config::SecretRef::Inline(_));
+    let is_inline = |secret: &Secret| matches!(secret.source, crate::config::SecretRef::Inline(_));
     for (name, _) in config.secrets.iter().filter(|(_, secret)| is_inline(secret)) {
         tracing::warn!(
             plugin = &*of.name,

@@ -105,9 +105,8 @@ impl Hooks {
         self.call(Phase::RequestBody, hook, connection, request, None, |instance| {
             let filter = self.plugin.compiled.exports.filter.as_ref();
             let index = filter.map(|filter| &filter.on_request_body).ok_or_else(not_there)?;
-            let function = instance
-                .handle
-                .get_typed_func::<(&[u8], bool), ()>(&mut instance.store, index)?;
+            let function =
+                instance.handle.get_typed_func::<(&[u8], bool), ()>(&mut instance.store, index)?;
             function.call(&mut instance.store, (prefix, is_complete))
         })
     }
@@ -173,8 +172,7 @@ impl Hooks {
             }
             Err(cause) => {
                 let stderr = output.take_stderr();
-                let error =
-                    call::failure(facts, hook, Overrun::Deadline, deadline, &stderr, cause);
+                let error = call::failure(facts, hook, Overrun::Deadline, deadline, &stderr, cause);
                 call::log(&error, facts, &request.id, &stderr);
                 slot.fail(&error, Instant::now());
                 Err(error)

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{
+    GeneralPurpose, STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD,
+};
 
 use crate::config::{Secret, SecretRef, SecretText};
 
@@ -125,7 +127,7 @@ impl Secrets {
     /// Masks every secret in `bytes`, in every form it is known to take, and `also` beside them.
     pub(super) fn mask<'b>(&self, bytes: &'b [u8], also: &[(Vec<u8>, String)]) -> Cow<'b, [u8]> {
         let mut bytes = Cow::Borrowed(bytes);
-        for (needle, stands_for) in self.masks.iter().chain(also) {
+        for (needle, stands_for) in also.iter().chain(&self.masks) {
             if let Some(first) = find(&bytes, needle) {
                 bytes = Cow::Owned(replace(&bytes, needle, stands_for.as_bytes(), first));
             }
@@ -185,9 +187,9 @@ fn read(from: &SecretRef) -> std::io::Result<SecretText> {
         }
         SecretRef::Inline(text) => text.expose().to_owned(),
     };
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| {
-        text.strip_suffix('\r').unwrap_or(text)
-    });
+    let text = text
+        .strip_suffix('\n')
+        .map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
     if text.is_empty() {
         return Err(invalid("it is empty"));
     }
@@ -205,6 +207,9 @@ fn mask_forms(name: &str, secret: &str, masks: &mut Vec<(Vec<u8>, String)>) {
     for engine in [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD] {
         forms.push(engine.encode(secret).into_bytes());
     }
+    for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+        forms.extend((0..3).filter_map(|before| inside_base64(secret, before, engine)));
+    }
     for is_upper in [true, false] {
         let mut form = Vec::new();
         percent(secret, is_upper, &mut form);
@@ -217,6 +222,18 @@ fn mask_forms(name: &str, secret: &str, masks: &mut Vec<(Vec<u8>, String)>) {
     forms.push(String::from_utf8_lossy(&json).replace('/', "\\/").into_bytes());
     forms.push(json);
     masks.extend(forms.into_iter().map(|form| (form, stands_for.clone())));
+}
+
+/// What of a secret can be seen in the Base64 of a longer text, in which it starts `before` bytes
+/// after a multiple of three: all characters but those that its neighbours share.
+fn inside_base64(secret: &str, before: usize, engine: &GeneralPurpose) -> Option<Vec<u8>> {
+    let mut text = vec![0; before];
+    text.extend_from_slice(secret.as_bytes());
+    let encoded = engine.encode(&text).into_bytes();
+    let start = before.saturating_mul(8).div_ceil(6);
+    let is_shared = text.len() % 3 != 0;
+    let end = encoded.len().saturating_sub(usize::from(is_shared));
+    encoded.get(start..end).filter(|inside| inside.len() >= 6).map(<[u8]>::to_vec)
 }
 
 fn escape(text: &str, place: Place, name: &str, into: &mut Vec<u8>) -> Result<(), Unfilled> {
@@ -354,7 +371,8 @@ mod tests {
 
     #[test]
     fn placeholders_that_cannot_be_filled_say_why() {
-        let held = secrets(&[("t", "x\ny", &["api.example"]), ("o", "secret", &["*.other.example"])]);
+        let held =
+            secrets(&[("t", "x\ny", &["api.example"]), ("o", "secret", &["*.other.example"])]);
         assert_eq!(
             fill(&held, "{{secret:none}}", Place::Raw),
             Err(Unfilled::Unknown("none".to_owned()))
@@ -384,6 +402,13 @@ mod tests {
             let text = format!("<{text}> <{text}>");
             let masked = held.mask(text.as_bytes(), &also);
             assert_eq!(String::from_utf8_lossy(&masked), "<[secret:t]> <[secret:t]>", "{text}");
+        }
+        for around in [("", ""), ("a", "b"), ("ab", "c"), ("abc", "de"), ("abcd", "")] {
+            let encoded = STANDARD.encode(format!("{}s3cr/t \"x{}", around.0, around.1));
+            let masked =
+                String::from_utf8(held.mask(encoded.as_bytes(), &[]).into_owned()).unwrap();
+            assert!(masked.contains("[secret:t]"), "{around:?}: {encoded} became {masked}");
+            assert!(masked.len() < 26, "{around:?}: {masked}");
         }
         assert_eq!(held.mask_text("s3cr/t \"x and more"), "[secret:long]");
         assert_eq!(&*held.mask(b"Basic am9l!", &also), b"Basic [secret:basic]!");

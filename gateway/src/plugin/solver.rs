@@ -9,12 +9,12 @@ use wasmtime::component::{
 };
 use wasmtime::{Store, UpdateDeadline};
 
+use super::Plugin;
 use super::call::{self, Overrun, rule};
 use super::error::PluginError;
 use super::host::Host;
 use super::pool::START_MAX;
 use super::v0_1::SolverExports;
-use super::Plugin;
 use crate::acme::solve::dns01::{DnsSolver, RecordSet, SolverFailure, SolverFuture, Zone};
 
 /// A plugin as a DNS provider.
@@ -243,9 +243,7 @@ async fn start(
         .map_err(|cause| PluginError::Link(facts.subject.clone(), cause))?;
     match configure.call_async(&mut *store, (plugin.config.clone().into_string(),)).await {
         Ok((Ok(_hooks),)) => Ok(instance),
-        Ok((Err(message),)) => {
-            Err(PluginError::Configure { of: facts.subject.clone(), message })
-        }
+        Ok((Err(message),)) => Err(PluginError::Configure { of: facts.subject.clone(), message }),
         Err(cause) => Err(failed(store, cause)),
     }
 }

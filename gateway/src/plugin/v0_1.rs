@@ -34,28 +34,29 @@ impl Exports {
     /// Finds them; none when the component is no plugin.
     pub(super) fn find(component: &Component) -> Option<Self> {
         let function = |interface: &str, function: &str| {
-            let interface = component.get_export_index(None, &*format!("{PACKAGE}{interface}{V}"))?;
+            let interface =
+                component.get_export_index(None, &*format!("{PACKAGE}{interface}{V}"))?;
             component.get_export_index(Some(&interface), function)
         };
         let filter = || {
             Some(FilterExports {
-                on_request: function("filter", "on-request")?,
-                on_request_body: function("filter", "on-request-body")?,
-                on_response: function("filter", "on-response")?,
+                on_request: function("filter-hooks", "on-request")?,
+                on_request_body: function("filter-hooks", "on-request-body")?,
+                on_response: function("filter-hooks", "on-response")?,
             })
         };
         let solver = || {
             Some(SolverExports {
-                traits: function("dns-solver", "traits")?,
-                find_zone: function("dns-solver", "find-zone")?,
-                present: function("dns-solver", "present")?,
-                poll: function("dns-solver", "poll")?,
-                cleanup: function("dns-solver", "cleanup")?,
+                traits: function("dns-solver-hooks", "traits")?,
+                find_zone: function("dns-solver-hooks", "find-zone")?,
+                present: function("dns-solver-hooks", "present")?,
+                poll: function("dns-solver-hooks", "poll")?,
+                cleanup: function("dns-solver-hooks", "cleanup")?,
             })
         };
         let found = Self {
             configure: function("plugin", "configure")?,
-            route: function("router", "route"),
+            route: function("router-hooks", "route"),
             filter: filter(),
             solver: solver(),
         };

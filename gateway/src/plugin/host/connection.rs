@@ -18,8 +18,9 @@ pub(in super::super) fn link(
         "client-address" => at.func_wrap(function, |store, (): ()| {
             Ok((facts(store.data())?.client.ip().to_canonical().to_string(),))
         })?,
-        "client-port" => at
-            .func_wrap(function, |store, (): ()| Ok((facts(store.data())?.client.port(),)))?,
+        "client-port" => {
+            at.func_wrap(function, |store, (): ()| Ok((facts(store.data())?.client.port(),)))?
+        }
         "http-version" => at.func_wrap(function, |store, (): ()| {
             Ok((match store.data().request()?.version {
                 http::Version::HTTP_09 | http::Version::HTTP_10 => "HTTP/1.0",

@@ -108,7 +108,8 @@ pub(in super::super) fn link(
 
 impl Wanted {
     fn bytes(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+        let headers =
+            self.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
         headers
             .fold(self.method.len(), usize::saturating_add)
             .saturating_add(self.url.len())
@@ -177,9 +178,7 @@ fn prepare(
         let mut value = HeaderValue::from_bytes(&value)
             .map_err(|_| bad(format!("the value for {name} has bytes that no value may have")))?;
         value.set_sensitive(true);
-        headers
-            .try_append(name, value)
-            .map_err(|_| bad("there are too many fields".to_owned()))?;
+        headers.try_append(name, value).map_err(|_| bad("there are too many fields".to_owned()))?;
     }
     let body = Bytes::from(fill(&wanted.body, place, masks)?);
     let path = match &target.query {
@@ -413,7 +412,10 @@ async fn take(response: Response<Incoming>, is_head: bool) -> Result<Answer, Fai
         .iter()
         .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
     if is_encoded && !is_head {
-        return Err(fail("protocol", "the answer is compressed though that was refused".to_owned()));
+        return Err(fail(
+            "protocol",
+            "the answer is compressed though that was refused".to_owned(),
+        ));
     }
     let headers = parts
         .headers

@@ -72,13 +72,16 @@ impl Host {
 
 /// Writes one line of a plugin: masked, cut and counted.
 pub(in super::super) fn line(facts: &Facts, request: &str, level: Level, message: &str) {
-    let Some(dropped) = facts.log.pass(facts.limits.log_lines_per_second_max, Instant::now()) else {
+    let Some(dropped) = facts.log.pass(facts.limits.log_lines_per_second_max, Instant::now())
+    else {
         return;
     };
     let (plugin, digest) = (&*facts.subject.name, facts.subject.short_digest());
     if dropped > 0 {
         tracing::warn!(
-            plugin, digest, dropped,
+            plugin,
+            digest,
+            dropped,
             "the plugin logged more than plugins.{plugin}.limits.log-rate lines a second; the rest \
              was dropped"
         );

@@ -14,9 +14,9 @@ pub(in super::super) fn link(
     function: &str,
 ) -> wasmtime::Result<bool> {
     match function {
-        "status" => at.func_wrap(function, |store, (): ()| {
-            Ok((store.data().response()?.status.as_u16(),))
-        })?,
+        "status" => {
+            at.func_wrap(function, |store, (): ()| Ok((store.data().response()?.status.as_u16(),)))?
+        }
         "source" => at.func_wrap(function, |store, (): ()| {
             Ok((match store.data().response()?.source {
                 ResponseSource::Upstream => "upstream",

@@ -237,7 +237,10 @@ mod tests {
     fn limits_hold_and_expired_entries_make_room() {
         let state = State::default();
         assert_eq!(state.set(&"k".repeat(257), b"", None, MAX), Err("key-too-long"));
-        assert_eq!(state.set("k", &vec![0; VALUE_BYTES_MAX + 1], None, 1 << 20), Err("value-too-long"));
+        assert_eq!(
+            state.set("k", &vec![0; VALUE_BYTES_MAX + 1], None, 1 << 20),
+            Err("value-too-long")
+        );
         state.set("old", &[0; 5000], Some(Duration::ZERO), MAX).unwrap();
         state.set("new", &[0; 6000], None, MAX).unwrap();
         assert_eq!(state.set("more", &[0; 6000], None, MAX), Err("quota"));

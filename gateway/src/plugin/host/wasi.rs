@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::Level;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{
-    ComponentType, Lower, LinkerInstance, Resource, ResourceType, Val, WasmList,
+    ComponentType, LinkerInstance, Lower, Resource, ResourceType, Val, WasmList,
 };
 
 use super::super::call::{Overrun, rule};
@@ -205,12 +205,16 @@ fn environment(at: &mut LinkerInstance<'_, Host>, function: &str) -> wasmtime::R
 
 fn exit(at: &mut LinkerInstance<'_, Host>, function: &str) -> wasmtime::Result<bool> {
     match function {
-        "exit" => at.func_wrap(function, |_, (_status,): (Result<(), ()>,)| -> wasmtime::Result<()> {
-            Err(rule("the plugin called exit".to_owned()))
-        })?,
-        "exit-with-code" => at.func_wrap(function, |_, (code,): (u8,)| -> wasmtime::Result<()> {
-            Err(rule(format!("the plugin called exit with code {code}")))
-        })?,
+        "exit" => {
+            at.func_wrap(function, |_, (_status,): (Result<(), ()>,)| -> wasmtime::Result<()> {
+                Err(rule("the plugin called exit".to_owned()))
+            })?
+        }
+        "exit-with-code" => {
+            at.func_wrap(function, |_, (code,): (u8,)| -> wasmtime::Result<()> {
+                Err(rule(format!("the plugin called exit with code {code}")))
+            })?
+        }
         _ => return Ok(false),
     }
     Ok(true)
@@ -252,9 +256,11 @@ fn output_stream(at: &mut LinkerInstance<'_, Host>, function: &str) -> wasmtime:
                 Ok((Ok::<(), StreamError>(()),))
             })?;
         }
-        "subscribe" => at.func_wrap(function, |mut store, (_this,): (Resource<OutputStream>,)| {
-            Ok((own::<Pollable>(store.data_mut(), 0)?,))
-        })?,
+        "subscribe" => {
+            at.func_wrap(function, |mut store, (_this,): (Resource<OutputStream>,)| {
+                Ok((own::<Pollable>(store.data_mut(), 0)?,))
+            })?
+        }
         "write-zeroes" | "blocking-write-zeroes-and-flush" => {
             at.func_wrap(function, |mut store, (_this, len): (Resource<OutputStream>, u64)| {
                 store.data_mut().charge(usize::try_from(len).unwrap_or(usize::MAX))?;
@@ -285,9 +291,11 @@ fn input_stream(at: &mut LinkerInstance<'_, Host>, function: &str) -> wasmtime::
                 Ok((Err::<u64, _>(StreamError::Closed),))
             })?;
         }
-        "subscribe" => at.func_wrap(function, |mut store, (_this,): (Resource<InputStream>,)| {
-            Ok((own::<Pollable>(store.data_mut(), 0)?,))
-        })?,
+        "subscribe" => {
+            at.func_wrap(function, |mut store, (_this,): (Resource<InputStream>,)| {
+                Ok((own::<Pollable>(store.data_mut(), 0)?,))
+            })?
+        }
         _ => return Ok(false),
     }
     Ok(true)
@@ -442,8 +450,7 @@ fn number() -> wasmtime::Result<u64> {
 }
 
 fn fill(bytes: &mut [u8]) -> wasmtime::Result<()> {
-    aws_lc_rs::rand::fill(bytes)
-        .map_err(|_| rule("the machine has no random numbers".to_owned()))
+    aws_lc_rs::rand::fill(bytes).map_err(|_| rule("the machine has no random numbers".to_owned()))
 }
 
 /// A new handle for the guest, within the number it may have.
