@@ -110,12 +110,12 @@ impl Engine {
             return Ok(known);
         }
         let cached = self.cache.join(format!("{}-{:016x}.cwasm", of.digest, self.compatibility));
-        let component = match self.from_cache(&cached) {
+        let component = match self.cached(&cached) {
             Some(component) => component,
             None => {
                 let component = Component::from_binary(&self.wasm, file)
                     .map_err(|cause| PluginError::Compile(of.clone(), cause))?;
-                self.to_cache(&component, &cached);
+                self.keep(&component, &cached);
                 component
             }
         };
@@ -151,11 +151,11 @@ impl Engine {
         unsafe_code,
         reason = "compiled code is machine code: it cannot be checked, only trusted"
     )]
-    fn from_cache(&self, path: &Path) -> Option<Component> {
+    fn cached(&self, path: &Path) -> Option<Component> {
         if !path.exists() {
             return None;
         }
-        // SAFETY: the file was written by `to_cache`: only this user can enter the folder (0700,
+        // SAFETY: the file was written by `keep`: only this user can enter the folder (0700,
         // owner checked at start), a file gets its name only when it is complete and synced, and
         // nothing ever writes to it again, so it is what `Component::serialize` made. That it is of
         // this engine and these settings is checked by `deserialize_file` itself.
@@ -169,7 +169,7 @@ impl Engine {
     }
 
     /// Keeps compiled code for the next start. Failing costs time then, so it is only logged.
-    fn to_cache(&self, component: &Component, path: &Path) {
+    fn keep(&self, component: &Component, path: &Path) {
         let written = component.serialize().map_err(std::io::Error::other).and_then(|code| {
             use std::os::unix::fs::OpenOptionsExt;
 

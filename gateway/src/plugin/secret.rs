@@ -231,7 +231,7 @@ fn inside_base64(secret: &str, before: usize, engine: &GeneralPurpose) -> Option
     text.extend_from_slice(secret.as_bytes());
     let encoded = engine.encode(&text).into_bytes();
     let start = before.saturating_mul(8).div_ceil(6);
-    let is_shared = text.len() % 3 != 0;
+    let is_shared = !text.len().is_multiple_of(3);
     let end = encoded.len().saturating_sub(usize::from(is_shared));
     encoded.get(start..end).filter(|inside| inside.len() >= 6).map(<[u8]>::to_vec)
 }

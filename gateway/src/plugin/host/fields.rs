@@ -1,6 +1,6 @@
 //! The field functions that `request` and `response` have in common.
 
-use http::header::Entry;
+use http::header::{Entry, ValueDrain};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, WasmList, WasmStr};
@@ -88,8 +88,7 @@ pub(in super::super) fn link<S: Side>(
             let (headers, journal) = S::headers_mut(host)?;
             if let Entry::Occupied(entry) = headers.try_entry(&name).map_err(|_| too_many())? {
                 let (_, values) = entry.remove_entry_mult();
-                let values = values.collect();
-                journal.push(Undo::Values(name, values));
+                journal.extend(values_before(name, values));
             }
             Ok(())
         })?,
@@ -102,9 +101,8 @@ pub(in super::super) fn link<S: Side>(
 pub(in super::super) fn restore(
     headers: &mut HeaderMap,
     name: &HeaderName,
-    values: Vec<HeaderValue>,
+    mut values: impl Iterator<Item = HeaderValue>,
 ) {
-    let mut values = values.into_iter();
     match values.next() {
         // The map had room for these before the edits being undone.
         Some(first) => {
@@ -167,8 +165,7 @@ fn set<S: Side>(host: &mut Host, name: HeaderName, value: HeaderValue) -> wasmti
     let (headers, journal) = S::headers_mut(host)?;
     match headers.try_entry(&name).map_err(|_| too_many())? {
         Entry::Occupied(mut entry) => {
-            let values = entry.insert_mult(value).collect();
-            journal.push(Undo::Values(name, values));
+            journal.extend(values_before(name, entry.insert_mult(value)));
         }
         Entry::Vacant(entry) => {
             entry.try_insert(value).map_err(|_| too_many())?;
@@ -176,6 +173,12 @@ fn set<S: Side>(host: &mut Host, name: HeaderName, value: HeaderValue) -> wasmti
         }
     }
     Ok(())
+}
+
+/// How to put back what a field had.
+fn values_before(name: HeaderName, mut values: ValueDrain<'_, HeaderValue>) -> Option<Undo> {
+    let first = values.next()?;
+    Some(Undo::Values(name, first, values.collect()))
 }
 
 fn append<S: Side>(host: &mut Host, name: HeaderName, value: HeaderValue) -> wasmtime::Result<()> {

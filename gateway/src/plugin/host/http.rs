@@ -455,3 +455,181 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const EXCHANGE_MAX: Duration = Duration::from_secs(30);
 /// The largest answer, inclusive.
 const BODY_BYTES_MAX: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+    use std::convert::Infallible;
+    use std::path::PathBuf;
+
+    use hyper::service::service_fn;
+    use rustls_pki_types::PrivateKeyDer;
+    use tokio::net::TcpListener;
+
+    use super::super::super::error::Subject;
+    use super::super::super::secret::Secrets;
+    use super::super::log::Rate;
+    use super::*;
+    use crate::config::{HttpGrant, PluginLimits};
+
+    fn grant(scheme: &str, host: &str, port: u16) -> HttpGrant {
+        HttpGrant {
+            pattern: format!("{scheme}://{host}:{port}/*"),
+            methods: Vec::new(),
+            scheme: scheme.to_owned(),
+            host: host.to_owned(),
+            port,
+            path: "/*".to_owned(),
+        }
+    }
+
+    fn facts(grants: Vec<HttpGrant>, client: Client) -> Facts {
+        let limits = PluginLimits {
+            deadline: Duration::from_millis(50),
+            solver_deadline: Duration::from_secs(5),
+            memory_bytes_max: 1 << 20,
+            output_bytes_max: 1 << 20,
+            state_bytes_max: 1 << 20,
+            requests_max: 5,
+            log_lines_per_second_max: 1,
+        };
+        Facts {
+            subject: Subject {
+                name: Arc::from("p"),
+                file: Arc::new(PathBuf::from("p.wasm")),
+                digest: Arc::from(""),
+            },
+            limits,
+            grants,
+            secrets: Secrets::read(&BTreeMap::new()).ok().unwrap(),
+            upstreams: HashSet::new(),
+            state: Arc::default(),
+            log: Rate::new(1),
+            client: Some(client),
+        }
+    }
+
+    async fn respond(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let answer = |builder: http::response::Builder, body: Vec<u8>| {
+            Ok(builder.body(Full::new(Bytes::from(body))).unwrap())
+        };
+        match request.uri().path() {
+            "/large" => answer(Response::builder(), vec![b'x'; BODY_BYTES_MAX + 1]),
+            "/packed" => answer(Response::builder().header("content-encoding", "gzip"), Vec::new()),
+            "/moved" => answer(Response::builder().status(302).header("location", "/x"), Vec::new()),
+            "/hang" => std::future::pending().await,
+            _ => {
+                let host = request.headers().get("host").map_or("", |h| h.to_str().unwrap());
+                let authority = request.uri().authority().map_or("", |a| a.as_str());
+                let text = format!("{:?} {host}{authority}", request.version());
+                answer(Response::builder(), text.into_bytes())
+            }
+        }
+    }
+
+    /// An https server on loopback that speaks one protocol; its port and the file of its root.
+    async fn serve(alpn: &'static [u8], folder: &std::path::Path) -> (u16, PathBuf) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let root = folder.join("root.pem");
+        std::fs::write(&root, cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let mut config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let (io, service) = (TokioIo::new(stream), service_fn(respond));
+                    if alpn == b"h2" {
+                        let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        let _ = http2.serve_connection(io, service).await;
+                    } else {
+                        let http1 = hyper::server::conn::http1::Builder::new();
+                        let _ = http1.serve_connection(io, service).await;
+                    }
+                });
+            }
+        });
+        (port, root)
+    }
+
+    fn get(url: String) -> Wanted {
+        Wanted { method: "GET".to_owned(), url, headers: Vec::new(), body: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn both_protocols_are_spoken_and_answers_are_bounded() {
+        for (alpn, version) in [(&b"h2"[..], "HTTP/2.0"), (b"http/1.1", "HTTP/1.1")] {
+            let folder = tempfile::tempdir().unwrap();
+            let (port, root) = serve(alpn, folder.path()).await;
+            let client = Client::trusting(Some(&root)).unwrap();
+            let facts = facts(vec![grant("https", "localhost", port)], client);
+            let url = |path: &str| format!("https://LOCALHOST:{port}{path}");
+            let answer = send(&facts, get(url("/x"))).await.unwrap();
+            let body = String::from_utf8(answer.body).unwrap();
+            assert_eq!(body, format!("{version} localhost:{port}"));
+            // A redirect is an answer.
+            assert_eq!(send(&facts, get(url("/moved"))).await.unwrap().status, 302);
+            assert_eq!(send(&facts, get(url("/large"))).await.unwrap_err().code, "too-large");
+            assert_eq!(send(&facts, get(url("/packed"))).await.unwrap_err().code, "protocol");
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_and_private_addresses_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (port, _root) = serve(b"http/1.1", folder.path()).await;
+        let client = || Client::new().unwrap();
+        let named = facts(vec![grant("https", "localhost", port)], client());
+        let failure = send(&named, get(format!("https://localhost:{port}/"))).await.unwrap_err();
+        assert_eq!(failure.code, "tls", "{failure:?}");
+
+        // A pattern that only happens to cover a name gives no way into this machine.
+        let wide = facts(vec![grant("https", "*.example", port)], client());
+        let target = Target::parse(&format!("https://localhost:{port}/")).unwrap();
+        let failure = resolve(&wide, &target).await.unwrap_err();
+        assert_eq!(failure.code, "denied");
+        assert!(failure.message.contains("not a public address"), "{failure:?}");
+
+        let metadata = Target::parse("http://169.254.169.254/latest").unwrap();
+        assert_eq!(resolve(&wide, &metadata).await.unwrap_err().code, "denied");
+        let literal = facts(vec![grant("http", "169.254.169.254", 80)], client());
+        assert!(resolve(&literal, &metadata).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_the_gateway_owns_cannot_be_sent() {
+        let facts = facts(vec![grant("http", "localhost", 80)], Client::new().unwrap());
+        for name in ["Host", "content-length", "connection", "range", "accept-encoding", "a b"] {
+            let mut wanted = get("http://localhost/".to_owned());
+            wanted.headers.push((name.to_owned(), "1".to_owned()));
+            assert_eq!(send(&facts, wanted).await.unwrap_err().code, "bad-request", "{name}");
+        }
+        for (name, value) in [("x", "a\r\nb: c"), ("x", "\0")] {
+            let mut wanted = get("http://localhost/".to_owned());
+            wanted.headers.push((name.to_owned(), value.to_owned()));
+            assert_eq!(send(&facts, wanted).await.unwrap_err().code, "bad-request", "{value:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_known_by_their_media_type() {
+        for (media, place) in [
+            ("application/json", Place::Json),
+            ("Application/Problem+JSON; charset=utf-8", Place::Json),
+            ("application/x-www-form-urlencoded", Place::Form),
+            ("text/plain", Place::Raw),
+        ] {
+            assert_eq!(place_of(media), place, "{media}");
+        }
+    }
+}

@@ -140,8 +140,8 @@ pub(super) enum Phase {
 pub(super) enum Undo {
     /// The field was absent.
     Absent(::http::HeaderName),
-    /// The field had these values.
-    Values(::http::HeaderName, Vec<::http::HeaderValue>),
+    /// The field had this value and these after it, mostly none.
+    Values(::http::HeaderName, ::http::HeaderValue, Vec<::http::HeaderValue>),
     /// The field had one value fewer.
     Appended(::http::HeaderName),
     Method(::http::Method),
@@ -162,11 +162,13 @@ impl Exchange {
                 Undo::Absent(name) => {
                     headers.remove(name);
                 }
-                Undo::Values(name, values) => fields::restore(headers, &name, values),
+                Undo::Values(name, first, others) => {
+                    fields::restore(headers, &name, std::iter::once(first).chain(others));
+                }
                 Undo::Appended(name) => {
                     let mut values: Vec<_> = headers.get_all(&name).iter().cloned().collect();
                     values.pop();
-                    fields::restore(headers, &name, values);
+                    fields::restore(headers, &name, values.into_iter());
                 }
                 Undo::Method(method) => self.request.method = method,
                 Undo::Target(target) => self.request.target = target,
