@@ -134,17 +134,63 @@ fn message(stderr: &str, cause: &wasmtime::Error) -> String {
     if stderr.is_empty() || cause.downcast_ref::<Broken>().is_some() {
         return cause.root_cause().to_string();
     }
-    // Rust: "thread … panicked at FILE:LINE:COLUMN:\nTEXT\nnote: …". Other languages put the reason
-    // last; the whole is in the log.
     let lines: Vec<&str> = stderr
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("note: "))
         .collect();
-    let start = lines.iter().position(|line| line.contains("panicked at")).unwrap_or(0);
-    let text = lines.get(start..).unwrap_or_default().join(" ");
+    // Rust: "thread … panicked at FILE:LINE:COLUMN:", then the text. Python: a traceback whose last
+    // line is the reason, then the panic of its runtime. Others mostly put the reason last too.
+    let panic = lines.iter().position(|line| line.contains("panicked at"));
+    let text = match (panic, lines.split_last()) {
+        (Some(panic), _) if lines.first().is_some_and(|line| line.starts_with("Traceback")) => {
+            panic
+                .checked_sub(1)
+                .and_then(|at| lines.get(at))
+                .copied()
+                .unwrap_or_default()
+                .to_owned()
+        }
+        (Some(panic), _) => lines.get(panic..).unwrap_or_default().join(" "),
+        (None, Some((last, _))) => (*last).to_owned(),
+        (None, None) => String::new(),
+    };
     super::host::log::cut(&text).to_owned()
 }
 
 /// Functions of a backtrace that the log shows, inclusive.
 const FRAMES_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_found_in_what_a_guest_wrote() {
+        let trap = || wasmtime::Error::new(Trap::UnreachableCodeReached);
+        for (stderr, wanted) in [
+            ("", "wasm trap: wasm `unreachable` instruction executed"),
+            (
+                "\nthread 'main' (1) panicked at src/lib.rs:1:2:\nwords\nnote: run with X\n",
+                "thread 'main' (1) panicked at src/lib.rs:1:2: words",
+            ),
+            (
+                "Traceback (most recent call last):\n  File \"a.py\", line 1\nValueError: words\n\n\
+                 thread '<unnamed>' (1) panicked at runtime/src/lib.rs:1:2:\nunexpected\n",
+                "ValueError: words",
+            ),
+            ("starting\nfatal error: words\n", "fatal error: words"),
+        ] {
+            assert_eq!(message(stderr, &trap()), wanted);
+        }
+        // A broken rule is the reason, whatever else was written.
+        assert_eq!(message("noise", &rule("a rule".to_owned())), "a rule");
+    }
+
+    #[test]
+    fn a_backtrace_fits_a_line() {
+        let trace = "error while executing at wasm backtrace:\n    0: 0x1a - a.wasm!inner\n\
+                     \t\tat src/lib.rs:1:2\n    1: 0x2b - a.wasm!outer\n";
+        assert_eq!(one_line(trace), "a.wasm!inner < a.wasm!outer");
+    }
+}

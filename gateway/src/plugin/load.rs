@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
 
 use wasmtime::component::{Component, InstancePre};
 
@@ -160,7 +161,12 @@ impl Engine {
         // nothing ever writes to it again, so it is what `Component::serialize` made. That it is of
         // this engine and these settings is checked by `deserialize_file` itself.
         match unsafe { Component::deserialize_file(&self.wasm, path) } {
-            Ok(component) => Some(component),
+            Ok(component) => {
+                // Only so that `prune` knows what is in use.
+                let file = std::fs::File::options().write(true).open(path);
+                let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
+                Some(component)
+            }
             Err(cause) => {
                 tracing::warn!(path = %path.display(), %cause, "rebuilding compiled plugin code");
                 None
@@ -184,12 +190,27 @@ impl Engine {
             if written.is_err() {
                 let _ = std::fs::remove_file(&draft);
             }
-            written
+            written.and_then(|()| prune(&self.cache))
         });
         if let Err(cause) = written {
             tracing::warn!(path = %path.display(), %cause, "cannot keep compiled plugin code");
         }
     }
+}
+
+/// Drops what has not been used for longest, so that a plugin edited all day does not fill the disk.
+/// A process that has such a file mapped keeps it.
+fn prune(cache: &Path) -> std::io::Result<()> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(cache)? {
+        let entry = entry?;
+        files.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    files.sort_unstable_by(|a, b| b.cmp(a));
+    for (_, path) in files.iter().skip(CACHE_FILES_MAX) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 /// Reads a component file, within a bound.
@@ -237,3 +258,5 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The largest component file, inclusive.
 const FILE_BYTES_MAX: u64 = 256 << 20;
+/// Files in the cache, inclusive.
+const CACHE_FILES_MAX: usize = 64;

@@ -144,6 +144,11 @@ impl Secrets {
         }
     }
 
+    /// The length of the longest mask: how far from a cut a piece of a secret can reach.
+    pub(super) fn longest(&self) -> usize {
+        self.masks.first().map_or(0, |(needle, _)| needle.len())
+    }
+
     fn secret(&self, name: &str, host: &str) -> Result<&str, Unfilled> {
         let held = self.secrets.get(name).ok_or_else(|| Unfilled::Unknown(name.to_owned()))?;
         let is_allowed = held.hosts.is_empty()

@@ -256,6 +256,19 @@ fn a_filter_reads_and_changes_heads() {
 }
 
 #[test]
+fn state_is_shared_and_survives_a_swap() {
+    let count = |name: &str| {
+        let hooks = Hooks::new(load(name, "filter"), &serde_json::Value::Null).unwrap();
+        let mut head = request("/all");
+        hooks.on_request(&connection(), &mut head).unwrap();
+        field(&head.headers, "x-state").to_owned()
+    };
+    assert_eq!(count("kept"), "Ok(1) value None");
+    assert_eq!(count("kept"), "Ok(2) value None");
+    assert_eq!(count("other"), "Ok(1) value None");
+}
+
+#[test]
 fn a_filter_sees_the_beginning_of_a_body() {
     let plugin = load("body", "filter");
     let hooks = Hooks::new(plugin, &serde_json::json!({"body": "yes"})).unwrap();
@@ -287,6 +300,7 @@ fn hostile_calls_are_contained_and_undone() {
         ("/recursion", "call stack exhausted"),
         ("/panic", "the guest's own words"),
         ("/exit", "the plugin called exit"),
+        ("/handles", "handles and drops none"),
         ("/name", "is not a field name"),
         ("/value", "bytes that no field value may have"),
         ("/owned", "the gateway owns the field content-length"),
@@ -465,13 +479,26 @@ fn compiled_code_is_kept_and_rebuilt_when_broken() {
     };
     assert_eq!(mode(file) & 0o777, 0o600);
     assert_eq!(mode(&cache) & 0o777, 0o700);
-    let written = std::fs::metadata(file).unwrap().modified().unwrap();
+    let inode =
+        |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+    let written = inode(file);
     load().unwrap();
-    assert_eq!(std::fs::metadata(file).unwrap().modified().unwrap(), written);
+    assert_eq!(inode(file), written);
     std::fs::write(file, b"rubbish").unwrap();
     load().unwrap();
     assert!(std::fs::metadata(file).unwrap().len() > 1000);
     assert_eq!(files().len(), 1);
+    // A plugin edited all day long leaves only the latest behind.
+    for number in 0..100 {
+        let path = cache.join(format!("{number}.cwasm"));
+        std::fs::write(&path, b"old").unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    std::fs::remove_file(file).unwrap();
+    load().unwrap();
+    assert_eq!(files().len(), 64);
+    assert!(file.exists());
 }
 
 #[test]

@@ -104,6 +104,11 @@ fn misbehave(what: &str) {
         "panic" => panic!("the guest's own words"),
         "exit" => std::process::exit(7),
         "sleep" => std::thread::sleep(std::time::Duration::from_secs(60)),
+        "handles" => loop {
+            // Each call makes a handle, which is never dropped.
+            // SAFETY: the import takes nothing and returns a number.
+            black_box(unsafe { get_stderr() });
+        },
         "name" => request::set_header("bad name\r\n", "x"),
         "value" => request::set_header("x-bad", "a\r\nset-cookie: b"),
         "owned" => request::set_header("Content-Length", "3"),
@@ -125,6 +130,12 @@ fn misbehave(what: &str) {
         }
         _ => {}
     }
+}
+
+#[link(wasm_import_module = "wasi:cli/stderr@0.2.6")]
+unsafe extern "C" {
+    #[link_name = "get-stderr"]
+    fn get_stderr() -> i32;
 }
 
 #[inline(never)]

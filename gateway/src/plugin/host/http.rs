@@ -516,7 +516,9 @@ mod tests {
         match request.uri().path() {
             "/large" => answer(Response::builder(), vec![b'x'; BODY_BYTES_MAX + 1]),
             "/packed" => answer(Response::builder().header("content-encoding", "gzip"), Vec::new()),
-            "/moved" => answer(Response::builder().status(302).header("location", "/x"), Vec::new()),
+            "/moved" => {
+                answer(Response::builder().status(302).header("location", "/x"), Vec::new())
+            }
             "/hang" => std::future::pending().await,
             _ => {
                 let host = request.headers().get("host").map_or("", |h| h.to_str().unwrap());

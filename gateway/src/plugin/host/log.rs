@@ -86,8 +86,14 @@ pub(in super::super) fn line(facts: &Facts, request: &str, level: Level, message
              was dropped"
         );
     }
-    let message = facts.secrets.mask_text(message);
-    let message = cut(&message);
+    // Masking takes time by length, and nothing interrupts the host: cut first. Then the end may be
+    // a piece of a secret, which no mask knows.
+    let short = cut(message);
+    let masked = facts.secrets.mask_text(short);
+    let message = match short.len() == message.len() {
+        true => &*masked,
+        false => cut_at(&masked, masked.len().saturating_sub(facts.secrets.longest())),
+    };
     // The level of an event is part of its code.
     macro_rules! event {
         ($level:ident) => {
@@ -109,7 +115,11 @@ pub(in super::super) fn line(facts: &Facts, request: &str, level: Level, message
 
 /// The longest beginning of `text` that is short enough for a line.
 pub(in super::super) fn cut(text: &str) -> &str {
-    let mut end = text.len().min(LINE_BYTES_MAX);
+    cut_at(text, LINE_BYTES_MAX)
+}
+
+fn cut_at(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end = end.saturating_sub(1);
     }
