@@ -121,8 +121,8 @@ pub(super) fn log(error: &PluginError, facts: &Facts, request: &str, stderr: &st
     tracing::error!(plugin, digest, request, %stderr, backtrace = %trace, "{error}");
 }
 
-/// The functions of a backtrace, the innermost first. Its lines are `N: 0xADDRESS - NAME` and, below
-/// them, places in source files.
+/// The functions of a backtrace, the innermost first. Its lines are `N: 0xADDRESS - NAME` and,
+/// below them, places in source files.
 fn one_line(trace: &str) -> String {
     let names = trace.lines().filter_map(|line| line.split_once(" - ").map(|(_, name)| name));
     names.take(FRAMES_MAX).collect::<Vec<_>>().join(" < ")

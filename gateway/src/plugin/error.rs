@@ -200,8 +200,8 @@ impl fmt::Display for PluginError {
             ),
             Self::HttpInHook(of) => write!(
                 f,
-                "{of} imports http of {CONTRACT}, which only a dns-solver may use: a router or filter \
-                 runs inside a request and cannot wait. Remove the import"
+                "{of} imports http of {CONTRACT}, which only a dns-solver may use: a router or \
+                 filter runs inside a request and cannot wait. Remove the import"
             ),
             Self::Link(of, _) => write!(f, "{of} does not fit the contract {CONTRACT}"),
             Self::Secret { of, secret, from, .. } => {

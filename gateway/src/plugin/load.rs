@@ -30,8 +30,9 @@ pub(super) struct Compiled {
 }
 
 impl Engine {
-    /// Reads, compiles (or takes from the cache), links and self-tests a component. Blocks for up to
-    /// seconds: call it off the request path. `upstreams` are the names that a router may choose.
+    /// Reads, compiles (or takes from the cache), links and self-tests a component. Blocks for up
+    /// to seconds: call it off the request path. `upstreams` are the names that a router may
+    /// choose.
     ///
     /// # Errors
     /// When the file is no component, fits no world, imports what there is not, or its `configure`
@@ -198,8 +199,8 @@ impl Engine {
     }
 }
 
-/// Drops what has not been used for longest, so that a plugin edited all day does not fill the disk.
-/// A process that has such a file mapped keeps it.
+/// Drops what has not been used for longest, so that a plugin edited all day does not fill the
+/// disk. A process that has such a file mapped keeps it.
 fn prune(cache: &Path) -> std::io::Result<()> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(cache)? {

@@ -1,9 +1,10 @@
 //! Plugins: components loaded, checked against their grants, called within their limits. The only
 //! room that names wasmtime.
 //!
-//! [`Engine::load`] turns a file into a [`Plugin`]; routers and filters are called through [`Hooks`],
-//! solvers through [`Plugin::solver`]. `host` holds what stands behind a plugin's imports. What must
-//! never get into a plugin: a secret's value, a file, a socket, another exchange.
+//! [`Engine::load`] turns a file into a [`Plugin`]; routers and filters are called through
+//! [`Hooks`], solvers through [`Plugin::solver`]. `host` holds what stands behind a plugin's
+//! imports. What must never get into a plugin: a secret's value, a file, a socket, another
+//! exchange.
 
 mod call;
 mod engine;
@@ -30,7 +31,8 @@ pub use engine::Engine;
 pub use error::{PluginError, Subject};
 pub use pool::Hooks;
 
-/// A component, compiled, linked and self-tested: `configure` succeeded with the plugin's own config.
+/// A component, compiled, linked and self-tested: `configure` succeeded with the plugin's own
+/// config.
 pub struct Plugin {
     engine: Arc<Engine>,
     compiled: Arc<load::Compiled>,

@@ -1,5 +1,5 @@
-//! Instances of routers and filters: one per worker and place of use, kept between calls, thrown away
-//! after a failure. A call runs inline: no fiber, no lock, no copy of the head.
+//! Instances of routers and filters: one per worker and place of use, kept between calls, thrown
+//! away after a failure. A call runs inline: no fiber, no lock, no copy of the head.
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -167,8 +167,8 @@ impl DnsSolver for Solver {
     }
 }
 
-/// Starts an instance with the plugin's own configuration and drops it. On a thread and a runtime of
-/// its own, since it may be called from inside another runtime.
+/// Starts an instance with the plugin's own configuration and drops it. On a thread and a runtime
+/// of its own, since it may be called from inside another runtime.
 pub(super) fn self_test(plugin: &Plugin) -> Result<(), PluginError> {
     let start_failed = |cause: std::io::Error| {
         PluginError::Start(plugin.facts.subject.clone(), wasmtime::Error::new(cause))

@@ -1,5 +1,5 @@
-//! The contract `witgate:plugin@0.1`: which interfaces there are, who implements their functions, and
-//! where a component's exports lie. A later contract gets a file of its own beside this one.
+//! The contract `witgate:plugin@0.1`: which interfaces there are, who implements their functions,
+//! and where a component's exports lie. A later contract gets a file of its own beside this one.
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, Linker, LinkerInstance};

@@ -1,6 +1,6 @@
-//! Reads three things and sets three fields on a request, marks a response, counts in the state, and
-//! asks for ten bytes of the body with the configuration `{"body":"yes"}`. `{"noop":"yes"}` makes
-//! every hook return at once.
+//! Reads three things and sets three fields on a request, marks a response, counts in the state,
+//! and asks for ten bytes of the body with the configuration `{"body":"yes"}`. `{"noop":"yes"}`
+//! makes every hook return at once.
 
 use std::cell::Cell;
 

@@ -1,7 +1,7 @@
 //! A solver whose provider is whatever listens at `{"url":"…"}`. `present` sends the secret `token`
-//! in every place where a placeholder may stand and returns what came back. The zone handle tells it
-//! to misbehave instead: `loop`, `panic`, `sleep`, `many` (requests without end), `elsewhere` (a host
-//! that is not granted), `thief` (looks for the secret everywhere and logs what it finds).
+//! in every place where a placeholder may stand and returns what came back. The zone handle tells
+//! it to misbehave instead: `loop`, `panic`, `sleep`, `many` (requests without end), `elsewhere` (a
+//! host that is not granted), `thief` (looks for the secret everywhere and logs what it finds).
 
 use std::cell::RefCell;
 

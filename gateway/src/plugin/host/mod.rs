@@ -120,8 +120,8 @@ pub(super) struct Exchange {
     pub request: RequestHead,
     pub response: ResponseHead,
     pub decision: Decision,
-    /// How to undo the edits of this call, the last one last. Empty while nothing is edited, and its
-    /// memory is kept between calls.
+    /// How to undo the edits of this call, the last one last. Empty while nothing is edited, and
+    /// its memory is kept between calls.
     pub journal: Vec<Undo>,
 }
 
@@ -204,8 +204,8 @@ impl Default for Exchange {
     }
 }
 
-/// Counts what an instance holds against its limits. Growth beyond them traps, so that the log names
-/// the limit and not the guest's own out-of-memory message.
+/// Counts what an instance holds against its limits. Growth beyond them traps, so that the log
+/// names the limit and not the guest's own out-of-memory message.
 pub(super) struct Memory {
     /// Bytes of all linear memories.
     used: usize,
