@@ -1,25 +1,46 @@
 //! Plugins: components loaded, checked against their grants, called within their limits. The only
 //! room that names wasmtime.
+//!
+//! [`Engine::load`] turns a file into a [`Plugin`]; routers and filters are called through
+//! [`Hooks`], solvers through [`Plugin::solver`]. `host` holds what stands behind a plugin's
+//! imports. What must never get into a plugin: a secret's value, a file, a socket, another
+//! exchange.
 
-use std::path::PathBuf;
+mod call;
+mod engine;
+mod error;
+mod facts;
+mod grant;
+mod host;
+mod load;
+mod pool;
+mod secret;
+mod solver;
+#[cfg(test)]
+mod tests;
+mod v0_1;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::acme::solve::dns01::DnsSolver;
-use crate::config::PluginConfig;
-use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead};
+use crate::config::OnError;
 
-/// One per process: the wasmtime engine, the epoch ticker, the cache of compiled code, and the
-/// key-value state of all plugins.
-pub struct Engine {}
+pub use engine::Engine;
+pub use error::{PluginError, Subject};
+pub use pool::Hooks;
 
-/// A component, compiled, linked and self-tested: `configure` succeeded with the plugin's own config.
-pub struct Plugin {}
-
-/// A plugin at one place of use, on one worker: keeps an instance and replaces it after a trap.
-/// Not `Send`: made and used on its worker.
-pub struct Hooks {}
+/// A component, compiled, linked and self-tested: `configure` succeeded with the plugin's own
+/// config.
+pub struct Plugin {
+    engine: Arc<Engine>,
+    compiled: Arc<load::Compiled>,
+    facts: Arc<facts::Facts>,
+    /// `config:` as JSON text.
+    config: Box<str>,
+    on_error: OnError,
+}
 
 /// The hooks that an instance asked for in `configure`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,122 +93,70 @@ pub struct Inspection {
     pub exports: Vec<String>,
 }
 
-/// Why a plugin did not load or a call failed. Says plugin, digest and cause.
-#[derive(Debug)]
-pub enum PluginError {}
-
-impl Engine {
-    /// Starts the engine. `cache` is where compiled code is kept.
-    ///
-    /// # Errors
-    /// When the machine cannot run it.
-    pub fn start(_cache: PathBuf) -> Result<Arc<Self>, PluginError> {
-        unimplemented!("owner: plugin")
-    }
-
-    /// Reads, compiles (or takes from the cache), links and self-tests a component. Blocks for up to
-    /// seconds: call it off the request path. `upstreams` are the names that a router may choose.
-    ///
-    /// # Errors
-    /// When the file is no component, fits no world, lacks a grant, or its `configure` fails.
-    pub fn load(
-        self: &Arc<Self>,
-        _name: &str,
-        _config: &PluginConfig,
-        _upstreams: &Arc<[Arc<str>]>,
-    ) -> Result<Arc<Plugin>, PluginError> {
-        unimplemented!("owner: plugin")
-    }
-
-    /// Looks at a component without running it.
-    ///
-    /// # Errors
-    /// When it is no component.
-    pub fn inspect(&self, _component: &std::path::Path) -> Result<Inspection, PluginError> {
-        unimplemented!("owner: plugin")
-    }
-}
-
 impl Plugin {
+    /// Its name in `gateway.yaml`.
+    pub fn name(&self) -> &str {
+        &self.facts.subject.name
+    }
+
     /// SHA-256 of the file, in hex.
     pub fn digest(&self) -> &str {
-        unimplemented!("owner: plugin")
+        &self.facts.subject.digest
+    }
+
+    /// What becomes of a request when it fails.
+    pub fn on_error(&self) -> OnError {
+        self.on_error
+    }
+
+    /// The worlds it can be used as: `router`, `filter`, `dns-solver`.
+    pub fn worlds(&self) -> &[&'static str] {
+        &self.compiled.worlds
     }
 
     /// Whether it can be used as `world`.
-    pub fn is(&self, _world: &str) -> bool {
-        unimplemented!("owner: plugin")
+    pub fn is(&self, world: &str) -> bool {
+        self.compiled.worlds.contains(&world)
     }
 
     /// The plugin as a DNS-01 solver: a fresh store per call, on a fiber, within `solver_deadline`.
     pub fn solver(self: &Arc<Self>) -> Arc<dyn DnsSolver> {
-        unimplemented!("owner: plugin")
+        Arc::new(solver::Solver::new(Arc::clone(self)))
     }
 }
 
-impl Hooks {
-    /// Prepares a plugin for one place of use with that use's configuration, and starts its first
-    /// instance.
-    ///
-    /// # Errors
-    /// When `configure` refuses this configuration.
-    pub fn new(_plugin: Arc<Plugin>, _config: &serde_json::Value) -> Result<Self, PluginError> {
-        unimplemented!("owner: plugin")
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.name())
+            .field("digest", &self.facts.subject.short_digest())
+            .finish_non_exhaustive()
     }
+}
 
-    /// Which hooks to call.
-    pub fn hooked(&self) -> Hooked {
-        unimplemented!("owner: plugin")
-    }
-
-    /// Calls `router.route`. On an error the head is as it was before.
-    ///
-    /// # Errors
-    /// A trap, an overrun limit, a broken rule.
-    pub fn route(
-        &self,
-        _connection: &Arc<ConnectionFacts>,
-        _request: &mut RequestHead,
-    ) -> Result<Decision, PluginError> {
-        unimplemented!("owner: plugin")
-    }
-
-    /// Calls `filter.on-request`. On an error the head is as it was before.
-    ///
-    /// # Errors
-    /// A trap, an overrun limit, a broken rule.
-    pub fn on_request(
-        &self,
-        _connection: &Arc<ConnectionFacts>,
-        _request: &mut RequestHead,
-    ) -> Result<Decision, PluginError> {
-        unimplemented!("owner: plugin")
-    }
-
-    /// Calls `filter.on-request-body`.
-    ///
-    /// # Errors
-    /// A trap, an overrun limit, a broken rule.
-    pub fn on_request_body(
-        &self,
-        _connection: &Arc<ConnectionFacts>,
-        _request: &mut RequestHead,
-        _prefix: &[u8],
-        _is_complete: bool,
-    ) -> Result<Decision, PluginError> {
-        unimplemented!("owner: plugin")
-    }
-
-    /// Calls `filter.on-response`. On an error the head is as it was before.
-    ///
-    /// # Errors
-    /// A trap, an overrun limit, a broken rule.
-    pub fn on_response(
-        &self,
-        _connection: &Arc<ConnectionFacts>,
-        _request: &mut RequestHead,
-        _response: &mut ResponseHead,
-    ) -> Result<(), PluginError> {
-        unimplemented!("owner: plugin")
+impl Hooked {
+    /// Reads what `configure` returned.
+    fn parse(asked: &[String], of: &Subject) -> Result<Self, PluginError> {
+        if asked.is_empty() {
+            return Ok(Self { request: true, request_body_bytes_max: None, response: true });
+        }
+        let mut hooked = Self { request: false, request_body_bytes_max: None, response: false };
+        for code in asked {
+            match code.as_str() {
+                "request" => hooked.request = true,
+                "response" => hooked.response = true,
+                other => {
+                    let bytes = other.strip_prefix("request-body:").and_then(|n| n.parse().ok());
+                    let Some(bytes) = bytes else {
+                        return Err(PluginError::UnknownHook {
+                            of: of.clone(),
+                            code: other.to_owned(),
+                        });
+                    };
+                    hooked.request_body_bytes_max = Some(bytes);
+                }
+            }
+        }
+        Ok(hooked)
     }
 }

@@ -1,0 +1,58 @@
+//! `wit/connection.wit`.
+
+use std::sync::Arc;
+
+use wasmtime::component::LinkerInstance;
+
+use super::super::call::rule;
+use super::{Host, Phase};
+use crate::http::head::ConnectionFacts;
+use crate::tls::TlsFacts;
+
+/// Links `function` of `connection`; false when there is none.
+pub(in super::super) fn link(
+    at: &mut LinkerInstance<'_, Host>,
+    function: &str,
+) -> wasmtime::Result<bool> {
+    match function {
+        "client-address" => at.func_wrap(function, |store, (): ()| {
+            Ok((facts(store.data())?.client.ip().to_canonical().to_string(),))
+        })?,
+        "client-port" => {
+            at.func_wrap(function, |store, (): ()| Ok((facts(store.data())?.client.port(),)))?
+        }
+        "http-version" => at.func_wrap(function, |store, (): ()| {
+            Ok((match store.data().request()?.version {
+                http::Version::HTTP_09 | http::Version::HTTP_10 => "HTTP/1.0",
+                http::Version::HTTP_2 => "HTTP/2",
+                http::Version::HTTP_3 => "HTTP/3",
+                _ => "HTTP/1.1",
+            },))
+        })?,
+        "tls-server-name" => at.func_wrap(function, |store, (): ()| {
+            Ok((tls(store.data())?.and_then(|tls| tls.server_name.as_deref().map(str::to_owned)),))
+        })?,
+        "tls-version" => at.func_wrap(function, |store, (): ()| {
+            Ok((tls(store.data())?.map(|tls| tls.version),))
+        })?,
+        "tls-cipher-suite" => at.func_wrap(function, |store, (): ()| {
+            Ok((tls(store.data())?.map(|tls| tls.cipher_suite),))
+        })?,
+        "tls-group" => at.func_wrap(function, |store, (): ()| {
+            Ok((tls(store.data())?.and_then(|tls| tls.group),))
+        })?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn facts(host: &Host) -> wasmtime::Result<&ConnectionFacts> {
+    match &host.exchange.connection {
+        Some(facts) if host.exchange.phase != Phase::Idle => Ok(facts),
+        _ => Err(rule("`connection` is only valid inside a hook".to_owned())),
+    }
+}
+
+fn tls(host: &Host) -> wasmtime::Result<Option<&Arc<TlsFacts>>> {
+    Ok(facts(host)?.tls.as_ref())
+}

@@ -1,0 +1,637 @@
+//! `wit/http.wit`: the only way out of the sandbox. The guest says what to send; whether, where to
+//! and with which secrets is decided here.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use wasmtime::component::{ComponentType, LinkerInstance, Lower};
+
+use super::super::error::PluginError;
+use super::super::facts::Facts;
+use super::super::grant::{self, Reach, Target};
+use super::super::secret::{Place, Unfilled};
+use super::{Host, fields};
+use crate::tls::roots;
+
+/// Sends the requests of one plugin.
+pub(in super::super) struct Client {
+    tls: TlsConnector,
+}
+
+impl Client {
+    /// A client that trusts what the system trusts.
+    pub(in super::super) fn new() -> Result<Self, PluginError> {
+        Self::trusting(None)
+    }
+
+    fn trusting(file: Option<&std::path::Path>) -> Result<Self, PluginError> {
+        let mut config = roots::client_config(file).map_err(PluginError::Roots)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+    }
+}
+
+/// `response` of the contract.
+#[derive(ComponentType, Lower, Debug)]
+#[component(record)]
+struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// `failure` of the contract.
+#[derive(ComponentType, Lower, Debug)]
+#[component(record)]
+struct Failure {
+    code: &'static str,
+    message: String,
+}
+
+/// A request as the guest made it.
+struct Wanted {
+    method: String,
+    url: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// The parameters of `send`.
+type Send = (String, String, Vec<(String, String)>, Vec<u8>);
+
+/// Masks for what only this request made of secrets.
+type Masks = Vec<(Vec<u8>, String)>;
+
+/// Links `function` of `http`; false when there is none.
+pub(in super::super) fn link(
+    at: &mut LinkerInstance<'_, Host>,
+    function: &str,
+) -> wasmtime::Result<bool> {
+    if function != "send" {
+        return Ok(false);
+    }
+    at.func_wrap_async(function, |mut store, (method, url, headers, body): Send| {
+        Box::new(async move {
+            let wanted = Wanted { method, url, headers, body };
+            let host = store.data_mut();
+            host.charge(wanted.bytes())?;
+            let Some(left) = host.requests_left.checked_sub(1) else {
+                let max = host.facts.limits.requests_max;
+                let name = &host.facts.subject.name;
+                return Ok((Err(fail(
+                    "denied",
+                    format!(
+                        "the plugin made {max} requests in one call; raise \
+                         plugins.{name}.limits.requests if that is too little"
+                    ),
+                )),));
+            };
+            host.requests_left = left;
+            let facts = Arc::clone(&host.facts);
+            Ok((send(&facts, wanted).await,))
+        })
+    })?;
+    Ok(true)
+}
+
+impl Wanted {
+    fn bytes(&self) -> usize {
+        let headers =
+            self.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+        headers
+            .fold(self.method.len(), usize::saturating_add)
+            .saturating_add(self.url.len())
+            .saturating_add(self.body.len())
+    }
+}
+
+/// Sends one request, and masks all that comes back.
+async fn send(facts: &Facts, wanted: Wanted) -> Result<Answer, Failure> {
+    let mut masks = Masks::new();
+    let sent = async {
+        let (request, target) = prepare(facts, wanted, &mut masks)?;
+        let is_head = request.method() == Method::HEAD;
+        let exchange = exchange(facts, request, &target, is_head);
+        tokio::time::timeout(EXCHANGE_MAX, exchange).await.unwrap_or_else(|_elapsed| {
+            Err(fail("timeout", format!("no whole answer within {EXCHANGE_MAX:?}")))
+        })
+    }
+    .await;
+    let text = |text: &str| {
+        String::from_utf8_lossy(&facts.secrets.mask(text.as_bytes(), &masks)).into_owned()
+    };
+    match sent {
+        Ok(answer) => Ok(Answer {
+            status: answer.status,
+            headers: answer
+                .headers
+                .into_iter()
+                .map(|(name, value)| (text(&name), text(&value)))
+                .collect(),
+            body: facts.secrets.mask(&answer.body, &masks).into_owned(),
+        }),
+        Err(failure) => Err(Failure { code: failure.code, message: text(&failure.message) }),
+    }
+}
+
+/// Checks a request against the grants, and only then puts secrets in.
+fn prepare(
+    facts: &Facts,
+    wanted: Wanted,
+    masks: &mut Masks,
+) -> Result<(Request<Full<Bytes>>, Target), Failure> {
+    let bad = |text: String| fail("bad-request", text);
+    let target = Target::parse(&wanted.url).map_err(bad)?;
+    let method = match Method::from_bytes(wanted.method.as_bytes()) {
+        Ok(Method::CONNECT) | Err(_) => {
+            return Err(bad(format!("{:?} is no method that can be sent", wanted.method)));
+        }
+        Ok(method) => method,
+    };
+    if !facts.grants.iter().any(|grant| grant::covers(grant, method.as_str(), &target)) {
+        return Err(denied(facts, &target, method.as_str()));
+    }
+    let fill = |text: &[u8], place: Place, masks: &mut Masks| {
+        let filled = facts.secrets.fill(text, place, &target.host, masks);
+        filled.map(std::borrow::Cow::into_owned).map_err(|why| unfilled(facts, &target, why))
+    };
+    let mut headers = HeaderMap::new();
+    let mut place = Place::Raw;
+    for (name, value) in &wanted.headers {
+        let name = field_name(name)?;
+        if name == header::CONTENT_TYPE {
+            place = place_of(value);
+        }
+        let value = fill(value.as_bytes(), Place::Header, masks)?;
+        let mut value = HeaderValue::from_bytes(&value)
+            .map_err(|_| bad(format!("the value for {name} has bytes that no value may have")))?;
+        value.set_sensitive(true);
+        headers.try_append(name, value).map_err(|_| bad("there are too many fields".to_owned()))?;
+    }
+    let body = Bytes::from(fill(&wanted.body, place, masks)?);
+    let path = match &target.query {
+        Some(query) => {
+            let query = fill(query.as_bytes(), Place::Query, masks)?;
+            format!("{}?{}", target.path, String::from_utf8_lossy(&query))
+        }
+        None => target.path.clone(),
+    };
+    let uri = Uri::builder()
+        .scheme(target.scheme)
+        .authority(target.authority())
+        .path_and_query(path)
+        .build()
+        .map_err(|_| bad("the URL's query has characters that must be encoded".to_owned()))?;
+    headers
+        .entry(header::USER_AGENT)
+        .or_insert(HeaderValue::from_static(concat!("witgate/", env!("CARGO_PKG_VERSION"))));
+    // A compressed answer could carry a secret past the mask.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Ok((request, target))
+}
+
+fn denied(facts: &Facts, target: &Target, method: &str) -> Failure {
+    fail(
+        "denied",
+        format!(
+            "plugin {} may not send {method} to {}://{}{}; to allow it, add this line: \
+             plugins.{}.grants.http: [\"{}\"]",
+            facts.subject.name,
+            target.scheme,
+            target.authority(),
+            target.path,
+            facts.subject.name,
+            target.line(method),
+        ),
+    )
+}
+
+fn unfilled(facts: &Facts, target: &Target, why: Unfilled) -> Failure {
+    let plugin = &facts.subject.name;
+    match why {
+        Unfilled::Unknown(name) => fail(
+            "unknown-secret",
+            format!("plugin {plugin} has no secret {name}; add plugins.{plugin}.secrets.{name}"),
+        ),
+        Unfilled::Elsewhere(name) => fail(
+            "denied",
+            format!(
+                "secret {name} of plugin {plugin} may not go to {}; add that host to \
+                 plugins.{plugin}.secrets.{name}.hosts if it should",
+                target.host
+            ),
+        ),
+        Unfilled::Malformed(text) => fail("bad-request", text),
+    }
+}
+
+fn field_name(name: &str) -> Result<HeaderName, Failure> {
+    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+        return Err(fail("bad-request", format!("{name:?} is not a field name")));
+    };
+    let is_hosts = fields::is_owned(name.as_str())
+        || matches!(
+            name.as_str(),
+            // Partial and encoded answers could carry a secret past the mask.
+            "range" | "accept-encoding" | "expect" | "proxy-authorization"
+        );
+    if is_hosts {
+        return Err(fail("bad-request", format!("the gateway itself sets the field {name}")));
+    }
+    Ok(name)
+}
+
+/// How secrets are written in a body of this media type.
+fn place_of(content_type: &str) -> Place {
+    let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if media == "application/x-www-form-urlencoded" {
+        Place::Form
+    } else if media.ends_with("/json") || media.ends_with("+json") {
+        Place::Json
+    } else {
+        Place::Raw
+    }
+}
+
+/// Connects, sends, and takes the whole answer.
+async fn exchange(
+    facts: &Facts,
+    request: Request<Full<Bytes>>,
+    target: &Target,
+    is_head: bool,
+) -> Result<Answer, Failure> {
+    let addresses = resolve(facts, target).await?;
+    let connected = connect(&addresses, target);
+    let tcp = tokio::time::timeout(CONNECT_MAX, connected).await.unwrap_or_else(|_elapsed| {
+        Err(fail("connect", format!("{} did not answer within {CONNECT_MAX:?}", target.host)))
+    })?;
+    let (response, _connection) = if target.scheme == "https" {
+        let tls = facts.client.as_ref().map(|client| client.tls.clone());
+        let tls = tls.ok_or_else(|| fail("tls", "there is no TLS client".to_owned()))?;
+        let name = ServerName::try_from(target.host.clone())
+            .map_err(|_| fail("tls", format!("{} is not a name for TLS", target.host)))?;
+        let stream = tls
+            .connect(name, tcp)
+            .await
+            .map_err(|cause| fail("tls", format!("{}: {cause}", target.authority())))?;
+        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        if is_h2 { over_h2(stream, request).await } else { over_h1(stream, request, target).await }
+    } else {
+        over_h1(tcp, request, target).await
+    }?;
+    take(response, is_head).await
+}
+
+/// The addresses of the target that the plugin may reach.
+async fn resolve(facts: &Facts, target: &Target) -> Result<Vec<SocketAddr>, Failure> {
+    let literal: Option<IpAddr> = target.host.parse().ok();
+    let found: Vec<SocketAddr> = match literal {
+        Some(ip) => vec![SocketAddr::new(ip, target.port)],
+        None => tokio::net::lookup_host((target.host.as_str(), target.port))
+            .await
+            .map_err(|cause| fail("dns", format!("cannot resolve {}: {cause}", target.host)))?
+            .collect(),
+    };
+    let is_named = facts.grants.iter().any(|grant| {
+        !grant.host.starts_with("*.") && grant::host_covers(&grant.host, &target.host)
+    });
+    let may_reach = |address: &SocketAddr| match grant::reach(address.ip()) {
+        Reach::Public => true,
+        Reach::Private => is_named,
+        Reach::Special => is_named && literal.is_some(),
+    };
+    let allowed: Vec<SocketAddr> = found.iter().copied().filter(may_reach).collect();
+    match (allowed.is_empty(), found.first()) {
+        (false, _) => Ok(allowed),
+        (true, None) => Err(fail("dns", format!("{} has no address", target.host))),
+        (true, Some(address)) => Err(fail(
+            "denied",
+            format!(
+                "{} is at {}, which is not a public address; a grant must name it literally to \
+                 allow that",
+                target.host,
+                address.ip()
+            ),
+        )),
+    }
+}
+
+/// Connects to the first address that answers. These are the checked ones: the name is not asked
+/// again.
+async fn connect(addresses: &[SocketAddr], target: &Target) -> Result<TcpStream, Failure> {
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(cause) => last = Some(format!("{address}: {cause}")),
+        }
+    }
+    let last = last.unwrap_or_else(|| "it has no address".to_owned());
+    Err(fail("connect", format!("cannot connect to {}: {last}", target.host)))
+}
+
+/// Keeps a connection's task alive until the answer is whole.
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn over_h1<S>(
+    stream: S,
+    mut request: Request<Full<Bytes>>,
+    target: &Target,
+) -> Result<(Response<Incoming>, Connection), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + std::marker::Send + 'static,
+{
+    let host = HeaderValue::try_from(target.authority())
+        .map_err(|_| fail("bad-request", "the host cannot stand in a field".to_owned()))?;
+    request.headers_mut().insert(header::HOST, host);
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
+    let connection = drive(connection);
+    let response = sender.send_request(request).await.map_err(protocol)?;
+    Ok((response, connection))
+}
+
+async fn over_h2<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+) -> Result<(Response<Incoming>, Connection), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + std::marker::Send + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(protocol)?;
+    let connection = drive(connection);
+    let response = sender.send_request(request).await.map_err(protocol)?;
+    Ok((response, connection))
+}
+
+fn drive<F>(connection: F) -> Connection
+where
+    F: Future<Output = hyper::Result<()>> + std::marker::Send + 'static,
+{
+    // Its failures come back through the sender as well.
+    Connection(tokio::spawn(async move {
+        let _ = connection.await;
+    }))
+}
+
+async fn take(response: Response<Incoming>, is_head: bool) -> Result<Answer, Failure> {
+    let (parts, body) = response.into_parts();
+    let is_encoded = parts
+        .headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if is_encoded && !is_head {
+        return Err(fail(
+            "protocol",
+            "the answer is compressed though that was refused".to_owned(),
+        ));
+    }
+    let headers = parts
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
+        .collect();
+    let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|cause| {
+        if cause.is::<LengthLimitError>() {
+            fail("too-large", format!("the answer is larger than {} MiB", BODY_BYTES_MAX >> 20))
+        } else {
+            fail("protocol", format!("the answer broke off: {cause}"))
+        }
+    })?;
+    Ok(Answer { status: parts.status.as_u16(), headers, body: body.to_bytes().to_vec() })
+}
+
+fn protocol(cause: hyper::Error) -> Failure {
+    let mut text = cause.to_string();
+    let mut inner = std::error::Error::source(&cause);
+    while let Some(cause) = inner {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        inner = cause.source();
+    }
+    fail("protocol", text)
+}
+
+fn fail(code: &'static str, message: String) -> Failure {
+    Failure { code, message }
+}
+
+/// From the first packet to a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// From name resolution to the last byte of the answer.
+const EXCHANGE_MAX: Duration = Duration::from_secs(30);
+/// The largest answer, inclusive.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+    use std::convert::Infallible;
+    use std::path::PathBuf;
+
+    use hyper::service::service_fn;
+    use rustls_pki_types::PrivateKeyDer;
+    use tokio::net::TcpListener;
+
+    use super::super::super::error::Subject;
+    use super::super::super::secret::Secrets;
+    use super::super::log::Rate;
+    use super::*;
+    use crate::config::{HttpGrant, PluginLimits};
+
+    fn grant(scheme: &str, host: &str, port: u16) -> HttpGrant {
+        HttpGrant {
+            pattern: format!("{scheme}://{host}:{port}/*"),
+            methods: Vec::new(),
+            scheme: scheme.to_owned(),
+            host: host.to_owned(),
+            port,
+            path: "/*".to_owned(),
+        }
+    }
+
+    fn facts(grants: Vec<HttpGrant>, client: Client) -> Facts {
+        let limits = PluginLimits {
+            deadline: Duration::from_millis(50),
+            solver_deadline: Duration::from_secs(5),
+            memory_bytes_max: 1 << 20,
+            output_bytes_max: 1 << 20,
+            state_bytes_max: 1 << 20,
+            requests_max: 5,
+            log_lines_per_second_max: 1,
+        };
+        Facts {
+            subject: Subject {
+                name: Arc::from("p"),
+                file: Arc::new(PathBuf::from("p.wasm")),
+                digest: Arc::from(""),
+            },
+            limits,
+            grants,
+            secrets: Secrets::read(&BTreeMap::new()).ok().unwrap(),
+            upstreams: HashSet::new(),
+            state: Arc::default(),
+            log: Rate::new(1),
+            client: Some(client),
+        }
+    }
+
+    async fn respond(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let answer = |builder: http::response::Builder, body: Vec<u8>| {
+            Ok(builder.body(Full::new(Bytes::from(body))).unwrap())
+        };
+        match request.uri().path() {
+            "/large" => answer(Response::builder(), vec![b'x'; BODY_BYTES_MAX + 1]),
+            "/packed" => answer(Response::builder().header("content-encoding", "gzip"), Vec::new()),
+            "/moved" => {
+                answer(Response::builder().status(302).header("location", "/x"), Vec::new())
+            }
+            "/hang" => std::future::pending().await,
+            _ => {
+                let host = request.headers().get("host").map_or("", |h| h.to_str().unwrap());
+                let authority = request.uri().authority().map_or("", |a| a.as_str());
+                let text = format!("{:?} {host}{authority}", request.version());
+                answer(Response::builder(), text.into_bytes())
+            }
+        }
+    }
+
+    /// An https server on loopback that speaks one protocol; its port and the file of its root.
+    async fn serve(alpn: &'static [u8], folder: &std::path::Path) -> (u16, PathBuf) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let root = folder.join("root.pem");
+        std::fs::write(&root, cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let mut config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let (io, service) = (TokioIo::new(stream), service_fn(respond));
+                    if alpn == b"h2" {
+                        let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        let _ = http2.serve_connection(io, service).await;
+                    } else {
+                        let http1 = hyper::server::conn::http1::Builder::new();
+                        let _ = http1.serve_connection(io, service).await;
+                    }
+                });
+            }
+        });
+        (port, root)
+    }
+
+    fn get(url: String) -> Wanted {
+        Wanted { method: "GET".to_owned(), url, headers: Vec::new(), body: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn both_protocols_are_spoken_and_answers_are_bounded() {
+        for (alpn, version) in [(&b"h2"[..], "HTTP/2.0"), (b"http/1.1", "HTTP/1.1")] {
+            let folder = tempfile::tempdir().unwrap();
+            let (port, root) = serve(alpn, folder.path()).await;
+            let client = Client::trusting(Some(&root)).unwrap();
+            let facts = facts(vec![grant("https", "localhost", port)], client);
+            let url = |path: &str| format!("https://LOCALHOST:{port}{path}");
+            let answer = send(&facts, get(url("/x"))).await.unwrap();
+            let body = String::from_utf8(answer.body).unwrap();
+            assert_eq!(body, format!("{version} localhost:{port}"));
+            // A redirect is an answer.
+            assert_eq!(send(&facts, get(url("/moved"))).await.unwrap().status, 302);
+            assert_eq!(send(&facts, get(url("/large"))).await.unwrap_err().code, "too-large");
+            assert_eq!(send(&facts, get(url("/packed"))).await.unwrap_err().code, "protocol");
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_and_private_addresses_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (port, _root) = serve(b"http/1.1", folder.path()).await;
+        let client = || Client::new().unwrap();
+        let named = facts(vec![grant("https", "localhost", port)], client());
+        let failure = send(&named, get(format!("https://localhost:{port}/"))).await.unwrap_err();
+        assert_eq!(failure.code, "tls", "{failure:?}");
+
+        // A pattern that only happens to cover a name gives no way into this machine.
+        let wide = facts(vec![grant("https", "*.example", port)], client());
+        let target = Target::parse(&format!("https://localhost:{port}/")).unwrap();
+        let failure = resolve(&wide, &target).await.unwrap_err();
+        assert_eq!(failure.code, "denied");
+        assert!(failure.message.contains("not a public address"), "{failure:?}");
+
+        let metadata = Target::parse("http://169.254.169.254/latest").unwrap();
+        assert_eq!(resolve(&wide, &metadata).await.unwrap_err().code, "denied");
+        let literal = facts(vec![grant("http", "169.254.169.254", 80)], client());
+        assert!(resolve(&literal, &metadata).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_the_gateway_owns_cannot_be_sent() {
+        let facts = facts(vec![grant("http", "localhost", 80)], Client::new().unwrap());
+        for name in ["Host", "content-length", "connection", "range", "accept-encoding", "a b"] {
+            let mut wanted = get("http://localhost/".to_owned());
+            wanted.headers.push((name.to_owned(), "1".to_owned()));
+            assert_eq!(send(&facts, wanted).await.unwrap_err().code, "bad-request", "{name}");
+        }
+        for (name, value) in [("x", "a\r\nb: c"), ("x", "\0")] {
+            let mut wanted = get("http://localhost/".to_owned());
+            wanted.headers.push((name.to_owned(), value.to_owned()));
+            assert_eq!(send(&facts, wanted).await.unwrap_err().code, "bad-request", "{value:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_known_by_their_media_type() {
+        for (media, place) in [
+            ("application/json", Place::Json),
+            ("Application/Problem+JSON; charset=utf-8", Place::Json),
+            ("application/x-www-form-urlencoded", Place::Form),
+            ("text/plain", Place::Raw),
+        ] {
+            assert_eq!(place_of(media), place, "{media}");
+        }
+    }
+}

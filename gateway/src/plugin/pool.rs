@@ -1,0 +1,418 @@
+//! Instances of routers and filters: one per worker and place of use, kept between calls, thrown
+//! away after a failure. A call runs inline: no fiber, no lock, no copy of the head.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::Store;
+use wasmtime::component::{ComponentExportIndex, TypedFunc};
+
+use super::call::{self, Overrun};
+use super::engine::TICK;
+use super::error::PluginError;
+use super::host::{Host, Phase};
+use super::{Decision, Hooked, Plugin};
+use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead};
+
+/// A plugin at one place of use, on one worker: keeps an instance and replaces it after a trap.
+/// Not `Send`: made and used on its worker.
+pub struct Hooks {
+    plugin: Arc<Plugin>,
+    config: Box<str>,
+    hooked: Hooked,
+    slot: RefCell<Slot>,
+}
+
+struct Slot {
+    /// Absent after a failure, until the next call.
+    instance: Option<Instance>,
+    breaker: Breaker,
+}
+
+impl Hooks {
+    /// Prepares a plugin for one place of use with that use's configuration, and starts its first
+    /// instance.
+    ///
+    /// # Errors
+    /// When `configure` refuses this configuration.
+    pub fn new(plugin: Arc<Plugin>, config: &serde_json::Value) -> Result<Self, PluginError> {
+        let config: Box<str> = config.to_string().into();
+        let (instance, hooked) = Instance::start(&plugin, &config, START_MAX)?;
+        let slot = Slot { instance: Some(instance), breaker: Breaker::default() };
+        Ok(Self { plugin, config, hooked, slot: RefCell::new(slot) })
+    }
+
+    /// The plugin in use.
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    /// Which hooks to call.
+    pub fn hooked(&self) -> Hooked {
+        self.hooked
+    }
+
+    /// Starts the instance that a failed call left behind dead, so that the next request does not
+    /// have to. Does nothing when there is one.
+    ///
+    /// # Errors
+    /// When no instance can be started.
+    pub fn warm(&self) -> Result<(), PluginError> {
+        self.slot.borrow_mut().instance(&self.plugin, &self.config).map(|_| ())
+    }
+
+    /// Calls `router.route`. On an error the head is as it was before.
+    ///
+    /// # Errors
+    /// A trap, an overrun limit, a broken rule.
+    pub fn route(
+        &self,
+        connection: &Arc<ConnectionFacts>,
+        request: &mut RequestHead,
+    ) -> Result<Decision, PluginError> {
+        self.call(Phase::Route, "router.route", connection, request, None, |instance| {
+            call_plain(&instance.route, &mut instance.store)
+        })
+    }
+
+    /// Calls `filter.on-request`. On an error the head is as it was before.
+    ///
+    /// # Errors
+    /// A trap, an overrun limit, a broken rule.
+    pub fn on_request(
+        &self,
+        connection: &Arc<ConnectionFacts>,
+        request: &mut RequestHead,
+    ) -> Result<Decision, PluginError> {
+        self.call(Phase::Request, "filter.on-request", connection, request, None, |instance| {
+            call_plain(&instance.on_request, &mut instance.store)
+        })
+    }
+
+    /// Calls `filter.on-request-body`. On an error the head is as it was before.
+    ///
+    /// # Errors
+    /// A trap, an overrun limit, a broken rule.
+    pub fn on_request_body(
+        &self,
+        connection: &Arc<ConnectionFacts>,
+        request: &mut RequestHead,
+        prefix: &[u8],
+        is_complete: bool,
+    ) -> Result<Decision, PluginError> {
+        let hook = "filter.on-request-body";
+        self.call(Phase::RequestBody, hook, connection, request, None, |instance| {
+            let filter = self.plugin.compiled.exports.filter.as_ref();
+            let index = filter.map(|filter| &filter.on_request_body).ok_or_else(not_there)?;
+            let function =
+                instance.handle.get_typed_func::<(&[u8], bool), ()>(&mut instance.store, index)?;
+            function.call(&mut instance.store, (prefix, is_complete))
+        })
+    }
+
+    /// Calls `filter.on-response`. On an error the head is as it was before.
+    ///
+    /// # Errors
+    /// A trap, an overrun limit, a broken rule.
+    pub fn on_response(
+        &self,
+        connection: &Arc<ConnectionFacts>,
+        request: &mut RequestHead,
+        response: &mut ResponseHead,
+    ) -> Result<(), PluginError> {
+        let hook = "filter.on-response";
+        self.call(Phase::Response, hook, connection, request, Some(response), |instance| {
+            call_plain(&instance.on_response, &mut instance.store)
+        })
+        .map(|_| ())
+    }
+
+    fn call(
+        &self,
+        phase: Phase,
+        hook: &'static str,
+        connection: &Arc<ConnectionFacts>,
+        request: &mut RequestHead,
+        mut response: Option<&mut ResponseHead>,
+        run: impl FnOnce(&mut Instance) -> wasmtime::Result<()>,
+    ) -> Result<Decision, PluginError> {
+        let slot = &mut *self.slot.borrow_mut();
+        let instance = slot.instance(&self.plugin, &self.config)?;
+        let deadline = self.plugin.facts.limits.deadline;
+        instance.store.set_epoch_deadline(ticks(deadline));
+        let host = instance.store.data_mut();
+        host.refill(deadline);
+        host.exchange.phase = phase;
+        host.exchange.connection = Some(Arc::clone(connection));
+        std::mem::swap(&mut host.exchange.request, request);
+        if let Some(response) = response.as_deref_mut() {
+            std::mem::swap(&mut host.exchange.response, response);
+        }
+        let result = run(instance);
+        let Host { exchange, output, facts, .. } = instance.store.data_mut();
+        match &result {
+            Ok(()) => exchange.journal.clear(),
+            Err(_) => exchange.undo(),
+        }
+        if result.is_ok() && !output.is_empty() {
+            output.flush(facts, &exchange.request.id);
+        }
+        std::mem::swap(&mut exchange.request, request);
+        if let Some(response) = response {
+            std::mem::swap(&mut exchange.response, response);
+        }
+        exchange.phase = Phase::Idle;
+        exchange.connection = None;
+        let decision = std::mem::replace(&mut exchange.decision, Decision::Continue);
+        match result {
+            Ok(()) => {
+                slot.breaker.failures = 0;
+                Ok(decision)
+            }
+            Err(cause) => {
+                let stderr = output.take_stderr();
+                let error = call::failure(facts, hook, Overrun::Deadline, deadline, &stderr, cause);
+                call::log(&error, facts, &request.id, &stderr);
+                slot.fail(&error, Instant::now());
+                Err(error)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hooks")
+            .field("plugin", &self.plugin)
+            .field("hooked", &self.hooked)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts an instance with the plugin's own configuration and drops it.
+pub(super) fn self_test(plugin: &Plugin) -> Result<(), PluginError> {
+    Instance::start(plugin, &plugin.config, START_MAX).map(|_| ())
+}
+
+impl Slot {
+    /// The instance to call, started when there is none.
+    fn instance(&mut self, plugin: &Plugin, config: &str) -> Result<&mut Instance, PluginError> {
+        if self.instance.is_none() {
+            let now = Instant::now();
+            if self.breaker.is_open(now) {
+                let (of, last) = (plugin.facts.subject.clone(), self.breaker.last.clone());
+                return Err(PluginError::BreakerOpen { of, last });
+            }
+            // It started before, so a start that takes long now is a failure like any other.
+            let allowed = plugin.facts.limits.deadline.saturating_mul(10).max(RESTART_MIN);
+            match Instance::start(plugin, config, allowed) {
+                Ok((instance, _)) => self.instance = Some(instance),
+                Err(error) => {
+                    call::log(&error, &plugin.facts, "", "");
+                    self.fail(&error, now);
+                    self.breaker.open(now);
+                    return Err(error);
+                }
+            }
+        }
+        match &mut self.instance {
+            Some(instance) => Ok(instance),
+            // Just put there.
+            None => Err(PluginError::Start(plugin.facts.subject.clone(), not_there())),
+        }
+    }
+
+    /// A trapped instance can never be entered again.
+    fn fail(&mut self, error: &PluginError, now: Instant) {
+        self.instance = None;
+        if self.breaker.fail(now) {
+            self.breaker.last = error.to_string();
+        }
+    }
+}
+
+/// One instance, started and configured.
+struct Instance {
+    store: Store<Host>,
+    handle: wasmtime::component::Instance,
+    route: Option<Hook>,
+    on_request: Option<Hook>,
+    on_response: Option<Hook>,
+}
+
+/// A function without parameters, its type checked.
+type Hook = TypedFunc<(), ()>;
+
+impl Instance {
+    fn start(
+        plugin: &Plugin,
+        config: &str,
+        allowed: Duration,
+    ) -> Result<(Self, Hooked), PluginError> {
+        let (compiled, facts) = (&plugin.compiled, &plugin.facts);
+        let host = Host::new(Arc::clone(facts), &plugin.engine.live);
+        let mut store = Store::new(&plugin.engine.wasm, host);
+        store.limiter(|host| &mut host.memory);
+        store.set_epoch_deadline(ticks(allowed));
+        store.data_mut().refill(allowed);
+        let failed = |store: &mut Store<Host>, cause: wasmtime::Error| {
+            let stderr = store.data_mut().output.take_stderr();
+            call::start_failure(facts, Overrun::Deadline, allowed, &stderr, cause)
+        };
+        let handle = match compiled.pre.instantiate(&mut store) {
+            Ok(handle) => handle,
+            Err(cause) => return Err(failed(&mut store, cause)),
+        };
+        let configure = handle
+            .get_typed_func::<(&str,), (Result<Vec<String>, String>,)>(
+                &mut store,
+                &compiled.exports.configure,
+            )
+            .map_err(|cause| PluginError::Link(facts.subject.clone(), cause))?;
+        let asked = match configure.call(&mut store, (config,)) {
+            Ok((asked,)) => asked,
+            Err(cause) => return Err(failed(&mut store, cause)),
+        };
+        let Host { output, facts, .. } = store.data_mut();
+        output.flush(facts, "");
+        let asked = asked.map_err(|message| PluginError::Configure {
+            of: plugin.facts.subject.clone(),
+            message,
+        })?;
+        let hooked = Hooked::parse(&asked, &plugin.facts.subject)?;
+        let filter = compiled.exports.filter.as_ref();
+        let route = hook(&mut store, &handle, compiled.exports.route.as_ref(), plugin)?;
+        let on_request = filter.map(|filter| &filter.on_request);
+        let on_request = hook(&mut store, &handle, on_request, plugin)?;
+        let on_response = filter.map(|filter| &filter.on_response);
+        let on_response = hook(&mut store, &handle, on_response, plugin)?;
+        Ok((Self { store, handle, route, on_request, on_response }, hooked))
+    }
+}
+
+fn hook(
+    store: &mut Store<Host>,
+    handle: &wasmtime::component::Instance,
+    index: Option<&ComponentExportIndex>,
+    plugin: &Plugin,
+) -> Result<Option<Hook>, PluginError> {
+    let Some(index) = index else { return Ok(None) };
+    match handle.get_typed_func(store, index) {
+        Ok(hook) => Ok(Some(hook)),
+        Err(cause) => Err(PluginError::Link(plugin.facts.subject.clone(), cause)),
+    }
+}
+
+fn call_plain(hook: &Option<Hook>, store: &mut Store<Host>) -> wasmtime::Result<()> {
+    match hook {
+        Some(hook) => hook.call(store, ()),
+        None => Err(not_there()),
+    }
+}
+
+fn not_there() -> wasmtime::Error {
+    call::rule("the component does not export this hook".to_owned())
+}
+
+/// Leaves a plugin alone that only fails: a trap and a fresh instance for each request would cost
+/// the worker more than they are worth.
+#[derive(Default)]
+struct Breaker {
+    /// Failures since the last success or since `since`.
+    failures: u32,
+    since: Option<Instant>,
+    open_until: Option<Instant>,
+    last: String,
+}
+
+impl Breaker {
+    /// Whether calls are refused now. When that time is over one call is let through, and its
+    /// failure opens the breaker again.
+    fn is_open(&mut self, now: Instant) -> bool {
+        match self.open_until {
+            Some(until) if now < until => true,
+            Some(_) => {
+                self.open_until = None;
+                self.failures = FAILURES_MAX.saturating_sub(1);
+                self.since = Some(now);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Counts a failure; true when that opens it.
+    fn fail(&mut self, now: Instant) -> bool {
+        let is_old = self.since.is_none_or(|since| now.saturating_duration_since(since) > WINDOW);
+        if self.failures == 0 || is_old {
+            self.failures = 0;
+            self.since = Some(now);
+        }
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= FAILURES_MAX {
+            self.open(now);
+        }
+        self.open_until.is_some()
+    }
+
+    fn open(&mut self, now: Instant) {
+        self.open_until = now.checked_add(OPEN);
+    }
+}
+
+/// A time in ticks of the epoch, rounded up, the running tick not counted.
+pub(super) fn ticks(time: Duration) -> u64 {
+    let ticks = time.as_nanos().div_ceil(TICK.as_nanos()).saturating_add(1);
+    u64::try_from(ticks).unwrap_or(u64::MAX >> 1).min(u64::MAX >> 1)
+}
+
+/// How long a start may take at load, when nobody waits for it.
+pub(super) const START_MAX: Duration = Duration::from_secs(5);
+/// The shortest time that a start on the request path is given.
+const RESTART_MIN: Duration = Duration::from_millis(100);
+/// Failures in [`WINDOW`] without a success that open the breaker.
+const FAILURES_MAX: u32 = 20;
+const WINDOW: Duration = Duration::from_secs(10);
+/// How long an open breaker refuses calls.
+const OPEN: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_breaker_opens_after_failures_in_a_row_and_tries_again() {
+        let mut breaker = Breaker::default();
+        let start = Instant::now();
+        for _ in 1..FAILURES_MAX {
+            assert!(!breaker.fail(start));
+        }
+        assert!(breaker.fail(start));
+        assert!(breaker.is_open(start));
+        let later = start + OPEN;
+        assert!(!breaker.is_open(later));
+        assert!(breaker.fail(later), "one failure is enough after it was open");
+        assert!(!breaker.is_open(later + OPEN));
+        breaker.failures = 0;
+        assert!(!breaker.fail(later + OPEN));
+    }
+
+    #[test]
+    fn slow_failures_do_not_open_the_breaker() {
+        let mut breaker = Breaker::default();
+        let mut now = Instant::now();
+        for _ in 0..100 {
+            assert!(!breaker.fail(now));
+            now += WINDOW / 10;
+        }
+    }
+
+    #[test]
+    fn ticks_round_up() {
+        assert_eq!(ticks(Duration::ZERO), 1);
+        assert_eq!(ticks(Duration::from_micros(1)), 2);
+        assert_eq!(ticks(Duration::from_millis(10)), 11);
+        assert_eq!(ticks(Duration::MAX), u64::MAX >> 1);
+    }
+}

@@ -1,0 +1,262 @@
+//! Solvers: every call has a store of its own and runs on a fiber, so that it can wait for the
+//! network without holding a worker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::{
+    ComponentExportIndex, ComponentNamedList, ComponentType, Instance, Lift, Lower,
+};
+use wasmtime::{Store, UpdateDeadline};
+
+use super::Plugin;
+use super::call::{self, Overrun, rule};
+use super::error::PluginError;
+use super::host::Host;
+use super::pool::START_MAX;
+use super::v0_1::SolverExports;
+use crate::acme::solve::dns01::{DnsSolver, RecordSet, SolverFailure, SolverFuture, Zone};
+
+/// A plugin as a DNS provider.
+pub(super) struct Solver {
+    plugin: Arc<Plugin>,
+}
+
+/// `failure` of the contract.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct Failure {
+    code: String,
+    message: String,
+    #[component(name = "retry-after-seconds")]
+    retry_after_seconds: Option<u32>,
+}
+
+/// What every function but `traits` returns.
+type Answer<T> = (Result<T, Failure>,);
+
+impl Solver {
+    pub(super) fn new(plugin: Arc<Plugin>) -> Self {
+        Self { plugin }
+    }
+
+    /// Calls one function in a fresh instance.
+    async fn call<P, R>(
+        &self,
+        hook: &'static str,
+        export: fn(&SolverExports) -> &ComponentExportIndex,
+        params: P,
+    ) -> Result<R, SolverFailure>
+    where
+        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        R: ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let plugin = &*self.plugin;
+        let (facts, limit) = (&plugin.facts, plugin.facts.limits.solver_deadline);
+        let Some(exports) = &plugin.compiled.exports.solver else {
+            let error = PluginError::WrongWorld {
+                of: facts.subject.clone(),
+                wanted: "dns-solver",
+                worlds: plugin.compiled.worlds.clone(),
+            };
+            return Err(failed("load", &error, facts));
+        };
+        let mut store = new_store(plugin);
+        let called = async {
+            let instance = start(plugin, &mut store, limit).await?;
+            let failure = |store: &mut Store<Host>, cause| {
+                let stderr = store.data_mut().output.take_stderr();
+                let deadline = Overrun::SolverDeadline;
+                let error = call::failure(facts, hook, deadline, limit, &stderr, cause);
+                call::log(&error, facts, "", &stderr);
+                error
+            };
+            let function = match instance.get_typed_func::<P, R>(&mut store, export(exports)) {
+                Ok(function) => function,
+                Err(cause) => return Err(PluginError::Link(facts.subject.clone(), cause)),
+            };
+            match function.call_async(&mut store, params).await {
+                Ok(result) => Ok(result),
+                Err(cause) => Err(failure(&mut store, cause)),
+            }
+        };
+        match tokio::time::timeout(limit, called).await {
+            Ok(Ok(result)) => {
+                let Host { output, facts, .. } = store.data_mut();
+                output.flush(facts, "");
+                Ok(result)
+            }
+            Ok(Err(error)) => {
+                let code = match &error {
+                    PluginError::Overrun { key, .. } if *key == Overrun::SolverDeadline.key() => {
+                        "deadline"
+                    }
+                    PluginError::Configure { .. }
+                    | PluginError::Link(..)
+                    | PluginError::Start(..) => "load",
+                    _ => "trap",
+                };
+                Err(failed(code, &error, facts))
+            }
+            Err(_elapsed) => {
+                let error = PluginError::Overrun {
+                    of: facts.subject.clone(),
+                    hook,
+                    key: Overrun::SolverDeadline.key(),
+                    limit: format!("{limit:?}"),
+                };
+                call::log(&error, facts, "", "");
+                Err(failed("deadline", &error, facts))
+            }
+        }
+    }
+
+    /// As [`Self::call`], for functions that may fail by contract.
+    async fn ask<P, R>(
+        &self,
+        hook: &'static str,
+        export: fn(&SolverExports) -> &ComponentExportIndex,
+        params: P,
+    ) -> Result<R, SolverFailure>
+    where
+        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        R: ComponentType + Lift + Send + Sync + 'static,
+    {
+        let (answer,): Answer<R> = self.call(hook, export, params).await?;
+        answer.map_err(|failure| SolverFailure {
+            code: failure.code,
+            message: self.plugin.facts.secrets.mask_text(&failure.message).into_owned(),
+            retry_after: failure
+                .retry_after_seconds
+                .map(|seconds| Duration::from_secs(seconds.into())),
+        })
+    }
+}
+
+impl DnsSolver for Solver {
+    fn label(&self) -> String {
+        let subject = &self.plugin.facts.subject;
+        format!("{} (sha256 {})", subject.name, subject.short_digest())
+    }
+
+    fn traits(&self) -> SolverFuture<'_, Vec<(String, String)>> {
+        Box::pin(async {
+            let (traits,): (Vec<(String, String)>,) =
+                self.call("dns-solver.traits", |exports| &exports.traits, ()).await?;
+            Ok(traits)
+        })
+    }
+
+    fn find_zone(&self, candidates: Vec<String>) -> SolverFuture<'_, (String, String)> {
+        Box::pin(self.ask("dns-solver.find-zone", |exports| &exports.find_zone, (candidates,)))
+    }
+
+    fn present(&self, at: RecordSet, ttl_seconds: u32) -> SolverFuture<'_, String> {
+        let params = (at.zone.name, at.zone.handle, at.name, at.values, ttl_seconds);
+        Box::pin(self.ask("dns-solver.present", |exports| &exports.present, params))
+    }
+
+    fn poll(&self, zone: Zone, handle: String) -> SolverFuture<'_, Option<u32>> {
+        let params = (zone.name, zone.handle, handle);
+        Box::pin(self.ask("dns-solver.poll", |exports| &exports.poll, params))
+    }
+
+    fn cleanup(&self, at: RecordSet, handle: String) -> SolverFuture<'_, ()> {
+        let params = (at.zone.name, at.zone.handle, at.name, at.values, handle);
+        Box::pin(self.ask("dns-solver.cleanup", |exports| &exports.cleanup, params))
+    }
+}
+
+/// Starts an instance with the plugin's own configuration and drops it. On a thread and a runtime
+/// of its own, since it may be called from inside another runtime.
+pub(super) fn self_test(plugin: &Plugin) -> Result<(), PluginError> {
+    let start_failed = |cause: std::io::Error| {
+        PluginError::Start(plugin.facts.subject.clone(), wasmtime::Error::new(cause))
+    };
+    let test = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(start_failed)?;
+        runtime.block_on(async {
+            let mut store = new_store(plugin);
+            let started = start(plugin, &mut store, START_MAX);
+            match tokio::time::timeout(START_MAX, started).await {
+                Ok(started) => started.map(|_| ()),
+                Err(_elapsed) => Err(PluginError::Overrun {
+                    of: plugin.facts.subject.clone(),
+                    hook: "plugin.configure",
+                    key: Overrun::SolverDeadline.key(),
+                    limit: format!("{START_MAX:?}"),
+                }),
+            }
+        })
+    };
+    std::thread::scope(|scope| {
+        match std::thread::Builder::new().spawn_scoped(scope, test).map_err(start_failed)?.join() {
+            Ok(result) => result,
+            Err(_panic) => Err(start_failed(std::io::Error::other("the test of the start died"))),
+        }
+    })
+}
+
+fn new_store(plugin: &Plugin) -> Store<Host> {
+    let host = Host::new(Arc::clone(&plugin.facts), &plugin.engine.live);
+    let mut store = Store::new(&plugin.engine.wasm, host);
+    store.limiter(|host| &mut host.memory);
+    store.set_epoch_deadline(BURST_TICKS);
+    let mut bursts = 0_u32;
+    // It lets others run between bursts, and is stopped when it only computes.
+    store.epoch_deadline_callback(move |_| {
+        bursts = bursts.saturating_add(1);
+        if bursts > BURSTS_MAX {
+            return Err(rule(format!(
+                "it computed for {} seconds; a solver mostly waits for its provider",
+                BURST_TICKS.saturating_mul(u64::from(BURSTS_MAX)) / 1000
+            )));
+        }
+        Ok(UpdateDeadline::Yield(BURST_TICKS))
+    });
+    store
+}
+
+/// Instantiates and configures.
+async fn start(
+    plugin: &Plugin,
+    store: &mut Store<Host>,
+    allowed: Duration,
+) -> Result<Instance, PluginError> {
+    let (compiled, facts) = (&plugin.compiled, &plugin.facts);
+    let failed = |store: &mut Store<Host>, cause: wasmtime::Error| {
+        let stderr = store.data_mut().output.take_stderr();
+        call::start_failure(facts, Overrun::SolverDeadline, allowed, &stderr, cause)
+    };
+    let instance = match compiled.pre.instantiate_async(&mut *store).await {
+        Ok(instance) => instance,
+        Err(cause) => return Err(failed(store, cause)),
+    };
+    let configure = instance
+        .get_typed_func::<(String,), (Result<Vec<String>, String>,)>(
+            &mut *store,
+            &compiled.exports.configure,
+        )
+        .map_err(|cause| PluginError::Link(facts.subject.clone(), cause))?;
+    match configure.call_async(&mut *store, (plugin.config.clone().into_string(),)).await {
+        Ok((Ok(_hooks),)) => Ok(instance),
+        Ok((Err(message),)) => Err(PluginError::Configure { of: facts.subject.clone(), message }),
+        Err(cause) => Err(failed(store, cause)),
+    }
+}
+
+fn failed(code: &str, error: &PluginError, facts: &super::facts::Facts) -> SolverFailure {
+    SolverFailure {
+        code: code.to_owned(),
+        message: facts.secrets.mask_text(&error.to_string()).into_owned(),
+        retry_after: None,
+    }
+}
+
+/// Ticks that a solver computes before others get a turn.
+const BURST_TICKS: u64 = 10;
+/// Bursts of one call, inclusive.
+const BURSTS_MAX: u32 = 1000;

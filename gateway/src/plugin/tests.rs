@@ -1,0 +1,780 @@
+//! The room as a whole, against the components of `tests/guests`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::*;
+use crate::acme::solve::dns01::{RecordSet, SolverFailure, Zone};
+use crate::config::{
+    Grants, HttpGrant, OnError, PluginConfig, PluginLimits, Scheme, Secret, SecretRef, SecretText,
+};
+use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
+use crate::tls::TlsFacts;
+
+/// A component of `tests/guests`, built once.
+fn guest(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests");
+        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args(["build", "--quiet", "--release", "--examples", "--target", "wasm32-wasip2"])
+            .args(["--target-dir", "target"])
+            .current_dir(&guests)
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the guests do not build");
+        guests.join("target/wasm32-wasip2/release/examples")
+    });
+    folder.join(format!("{name}.wasm"))
+}
+
+/// One engine for most tests, as in the gateway.
+fn engine() -> Arc<Engine> {
+    static ENGINE: OnceLock<(Arc<Engine>, tempfile::TempDir)> = OnceLock::new();
+    let (engine, _) = ENGINE.get_or_init(|| {
+        let cache = tempfile::tempdir().unwrap();
+        (Engine::start(cache.path().join("compiled")).unwrap(), cache)
+    });
+    Arc::clone(engine)
+}
+
+fn config(component: PathBuf, config: serde_json::Value) -> PluginConfig {
+    PluginConfig {
+        component,
+        config,
+        on_error: OnError::FailClosed,
+        limits: PluginLimits {
+            deadline: Duration::from_millis(50),
+            solver_deadline: Duration::from_secs(5),
+            memory_bytes_max: 16 << 20,
+            output_bytes_max: 1 << 20,
+            state_bytes_max: 1 << 20,
+            requests_max: 5,
+            log_lines_per_second_max: 100,
+        },
+        secrets: BTreeMap::new(),
+        grants: Grants::default(),
+        line: 1,
+    }
+}
+
+fn load(name: &str, component: &str) -> Arc<Plugin> {
+    let config = config(guest(component), serde_json::Value::Null);
+    engine().load(name, &config, &upstreams()).unwrap()
+}
+
+fn hooks(component: &str) -> Hooks {
+    Hooks::new(load(component, component), &serde_json::Value::Null).unwrap()
+}
+
+fn upstreams() -> Arc<[Arc<str>]> {
+    Arc::from([Arc::from("web"), Arc::from("api")])
+}
+
+fn connection() -> Arc<ConnectionFacts> {
+    Arc::new(ConnectionFacts {
+        client: "192.0.2.7:4711".parse().unwrap(),
+        tls: Some(Arc::new(TlsFacts {
+            server_name: Some("app.example".into()),
+            version: "TLSv1.3",
+            cipher_suite: "TLS_AES_128_GCM_SHA256",
+            group: Some("X25519MLKEM768"),
+            is_h2: true,
+            is_resumed: false,
+        })),
+    })
+}
+
+fn request(target: &str) -> RequestHead {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("accept", "text/html"), ("user-agent", "test"), ("x-many", "1")] {
+        headers.append(name, HeaderValue::from_static(value));
+    }
+    headers.append("x-many", HeaderValue::from_static("2"));
+    headers.append("x-gone", HeaderValue::from_static("soon"));
+    headers.append("x-bytes", HeaderValue::from_bytes(b"\xff\xfe").unwrap());
+    RequestHead {
+        id: Arc::from("request-1"),
+        method: http::Method::GET,
+        scheme: Scheme::Https,
+        authority: "app.example".to_owned(),
+        target: target.parse().unwrap(),
+        version: http::Version::HTTP_2,
+        headers,
+    }
+}
+
+fn response(status: u16) -> ResponseHead {
+    let mut headers = HeaderMap::new();
+    headers.append("server", HeaderValue::from_static("one"));
+    headers.append("server", HeaderValue::from_static("two"));
+    headers.append("content-length", HeaderValue::from_static("5"));
+    ResponseHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers,
+        source: ResponseSource::Upstream,
+    }
+}
+
+/// All that a head says, to compare.
+fn text(request: &RequestHead) -> String {
+    let mut fields: Vec<_> =
+        request.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+    // The order of different fields says nothing; that of one field's values does, and is kept.
+    fields.sort_by(|a, b| a.split(':').next().cmp(&b.split(':').next()));
+    format!("{} {} {} {fields:?}", request.method, request.authority, request.target)
+}
+
+fn field<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
+    headers.get(name).map_or("(none)", |value| value.to_str().unwrap())
+}
+
+/// What this thread logs while it lives.
+struct Log {
+    text: Arc<Mutex<Vec<u8>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn capture() -> Self {
+        let text: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::INFO)
+            .with_writer({
+                let text = Arc::clone(&text);
+                move || Writer(Arc::clone(&text))
+            })
+            .finish();
+        Self { text, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.text.lock().unwrap()).into_owned()
+    }
+
+    fn lines(&self, containing: &str) -> Vec<String> {
+        self.text().lines().filter(|line| line.contains(containing)).map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn a_router_decides() {
+    let hooks = hooks("router");
+    for (target, wanted) in [
+        ("/web/x", Decision::Upstream(Arc::from("web"))),
+        ("/api", Decision::Upstream(Arc::from("api"))),
+        ("/other", Decision::Continue),
+        (
+            "/redirect",
+            Decision::Redirect {
+                status: 308,
+                location: HeaderValue::from_static("https://other.example/"),
+            },
+        ),
+        (
+            "/respond",
+            Decision::Respond {
+                status: StatusCode::IM_A_TEAPOT,
+                headers: [("x-pot", "tea")]
+                    .into_iter()
+                    .map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v)))
+                    .collect(),
+                body: Bytes::from_static(b"short and stout"),
+            },
+        ),
+    ] {
+        let mut request = request(target);
+        assert_eq!(hooks.route(&connection(), &mut request).unwrap(), wanted, "{target}");
+        assert_eq!(field(&request.headers, "x-router"), "one");
+    }
+    let mut request = request("/rewrite?a=b");
+    hooks.route(&connection(), &mut request).unwrap();
+    assert_eq!(request.target, "/new?from=router");
+    assert_eq!(request.authority, "inner.example:8000");
+    assert_eq!(request.method, http::Method::PUT);
+}
+
+#[test]
+fn a_filter_reads_and_changes_heads() {
+    let log = Log::capture();
+    let hooks = hooks("filter");
+    assert_eq!(
+        hooks.hooked(),
+        Hooked { request: true, request_body_bytes_max: None, response: true }
+    );
+    let mut request = request("/all?q=1");
+    assert_eq!(hooks.on_request(&connection(), &mut request).unwrap(), Decision::Continue);
+    assert_eq!(
+        field(&request.headers, "x-facts"),
+        "request-1|GET|https|app.example|q=1|192.0.2.7|4711|HTTP/2|app.example|TLSv1.3|\
+         TLS_AES_128_GCM_SHA256|X25519MLKEM768|app.example|1+2|None|Some([255, 254])|7"
+    );
+    assert_eq!(field(&request.headers, "x-state"), "Ok(1) value None");
+    let many: Vec<_> = request.headers.get_all("x-many").iter().collect();
+    assert_eq!(many, ["1", "2", "3"]);
+    assert!(!request.headers.contains_key("x-gone"));
+
+    let mut answer = response(404);
+    hooks.on_response(&connection(), &mut request, &mut answer).unwrap();
+    assert_eq!(answer.status, StatusCode::GONE);
+    assert_eq!(field(&answer.headers, "x-filter"), "upstream");
+    assert!(!answer.headers.contains_key("server"));
+
+    for line in [
+        "everything was touched",
+        "said on stdout",
+        "said on stderr",
+        "environment 0 arguments 0 file false",
+    ] {
+        let lines = log.lines(line);
+        assert!(
+            lines.iter().any(|line| {
+                line.contains("plugin=\"filter\"") && line.contains("request=\"request-1\"")
+            }),
+            "{line}: {lines:?}"
+        );
+    }
+}
+
+#[test]
+fn state_is_shared_and_survives_a_swap() {
+    let count = |name: &str| {
+        let hooks = Hooks::new(load(name, "filter"), &serde_json::Value::Null).unwrap();
+        let mut head = request("/all");
+        hooks.on_request(&connection(), &mut head).unwrap();
+        field(&head.headers, "x-state").to_owned()
+    };
+    assert_eq!(count("kept"), "Ok(1) value None");
+    assert_eq!(count("kept"), "Ok(2) value None");
+    assert_eq!(count("other"), "Ok(1) value None");
+}
+
+#[test]
+fn a_filter_sees_the_beginning_of_a_body() {
+    let plugin = load("body", "filter");
+    let hooks = Hooks::new(plugin, &serde_json::json!({"body": "yes"})).unwrap();
+    assert_eq!(
+        hooks.hooked(),
+        Hooked { request: true, request_body_bytes_max: Some(10), response: false }
+    );
+    let mut head = request("/");
+    hooks.on_request_body(&connection(), &mut head, b"0123456789", false).unwrap();
+    assert_eq!(field(&head.headers, "x-prefix"), "0123456789");
+    assert_eq!(field(&head.headers, "x-complete"), "no");
+    let decision = hooks.on_request_body(&connection(), &mut head, b"bad", true).unwrap();
+    assert!(matches!(decision, Decision::Respond { status: StatusCode::BAD_REQUEST, .. }));
+}
+
+#[test]
+fn hostile_calls_are_contained_and_undone() {
+    let log = Log::capture();
+    let hooks = hooks("hostile");
+    let connection = connection();
+    for (path, wanted) in [
+        ("/loop", "raise plugins.hostile.limits.deadline"),
+        ("/sleep", "raise plugins.hostile.limits.deadline"),
+        ("/memory", "raise plugins.hostile.limits.memory"),
+        ("/output", "raise plugins.hostile.limits.output"),
+        ("/body", "raise plugins.hostile.limits.output"),
+        ("/log", "raise plugins.hostile.limits.output"),
+        ("/stdout", "raise plugins.hostile.limits.output"),
+        ("/recursion", "call stack exhausted"),
+        ("/panic", "the guest's own words"),
+        ("/exit", "the plugin called exit"),
+        ("/handles", "handles and drops none"),
+        ("/name", "is not a field name"),
+        ("/value", "bytes that no field value may have"),
+        ("/owned", "the gateway owns the field content-length"),
+        ("/host", "the gateway owns the field host"),
+        ("/path", "a path is percent-encoded"),
+        ("/method", "CONNECT"),
+        ("/authority", "is not a host"),
+        ("/status", "99 is not a status"),
+        ("/respond-owned", "the gateway owns the field transfer-encoding"),
+        ("/redirect", "200 is not a redirect"),
+    ] {
+        let mut head = request(&format!("{path}?q=1"));
+        let before = text(&head);
+        let started = Instant::now();
+        let error = hooks.on_request(&connection, &mut head).unwrap_err();
+        assert!(error.to_string().contains(wanted), "{path}: {error}");
+        assert!(error.to_string().contains("plugin hostile ("), "{error}");
+        assert_eq!(text(&head), before, "{path}");
+        assert!(started.elapsed() < Duration::from_secs(2), "{path}");
+        // The next one is served, and sees nothing of the last.
+        let mut head = request("/fine");
+        let decision = hooks.on_request(&connection, &mut head).unwrap();
+        assert!(matches!(decision, Decision::Redirect { status: 307, .. }), "{path}");
+        assert_eq!(head.target, "/changed");
+        assert_eq!(field(&head.headers, "x-touched"), "yes");
+    }
+    let mut head = request("/upstream");
+    let error = hooks.route(&connection, &mut head).unwrap_err();
+    assert!(error.to_string().contains("no upstream called \"nowhere\""), "{error}");
+    let error = hooks.on_request(&connection, &mut head).unwrap_err();
+    assert!(error.to_string().contains("only `router.route`"), "{error}");
+    // Its state is full, which is an answer and no trap.
+    hooks.on_request(&connection, &mut request("/state")).unwrap();
+
+    let panics = log.lines("the guest's own words");
+    let panic = panics.first().expect("the panic is logged");
+    for part in ["plugin=\"hostile\"", "request=\"request-1\"", "digest=", "backtrace="] {
+        assert!(panic.contains(part), "{part} in {panic}");
+    }
+    assert!(!log.lines("misbehave").is_empty(), "the backtrace names functions: {}", log.text());
+}
+
+#[test]
+fn hostile_responses_are_undone() {
+    let hooks = hooks("hostile");
+    for path in ["/panic", "/response-status", "/response-owned"] {
+        let (mut head, mut answer) = (request(path), response(200));
+        let before = format!("{answer:?}");
+        hooks.on_response(&connection(), &mut head, &mut answer).unwrap_err();
+        assert_eq!(format!("{:?}", answer.status), "200", "{path}");
+        assert_eq!(answer.headers, response(200).headers, "{path}: {before}");
+    }
+    let hooks = super::tests::hooks("filter");
+    let (mut head, mut answer) = (request("/edit-late"), response(200));
+    let error = hooks.on_response(&connection(), &mut head, &mut answer).unwrap_err();
+    assert!(error.to_string().contains("the request has been sent"), "{error}");
+}
+
+#[test]
+fn a_plugin_that_only_fails_is_left_alone() {
+    let hooks = hooks("hostile");
+    let connection = connection();
+    for _ in 0..20 {
+        let error = hooks.on_request(&connection, &mut request("/panic")).unwrap_err();
+        assert!(matches!(error, PluginError::Trap { .. }), "{error}");
+    }
+    let error = hooks.on_request(&connection, &mut request("/fine")).unwrap_err();
+    assert!(matches!(error, PluginError::BreakerOpen { .. }), "{error}");
+    assert!(error.to_string().contains("the guest's own words"), "{error}");
+}
+
+#[test]
+fn what_cannot_work_does_not_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let whole = std::fs::read(guest("router")).unwrap();
+    let alien = r#"(component (import "other:package/thing@1.0.0" (instance
+        (export "f" (func)))))"#;
+    let newer = r#"(component
+        (import "witgate:plugin/log@0.1.9" (instance (export "shout" (func))))
+        (core module $m (func (export "f")))
+        (core instance $i (instantiate $m)))"#;
+    let at_start = |what: &str| serde_json::json!({ "at-start": what });
+    let null = || serde_json::Value::Null;
+    for (path, config_json, wanted) in [
+        (folder.path().join("absent.wasm"), null(), "cannot read the component of plugin bad"),
+        (file("empty.wasm", b""), null(), "is not a component"),
+        (file("text.wasm", b"hello"), null(), "is not a component"),
+        (file("cut.wasm", &whole[..whole.len() / 2]), null(), "is not a component"),
+        (file("module.wasm", b"\0asm\x01\0\0\0"), null(), "is not a component"),
+        (file("none.wasm", &wat::parse_str("(component)").unwrap()), null(), "is no plugin"),
+        (file("alien.wasm", &wat::parse_str(alien).unwrap()), null(), "is no plugin"),
+        (file("newer.wasm", &wat::parse_str(newer).unwrap()), null(), "is no plugin"),
+        (guest("filter_with_http"), null(), "which only a dns-solver may use"),
+        (guest("router"), serde_json::json!({"fail": "say why"}), "configuration: say why"),
+        (guest("solver"), serde_json::json!({"fail": "say why"}), "configuration: say why"),
+        (guest("filter"), serde_json::json!({"hooks": "request,dance"}), "hook \"dance\""),
+        (guest("hostile"), at_start("panic"), "failed in plugin.configure: "),
+        (guest("hostile"), at_start("panic"), "the guest's own words"),
+        (guest("hostile"), at_start("loop"), "limits.deadline"),
+        (guest("hostile"), at_start("memory"), "limits.memory"),
+        (guest("hostile"), at_start("request"), "only valid inside a hook"),
+    ] {
+        let shown = path.display().to_string();
+        let error = engine().load("bad", &config(path, config_json), &upstreams()).unwrap_err();
+        assert!(error.to_string().contains(wanted), "{shown}: {error}");
+        assert!(error.to_string().contains("plugin bad ("), "{error}");
+        assert!(error.to_string().contains(&shown), "{error}");
+    }
+}
+
+#[test]
+fn unknown_imports_are_named() {
+    let component = |import: &str| {
+        wat::parse_str(format!(
+            r#"(component
+                (import "{import}" (instance (export "f" (func))))
+                (core module $m
+                    (memory (export "memory") 1)
+                    (func (export "r") (param i32 i32 i32 i32) (result i32) i32.const 0)
+                    (func (export "c") (param i32 i32) (result i32) i32.const 1024)
+                    (func (export "h")))
+                (core instance $i (instantiate $m))
+                (alias core export $i "memory" (core memory $memory))
+                (func $c (param "config" string) (result (result (list string) (error string)))
+                    (canon lift (core func $i "c") (memory $memory)
+                        (realloc (core func $i "r"))))
+                (func $h (canon lift (core func $i "h")))
+                (instance $plugin (export "configure" (func $c)))
+                (instance $router (export "route" (func $h)))
+                (export "witgate:plugin/plugin@0.1.0" (instance $plugin))
+                (export "witgate:plugin/router-hooks@0.1.3" (instance $router)))"#
+        ))
+        .unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for import in
+        ["other:package/thing@1.0.0", "witgate:plugin/log@0.1.9", "witgate:plugin/log@0.2.0"]
+    {
+        let path = folder.path().join("guest.wasm");
+        std::fs::write(&path, component(import)).unwrap();
+        let config = config(path, serde_json::Value::Null);
+        let error = engine().load("bad", &config, &upstreams()).unwrap_err();
+        assert!(matches!(error, PluginError::UnknownImport { .. }), "{error}");
+        assert!(error.to_string().contains(import), "{error}");
+        assert!(error.to_string().contains("witgate:plugin@0.1.0"), "{error}");
+    }
+    // What only exists for runtimes is there to link, and traps when called.
+    let path = folder.path().join("wasi.wasm");
+    std::fs::write(&path, component("wasi:nowhere/nothing@0.2.3")).unwrap();
+    let config = config(path, serde_json::Value::Null);
+    assert!(engine().load("fine", &config, &upstreams()).unwrap().is("router"));
+}
+
+#[test]
+fn compiled_code_is_kept_and_rebuilt_when_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("compiled");
+    let config = config(guest("router"), serde_json::Value::Null);
+    let load = || {
+        let engine = Engine::start(cache.clone()).unwrap();
+        engine.load("router", &config, &upstreams()).map(|plugin| plugin.digest().to_owned())
+    };
+    let digest = load().unwrap();
+    let files = || -> Vec<PathBuf> {
+        std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let [file] = &files()[..] else { panic!("{:?}", files()) };
+    assert!(file.file_name().unwrap().to_str().unwrap().starts_with(&digest));
+    let mode = |path: &Path| {
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions())
+    };
+    assert_eq!(mode(file) & 0o777, 0o600);
+    assert_eq!(mode(&cache) & 0o777, 0o700);
+    let inode =
+        |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+    let written = inode(file);
+    load().unwrap();
+    assert_eq!(inode(file), written);
+    std::fs::write(file, b"rubbish").unwrap();
+    load().unwrap();
+    assert!(std::fs::metadata(file).unwrap().len() > 1000);
+    assert_eq!(files().len(), 1);
+    // A plugin edited all day long leaves only the latest behind.
+    for number in 0..100 {
+        let path = cache.join(format!("{number}.cwasm"));
+        std::fs::write(&path, b"old").unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    std::fs::remove_file(file).unwrap();
+    load().unwrap();
+    assert_eq!(files().len(), 64);
+    assert!(file.exists());
+}
+
+#[test]
+fn swapping_a_thousand_times_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::start(folder.path().join("compiled")).unwrap();
+    let configs =
+        ["router", "router_next"].map(|name| config(guest(name), serde_json::Value::Null));
+    let connection = connection();
+    let mut live: Option<Hooks> = None;
+    for turn in 0..1000 {
+        let plugin = engine.load("swapped", &configs[turn % 2], &upstreams()).unwrap();
+        live = Some(Hooks::new(plugin, &serde_json::Value::Null).unwrap());
+        let mut head = request("/web");
+        live.as_ref().unwrap().route(&connection, &mut head).unwrap();
+        assert_eq!(field(&head.headers, "x-router"), ["one", "two"][turn % 2]);
+        assert_eq!(engine.instances(), 1);
+    }
+    drop(live);
+    assert_eq!(engine.instances(), 0);
+}
+
+#[test]
+fn inspection_tells_what_a_component_is() {
+    let found = engine().inspect(&guest("hostile")).unwrap();
+    assert_eq!(found.worlds, ["router", "filter"]);
+    assert!(found.imports.iter().any(|import| import == "witgate:plugin/request@0.1.0"));
+    assert!(found.exports.iter().any(|export| export == "witgate:plugin/plugin@0.1.0"));
+    let found = engine().inspect(&guest("solver")).unwrap();
+    assert_eq!(found.worlds, ["dns-solver"]);
+}
+
+#[test]
+fn what_a_call_costs() {
+    let plugin = load("timed", "filter");
+    let noop = Hooks::new(Arc::clone(&plugin), &serde_json::json!({"noop": "yes"})).unwrap();
+    let full = Hooks::new(plugin, &serde_json::Value::Null).unwrap();
+    let connection = connection();
+    for (name, hooks) in [("nothing", noop), ("3 reads, 3 sets", full)] {
+        let mut head = request("/path");
+        let batch = || {
+            let started = Instant::now();
+            for _ in 0..1000 {
+                hooks.on_request(&connection, &mut head).unwrap();
+            }
+            started.elapsed() / 1000
+        };
+        let best = std::iter::repeat_with(batch).take(20).min().unwrap();
+        println!("{name}: {best:?} a call at best, with this build's optimisation");
+    }
+}
+
+/// A provider on loopback: answers each request by its path, and keeps what it was sent.
+struct Provider {
+    url: String,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Provider {
+    fn start() -> Self {
+        use std::io::{BufRead, BufReader, Read, Write};
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.unwrap());
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).unwrap() > 0 {}
+                let length = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length: "))
+                    .map_or(0, |length| length.parse().unwrap());
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).unwrap();
+                let sent = format!("{head}{}", String::from_utf8_lossy(&body));
+                kept.lock().unwrap().push(sent.clone());
+                let (fields, body) = answer(&sent);
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n", body.len());
+                let _ = write!(stream.get_mut(), "{head}{fields}\r\n{body}");
+            }
+        });
+        Self { url, seen }
+    }
+
+    fn seen(&self) -> Vec<String> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+}
+
+fn answer(sent: &str) -> (String, String) {
+    use base64::Engine as _;
+
+    let all: String = sent.split_whitespace().collect::<Vec<_>>().join(" ");
+    match sent.split([' ', '?']).nth(1).unwrap_or_default() {
+        "/echo" | "/records" => (String::new(), all),
+        "/echo-base64" => {
+            let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+            (String::new(), format!("{} {}", encode(SECRET), encode(&format!("me:{SECRET}"))))
+        }
+        "/echo-percent" => (String::new(), "s3cr%2Ft%22value s3cr%2ft%22value".to_owned()),
+        "/echo-header" => (format!("x-echo: {SECRET}\r\n"), String::new()),
+        _ => (String::new(), "fine".to_owned()),
+    }
+}
+
+const SECRET: &str = "s3cr/t\"value";
+
+fn solver(provider: &Provider, name: &str, grants: &[&str]) -> Arc<Plugin> {
+    let authority = provider.url.strip_prefix("http://").unwrap();
+    let (host, port) = authority.split_once(':').unwrap();
+    let mut config = config(guest("solver"), serde_json::json!({ "url": provider.url }));
+    config.limits.solver_deadline = Duration::from_millis(500);
+    let source = SecretRef::Inline(SecretText::new(SECRET.to_owned()));
+    config.secrets.insert("token".to_owned(), Secret { source, hosts: Vec::new() });
+    for path in grants {
+        config.grants.http.push(HttpGrant {
+            pattern: format!("{}{path}", provider.url),
+            methods: Vec::new(),
+            scheme: "http".to_owned(),
+            host: host.to_owned(),
+            port: port.parse().unwrap(),
+            path: (*path).to_owned(),
+        });
+    }
+    engine().load(name, &config, &upstreams()).unwrap()
+}
+
+fn present(plugin: &Arc<Plugin>, handle: &str) -> Result<String, SolverFailure> {
+    let solver = plugin.solver();
+    let at = RecordSet {
+        zone: Zone { name: "example.com".to_owned(), handle: handle.to_owned() },
+        name: "_acme-challenge.example.com".to_owned(),
+        values: vec!["one".to_owned(), "two".to_owned()],
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(solver.present(at, 60))
+}
+
+#[test]
+fn a_solver_sends_secrets_it_never_sees() {
+    let provider = Provider::start();
+    let plugin = solver(&provider, "sends", &["/records"]);
+    let returned = present(&plugin, "").unwrap();
+    let [sent] = &provider.seen()[..] else { panic!() };
+    for part in [
+        "POST /records?key=s3cr%2Ft%22value HTTP/1.1\r\n",
+        "x-api-key: s3cr/t\"value\r\n",
+        "authorization: Basic bWU6czNjci90InZhbHVl\r\n",
+        "accept-encoding: identity\r\n",
+        "user-agent: witgate/",
+        "\"t\":\"s3cr/t\\\"value\"}",
+        "\"values\":\"one,two\",\"ttl\":60",
+    ] {
+        assert!(sent.contains(part), "{part} in {sent}");
+    }
+    assert!(sent.contains(&format!("host: {}", &provider.url["http://".len()..])), "{sent}");
+    for part in [
+        "/records?key=[secret:token] ",
+        "x-api-key: [secret:token] ",
+        "Basic [secret:basic] ",
+        "\\\"t\\\":\\\"[secret:token]",
+    ] {
+        let part = part.replace("\\\"", "\"");
+        assert!(returned.contains(&part), "{part} in {returned}");
+    }
+    assert!(!returned.contains("s3cr"), "{returned}");
+
+    let solver = plugin.solver();
+    assert!(solver.label().starts_with("sends (sha256 "));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let zones = vec!["a.example.com".to_owned(), "example.com".to_owned()];
+        assert_eq!(solver.find_zone(zones).await.unwrap().0, "example.com");
+        assert_eq!(solver.find_zone(Vec::new()).await.unwrap_err().code, "zone-not-found");
+        let traits = solver.traits().await.unwrap();
+        assert_eq!(traits, [("parallelism".to_owned(), "per-zone".to_owned())]);
+        let zone = Zone { name: "example.com".to_owned(), handle: String::new() };
+        assert_eq!(solver.poll(zone.clone(), "9".to_owned()).await, Ok(Some(9)));
+        let at = RecordSet { zone, name: "x.example.com".to_owned(), values: Vec::new() };
+        let no = solver.cleanup(at, String::new()).await.unwrap_err();
+        assert_eq!(
+            (no.code.as_str(), no.retry_after),
+            ("rate-limited", Some(Duration::from_secs(7)))
+        );
+    });
+}
+
+#[test]
+fn a_solver_reaches_only_what_is_granted() {
+    let provider = Provider::start();
+    let plugin = solver(&provider, "narrow", &["/other"]);
+    let no = present(&plugin, "").unwrap_err();
+    assert_eq!(no.code, "denied");
+    let line = format!("plugins.narrow.grants.http: [\"POST {}/records\"]", provider.url);
+    assert!(no.message.contains(&line), "{no}");
+    let no = present(&plugin, "elsewhere").unwrap_err();
+    assert_eq!(no.code, "denied");
+    assert!(no.message.contains("[\"GET https://elsewhere.example/v1/zones\"]"), "{no}");
+    assert!(provider.seen().is_empty());
+
+    let plugin = solver(&provider, "wide", &["/*"]);
+    let no = present(&plugin, "unknown").unwrap_err();
+    assert_eq!(no.code, "unknown-secret");
+    assert!(no.message.contains("plugins.wide.secrets.nobody"), "{no}");
+    let no = present(&plugin, "host-field").unwrap_err();
+    assert_eq!(no.code, "bad-request");
+    assert!(provider.seen().is_empty());
+    let no = present(&plugin, "many").unwrap_err();
+    assert_eq!(no.code, "denied");
+    assert!(no.message.contains("plugins.wide.limits.requests"), "{no}");
+    assert_eq!(provider.seen().len(), 5);
+}
+
+#[test]
+fn a_thief_finds_no_secret() {
+    let log = Log::capture();
+    let provider = Provider::start();
+    let plugin = solver(&provider, "thief", &["/*"]);
+    let loot = present(&plugin, "thief").unwrap();
+    assert!(provider.seen().iter().any(|sent| sent.contains(SECRET)), "the provider got it");
+    let log = log.text();
+    assert!(log.contains("environment []"), "{log}");
+    for text in [&loot, &log] {
+        for form in ["s3cr", "czNjci90InZhbHVl", "bWU6czNjci90InZhbHVl"] {
+            assert!(!text.contains(form), "{form} in {text}");
+        }
+        assert!(text.contains("[secret:token]"), "{text}");
+    }
+}
+
+#[test]
+fn hostile_solvers_are_contained() {
+    let provider = Provider::start();
+    let plugin = solver(&provider, "hostile-solver", &["/*"]);
+    for (handle, code, wanted) in [
+        ("loop", "deadline", "limits.solver-deadline"),
+        ("sleep", "deadline", "limits.solver-deadline"),
+        ("panic", "trap", "the solver's own words"),
+    ] {
+        let started = Instant::now();
+        let no = present(&plugin, handle).unwrap_err();
+        assert_eq!(no.code, code, "{no}");
+        assert!(no.message.contains(wanted), "{no}");
+        assert!(started.elapsed() < Duration::from_secs(3), "{handle}");
+    }
+    // It may wait, and the next call is a new one.
+    present(&plugin, "nap").unwrap();
+}
+
+#[test]
+fn a_looping_solver_lets_others_work() {
+    let provider = Provider::start();
+    let plugin = solver(&provider, "looping", &["/*"]);
+    let solver = plugin.solver();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let at = RecordSet {
+        zone: Zone { name: String::new(), handle: "loop".to_owned() },
+        name: String::new(),
+        values: Vec::new(),
+    };
+    let (result, turns) = runtime.block_on(async {
+        let ticking = async {
+            let mut turns = 0;
+            loop {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                turns += 1;
+                if turns == 5 {
+                    return turns;
+                }
+            }
+        };
+        tokio::join!(solver.present(at, 60), ticking)
+    });
+    assert_eq!(result.unwrap_err().code, "deadline");
+    assert_eq!(turns, 5);
+}

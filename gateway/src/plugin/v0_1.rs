@@ -1,0 +1,160 @@
+//! The contract `witgate:plugin@0.1`: which interfaces there are, who implements their functions,
+//! and where a component's exports lie. A later contract gets a file of its own beside this one.
+
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, ComponentExportIndex, Linker, LinkerInstance};
+
+use super::host::{Host, connection, decision, http, log, request, response, state, wasi};
+
+/// Where the exports of a component lie.
+pub(super) struct Exports {
+    pub configure: ComponentExportIndex,
+    pub route: Option<ComponentExportIndex>,
+    pub filter: Option<FilterExports>,
+    pub solver: Option<SolverExports>,
+}
+
+/// The functions of `filter`.
+pub(super) struct FilterExports {
+    pub on_request: ComponentExportIndex,
+    pub on_request_body: ComponentExportIndex,
+    pub on_response: ComponentExportIndex,
+}
+
+/// The functions of `dns-solver`.
+pub(super) struct SolverExports {
+    pub traits: ComponentExportIndex,
+    pub find_zone: ComponentExportIndex,
+    pub present: ComponentExportIndex,
+    pub poll: ComponentExportIndex,
+    pub cleanup: ComponentExportIndex,
+}
+
+impl Exports {
+    /// Finds them; none when the component is no plugin.
+    pub(super) fn find(component: &Component) -> Option<Self> {
+        let function = |interface: &str, function: &str| {
+            let interface =
+                component.get_export_index(None, &*format!("{PACKAGE}{interface}{V}"))?;
+            component.get_export_index(Some(&interface), function)
+        };
+        let filter = || {
+            Some(FilterExports {
+                on_request: function("filter-hooks", "on-request")?,
+                on_request_body: function("filter-hooks", "on-request-body")?,
+                on_response: function("filter-hooks", "on-response")?,
+            })
+        };
+        let solver = || {
+            Some(SolverExports {
+                traits: function("dns-solver-hooks", "traits")?,
+                find_zone: function("dns-solver-hooks", "find-zone")?,
+                present: function("dns-solver-hooks", "present")?,
+                poll: function("dns-solver-hooks", "poll")?,
+                cleanup: function("dns-solver-hooks", "cleanup")?,
+            })
+        };
+        let found = Self {
+            configure: function("plugin", "configure")?,
+            route: function("router-hooks", "route"),
+            filter: filter(),
+            solver: solver(),
+        };
+        (!found.worlds().is_empty()).then_some(found)
+    }
+
+    /// The worlds that the exports make.
+    pub(super) fn worlds(&self) -> Vec<&'static str> {
+        let mut worlds = Vec::new();
+        worlds.extend(self.route.is_some().then_some("router"));
+        worlds.extend(self.filter.is_some().then_some("filter"));
+        worlds.extend(self.solver.is_some().then_some("dns-solver"));
+        worlds
+    }
+}
+
+/// Why a component cannot be linked.
+pub(super) enum Unlinked {
+    /// It imports this, which there is not.
+    Unknown(String),
+    /// A type does not fit.
+    Type(wasmtime::Error),
+}
+
+impl From<wasmtime::Error> for Unlinked {
+    fn from(cause: wasmtime::Error) -> Self {
+        Self::Type(cause)
+    }
+}
+
+/// Links what `component` imports, under the very names it uses. With `may_wait` its calls run on a
+/// fiber and `http` is there.
+pub(super) fn link(
+    engine: &wasmtime::Engine,
+    component: &Component,
+    may_wait: bool,
+) -> Result<Linker<Host>, Unlinked> {
+    let mut linker = Linker::new(engine);
+    for (name, import) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(instance) = import.ty else {
+            return Err(Unlinked::Unknown(name.to_owned()));
+        };
+        let mut at = linker.instance(name)?;
+        let interface = name.split_once('@').map_or(name, |(interface, _)| interface);
+        let is_wasi = interface.starts_with("wasi:");
+        if !is_wasi && !is_ours(name) {
+            return Err(Unlinked::Unknown(name.to_owned()));
+        }
+        for (item, export) in instance.exports(engine) {
+            match export.ty {
+                ComponentItem::ComponentFunc(_) if is_wasi => {
+                    wasi::link_function(&mut at, interface, item, may_wait)?;
+                }
+                ComponentItem::ComponentFunc(_) => {
+                    if !link_function(&mut at, interface, item, may_wait)? {
+                        return Err(Unlinked::Unknown(format!("{name}#{item}")));
+                    }
+                }
+                ComponentItem::Resource(_) if is_wasi => {
+                    wasi::link_resource(&mut at, interface, item)?;
+                }
+                ComponentItem::Type(_) => {}
+                _ => return Err(Unlinked::Unknown(format!("{name}#{item}"))),
+            }
+        }
+    }
+    Ok(linker)
+}
+
+/// Whether a component imports `http`.
+pub(super) fn imports_http(engine: &wasmtime::Engine, component: &Component) -> bool {
+    let http = format!("{PACKAGE}http@0.1.");
+    component.component_type().imports(engine).any(|(name, _)| name.starts_with(&http))
+}
+
+fn link_function(
+    at: &mut LinkerInstance<'_, Host>,
+    interface: &str,
+    function: &str,
+    may_wait: bool,
+) -> wasmtime::Result<bool> {
+    match interface.strip_prefix(PACKAGE) {
+        Some("connection") => connection::link(at, function),
+        Some("decision") => decision::link(at, function),
+        Some("log") => log::link(at, function),
+        Some("request") => request::link(at, function),
+        Some("response") => response::link(at, function),
+        Some("state") => state::link(at, function),
+        Some("http") if may_wait => http::link(at, function),
+        _ => Ok(false),
+    }
+}
+
+/// Whether an import is of this contract, in any of its 0.1 versions.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(PACKAGE)
+        && name.split_once('@').is_some_and(|(_, version)| version.starts_with("0.1."))
+}
+
+const PACKAGE: &str = "witgate:plugin/";
+const V: &str = "@0.1.0";
