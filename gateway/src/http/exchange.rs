@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, UPGRADE};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 
 use super::answer::{self, ExchangeError};
 use super::body::{Progress, RequestBody, ResponseBody};
 use super::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use super::headers::{self, Forwarding, X_REQUEST_ID};
+use super::websocket::Wish;
 use super::{echo, tunnel};
 use crate::config::{AccessLog, OnError, RouteAction, Scheme, Server};
 use crate::generation::SiteUses;
@@ -61,8 +61,7 @@ pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Respo
     let worker = &connection.worker;
     let view = worker.view();
     let mut record = record(connection, &view, &parts);
-    let websocket = headers::is_websocket(&parts.method, &parts.headers);
-    let client_upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| websocket);
+    let wish = Wish::take(&mut parts);
     let head = match read_head(connection, parts, Arc::clone(&record.id)) {
         Ok(head) => head,
         Err((fields, error)) => return refuse(record, &fields, &error),
@@ -76,15 +75,11 @@ pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Respo
     let mut exchange =
         Exchange { connection, view, facts, head, site: None, filters: Vec::new(), record };
     exchange.record.client = exchange.facts.client.ip();
-    exchange.run(incoming, client_upgrade).await
+    exchange.run(incoming, wish).await
 }
 
 impl Exchange<'_> {
-    async fn run(
-        mut self,
-        incoming: Incoming,
-        client_upgrade: Option<OnUpgrade>,
-    ) -> Response<ResponseBody> {
+    async fn run(mut self, incoming: Incoming, wish: Option<Wish>) -> Response<ResponseBody> {
         let limits = &self.view.generation.config.limits;
         let progress = Rc::new(Progress::default());
         let mut body = RequestBody::new(
@@ -99,12 +94,10 @@ impl Exchange<'_> {
         };
         match target {
             Ok(Target::Answer(head, body)) => self.answer(head, body),
-            Ok(Target::Upstream(name)) => {
-                match self.send(&name, body, &progress, client_upgrade).await {
-                    Ok(response) => response,
-                    Err(error) => self.fail(&error),
-                }
-            }
+            Ok(Target::Upstream(name)) => match self.send(&name, body, &progress, wish).await {
+                Ok(response) => response,
+                Err(error) => self.fail(&error),
+            },
             Err(error) => self.fail(&error),
         }
     }
@@ -242,7 +235,7 @@ impl Exchange<'_> {
         name: &str,
         body: RequestBody,
         progress: &Rc<Progress>,
-        client_upgrade: Option<OnUpgrade>,
+        wish: Option<Wish>,
     ) -> Result<Response<ResponseBody>, ExchangeError> {
         let view = Rc::clone(&self.view);
         let upstream = view
@@ -257,10 +250,8 @@ impl Exchange<'_> {
             return Ok(self.answer(head, body));
         }
         let mut request = self.request(body, &server.address, upstream.preserve_host)?;
-        if client_upgrade.is_some() {
-            let fields = request.headers_mut();
-            fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        if let Some(wish) = &wish {
+            wish.ask(request.headers_mut());
         }
         let (response, lease) = loop {
             self.record.upstream = Some((Arc::clone(&upstream.name), Arc::clone(&server.label)));
@@ -286,7 +277,7 @@ impl Exchange<'_> {
             }
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.tunnel(response, lease, client_upgrade);
+            return self.tunnel(response, lease, wish);
         }
         let (parts, incoming) = response.into_parts();
         let mut fields = parts.headers;
@@ -348,22 +339,16 @@ impl Exchange<'_> {
         &mut self,
         mut response: Response<Incoming>,
         lease: Lease<RequestBody>,
-        client_upgrade: Option<OnUpgrade>,
+        wish: Option<Wish>,
     ) -> Result<Response<ResponseBody>, ExchangeError> {
-        let is_websocket = response
-            .headers()
-            .get(UPGRADE)
-            .is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
         let upstream_upgrade = hyper::upgrade::on(&mut response);
-        let Some(client_upgrade) = client_upgrade.filter(|_| is_websocket) else {
+        let mut fields = std::mem::take(response.headers_mut());
+        let Some(wish) = wish.filter(|wish| wish.is_granted(&fields)) else {
             let why = "the upstream switched protocols without being asked";
             return Err(ExchangeError::Internal(why));
         };
-        let mut fields = std::mem::take(response.headers_mut());
         headers::strip_hop_by_hop(&mut fields);
-        fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        let status = StatusCode::SWITCHING_PROTOCOLS;
+        let status = wish.grant(&mut fields);
         let source = ResponseSource::Upstream;
         let head = self.filter_response(ResponseHead { status, headers: fields, source })?;
         let mut answer = Response::new(ResponseBody::full(Bytes::new()));
@@ -372,7 +357,7 @@ impl Exchange<'_> {
         let mut record = self.take_record();
         record.status = status.as_u16();
         let place = self.connection.worker.open.place();
-        let tunnel = tunnel::join(client_upgrade, upstream_upgrade, lease, record, place);
+        let tunnel = tunnel::join(wish.upgrade, upstream_upgrade, lease, record, place);
         tokio::task::spawn_local(tunnel);
         Ok(answer)
     }

@@ -45,17 +45,6 @@ fn is_needed_end_to_end(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether the request asks for the WebSocket protocol on its connection (RFC 6455). Other upgrades
-/// are not passed on: the request is then an ordinary one (RFC 9110, section 7.8).
-pub fn is_websocket(method: &http::Method, headers: &HeaderMap) -> bool {
-    method == http::Method::GET
-        && headers.get(UPGRADE).is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && headers.get_all(CONNECTION).iter().any(|value| {
-            let text = value.to_str().unwrap_or_default();
-            text.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
-        })
-}
-
 /// The client behind `peer`: the peer itself, unless it is a trusted proxy; then the last address of
 /// `x-forwarded-for` that is not a trusted proxy's.
 pub fn client(peer: SocketAddr, trusted: &[IpNet], headers: &HeaderMap) -> SocketAddr {
@@ -239,15 +228,5 @@ mod tests {
         forward(&mut headers, &values, true);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 9.9.9.9");
         assert_eq!(headers["x-forwarded-proto"], "https");
-    }
-
-    #[test]
-    fn only_websocket_is_upgraded() {
-        let get = http::Method::GET;
-        let ask = |u| fields(&[("connection", "keep-alive, Upgrade"), ("upgrade", u)]);
-        assert!(is_websocket(&get, &ask("WebSocket")));
-        assert!(!is_websocket(&get, &ask("h2c")));
-        assert!(!is_websocket(&http::Method::POST, &ask("websocket")));
-        assert!(!is_websocket(&get, &fields(&[("upgrade", "websocket")])));
     }
 }

@@ -9,6 +9,7 @@ pub mod headers;
 pub mod plain;
 pub mod serve;
 mod tunnel;
+mod websocket;
 
 /// Runs hyper's tasks on the worker's own thread.
 #[derive(Debug, Clone, Copy)]
