@@ -1,0 +1,374 @@
+//! One order from beginning to end. What a kill could lose is stored before the CA hears of it: the
+//! certificate's key first, then the order's address, then the certificate with its key as one item.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use instant_acme::{
+    AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, NewOrder, Order,
+    OrderStatus, RetryPolicy,
+};
+use rcgen::{CertificateParams, KeyPair, SanType};
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+
+use super::account::{Member, retry_nonce};
+use super::error::{AcmeError, short};
+use super::solve::dns01::{Dns01, DnsSolver, Presented};
+use super::solve::http01::{self, Tokens};
+use super::solve::tls_alpn01;
+use crate::config::{HostPattern, Hostname};
+use crate::store::Store;
+use crate::tls::certs::Certs;
+
+/// How control is proved in one order.
+#[derive(Clone)]
+pub enum Proof {
+    /// RFC 8555, section 8.3.
+    Http01,
+    /// RFC 8737.
+    TlsAlpn01,
+    /// RFC 8555, section 8.4: the plugin's name and the plugin.
+    Dns01(String, Arc<dyn DnsSolver>),
+}
+
+/// Everything an order works with.
+pub struct Desk<'a> {
+    /// Where keys and certificates go.
+    pub store: &'a Store,
+    /// Where TLS-ALPN-01 answers go.
+    pub certs: &'a Arc<Certs>,
+    /// Where HTTP-01 answers go.
+    pub tokens: &'a Arc<Tokens>,
+    /// DNS-01.
+    pub dns: &'a Dns01,
+}
+
+/// What is asked for.
+pub struct Request<'a> {
+    /// The certificate's name in the store.
+    pub name: &'a str,
+    /// The names in it.
+    pub hosts: &'a [HostPattern],
+    /// How control is proved.
+    pub proof: Proof,
+    /// The profile.
+    pub profile: Option<&'a str>,
+    /// The leaf that this one replaces (RFC 9773, section 5).
+    pub replaces: Option<CertificateDer<'static>>,
+}
+
+/// An order that is under way, as the store has it.
+#[derive(Serialize, Deserialize)]
+struct Pending {
+    issuer: String,
+    hosts: Vec<String>,
+    key_pem: String,
+    order: Option<String>,
+}
+
+/// Obtains a certificate. The result is PEM: key, then chain. Challenges are taken back whatever
+/// happens.
+///
+/// # Errors
+/// Why there is none; what was stored then serves the next try.
+pub async fn obtain(
+    desk: &Desk<'_>,
+    member: &Member,
+    request: &Request<'_>,
+) -> Result<String, AcmeError> {
+    let item = format!("acme/orders/{}.json", request.name);
+    let (mut order, key_pem) = begin(desk, member, request, &item).await?;
+    let outcome = carry_on(desk, member, request, &mut order, &key_pem).await;
+    let is_final = match &outcome {
+        Ok(_) => true,
+        // An order that the CA has given up is of no further use; its key neither.
+        Err(_) => matches!(order.state().status, OrderStatus::Invalid),
+    };
+    if is_final && outcome.is_err() {
+        desk.store.remove(&item).map_err(AcmeError::Store)?;
+    }
+    let chain_pem = outcome?;
+    Ok(format!("{key_pem}{chain_pem}"))
+}
+
+/// Forgets the order of a certificate that is now stored.
+///
+/// # Errors
+/// When the store refuses.
+pub fn finish(store: &Store, name: &str) -> Result<(), AcmeError> {
+    store.remove(&format!("acme/orders/{name}.json")).map_err(AcmeError::Store)
+}
+
+/// Takes up the order that was under way when the gateway ended, or begins a new one.
+async fn begin(
+    desk: &Desk<'_>,
+    member: &Member,
+    request: &Request<'_>,
+    item: &str,
+) -> Result<(Order, String), AcmeError> {
+    let hosts: Vec<String> = request.hosts.iter().map(ToString::to_string).collect();
+    let stored = desk.store.read(item).map_err(AcmeError::Store)?;
+    let known = stored.and_then(|text| serde_json::from_slice::<Pending>(&text).ok());
+    let known = known.filter(|p| p.issuer == member.issuer && p.hosts == hosts);
+    if let Some(Pending { order: Some(url), key_pem, .. }) = &known
+        && let Ok(mut order) = retry_nonce(|| member.account.order(url.clone())).await
+        && !matches!(order.state().status, OrderStatus::Invalid)
+    {
+        tracing::info!(certificate = request.name, issuer = member.issuer, "order taken up again");
+        return Ok((order, key_pem.clone()));
+    }
+    let key_pem = match known {
+        Some(pending) => pending.key_pem,
+        None => KeyPair::generate().map_err(AcmeError::Make)?.serialize_pem(),
+    };
+    let issuer = member.issuer.clone();
+    let mut pending = Pending { issuer, hosts, key_pem: key_pem.clone(), order: None };
+    let save = |pending: &Pending| {
+        let text = serde_json::to_vec(pending).unwrap_or_default();
+        desk.store.write(item, &text).map_err(AcmeError::Store)
+    };
+    save(&pending)?;
+    let order = new_order(member, request).await?;
+    pending.order = Some(order.url().to_owned());
+    save(&pending)?;
+    Ok((order, key_pem))
+}
+
+async fn new_order(member: &Member, request: &Request<'_>) -> Result<Order, AcmeError> {
+    let identifiers: Vec<Identifier> = request.hosts.iter().map(identifier).collect();
+    let mut replaces = request.replaces.as_ref();
+    loop {
+        let made = retry_nonce(|| async {
+            let mut new = NewOrder::new(&identifiers);
+            if let Some(profile) = request.profile {
+                new = new.profile(profile);
+            }
+            if let Some(leaf) = replaces
+                && let Ok(id) = CertificateIdentifier::try_from(leaf)
+            {
+                new = new.replaces(id);
+            }
+            member.account.new_order(&new).await
+        });
+        match made.await {
+            Ok(order) => return Ok(order),
+            // The CA knows no renewal information, or that certificate is already replaced: the
+            // order is still wanted.
+            Err(cause) if replaces.is_some() && concerns_replacement(&cause) => replaces = None,
+            Err(cause) => return Err(member.error(cause)),
+        }
+    }
+}
+
+fn concerns_replacement(cause: &instant_acme::Error) -> bool {
+    match cause {
+        instant_acme::Error::Unsupported(_) => true,
+        instant_acme::Error::Api(problem) => matches!(
+            short(problem.r#type.as_deref()).as_str(),
+            "alreadyReplaced" | "malformed" | "serverInternal" | "unauthorized"
+        ),
+        _ => false,
+    }
+}
+
+fn identifier(host: &HostPattern) -> Identifier {
+    match host {
+        HostPattern::Exact(name) => match name.ip() {
+            Some(ip) => Identifier::Ip(ip),
+            None => Identifier::Dns(name.to_string()),
+        },
+        HostPattern::Wildcard(_) => Identifier::Dns(host.to_string()),
+    }
+}
+
+async fn carry_on(
+    desk: &Desk<'_>,
+    member: &Member,
+    request: &Request<'_>,
+    order: &mut Order,
+    key_pem: &str,
+) -> Result<String, AcmeError> {
+    if matches!(order.state().status, OrderStatus::Pending) {
+        let mut answers = Answers::default();
+        let proved = prove(desk, member, request, order, &mut answers).await;
+        answers.take_back(desk).await;
+        proved?;
+    }
+    if matches!(order.state().status, OrderStatus::Ready) {
+        let key = KeyPair::from_pem(key_pem).map_err(AcmeError::Make)?;
+        let csr = csr(request.hosts, &key)?;
+        // A repeat after a lost answer finds the order already processing.
+        let mut tries = FINALIZE_TRIES;
+        while let Err(cause) = order.finalize_csr(&csr).await {
+            tries -= 1;
+            let _ = order.refresh().await;
+            if !matches!(order.state().status, OrderStatus::Ready) {
+                break;
+            }
+            if tries == 0 {
+                return Err(member.error(cause));
+            }
+        }
+    }
+    poll(member, order).await
+}
+
+async fn poll(member: &Member, order: &mut Order) -> Result<String, AcmeError> {
+    let policy = RetryPolicy::new().timeout(ORDER_TIME);
+    let mut tries = FINALIZE_TRIES;
+    loop {
+        match order.poll_certificate(&policy).await {
+            Ok(chain) => return Ok(chain),
+            Err(instant_acme::Error::Api(_)) if tries > 0 => tries -= 1,
+            Err(cause) => {
+                if let Some(problem) = order.state().error.clone() {
+                    return Err(member.error(instant_acme::Error::Api(problem)));
+                }
+                return Err(member.error(cause));
+            }
+        }
+    }
+}
+
+/// What was put up for validation, to be taken back.
+#[derive(Default)]
+struct Answers {
+    http: Vec<http01::Answered>,
+    tls: Vec<tls_alpn01::Answered>,
+    dns: Option<(Presented, Arc<dyn DnsSolver>)>,
+}
+
+impl Answers {
+    async fn take_back(self, desk: &Desk<'_>) {
+        if let Some((presented, solver)) = self.dns
+            && let Err(cause) = desk.dns.clean(presented, &solver).await
+        {
+            tracing::warn!("challenge records are left for the next start: {cause}");
+        }
+    }
+}
+
+async fn prove(
+    desk: &Desk<'_>,
+    member: &Member,
+    request: &Request<'_>,
+    order: &mut Order,
+    answers: &mut Answers,
+) -> Result<(), AcmeError> {
+    let (kind, wanted) = match request.proof {
+        Proof::Http01 => (ChallengeType::Http01, "http-01"),
+        Proof::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
+        Proof::Dns01(..) => (ChallengeType::Dns01, "dns-01"),
+    };
+    let mut records: Vec<(Hostname, String)> = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.map_err(|cause| member.error(cause))?;
+        if matches!(authorization.status, AuthorizationStatus::Valid) {
+            continue;
+        }
+        let host = host(&authorization.identifier().to_string())?;
+        let challenge = authorization.challenge(kind.clone());
+        let challenge = challenge.ok_or_else(|| AcmeError::NoChallenge {
+            host: host.to_string(),
+            wanted,
+        })?;
+        let key_authorization = challenge.key_authorization();
+        match &request.proof {
+            Proof::Http01 => {
+                let text = key_authorization.as_str();
+                answers.http.push(desk.tokens.present(&challenge.token, text));
+            }
+            Proof::TlsAlpn01 => {
+                let digest = key_authorization.digest();
+                let made = tls_alpn01::present(desk.certs, &host, digest.as_ref());
+                answers.tls.push(made.map_err(AcmeError::Make)?);
+            }
+            Proof::Dns01(..) => records.push((host, key_authorization.dns_value())),
+        }
+    }
+    if let Proof::Dns01(credential, solver) = &request.proof
+        && !records.is_empty()
+    {
+        let presented = desk.dns.present(credential, solver, &records).await;
+        answers.dns = Some((presented.map_err(AcmeError::Dns01)?, Arc::clone(solver)));
+    }
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.map_err(|cause| member.error(cause))?;
+        if matches!(authorization.status, AuthorizationStatus::Valid) {
+            continue;
+        }
+        if let Some(mut challenge) = authorization.challenge(kind.clone()) {
+            let mut tries = FINALIZE_TRIES;
+            while let Err(cause) = challenge.set_ready().await {
+                tries -= 1;
+                if tries == 0 {
+                    return Err(member.error(cause));
+                }
+            }
+        }
+    }
+    await_validation(member, order, wanted).await
+}
+
+async fn await_validation(
+    member: &Member,
+    order: &mut Order,
+    challenge: &'static str,
+) -> Result<(), AcmeError> {
+    let policy = RetryPolicy::new().timeout(VALIDATION_TIME);
+    let mut tries = FINALIZE_TRIES;
+    loop {
+        match order.poll_ready(&policy).await {
+            Ok(OrderStatus::Invalid) => break,
+            Ok(_) => return Ok(()),
+            Err(instant_acme::Error::Api(_)) if tries > 0 => tries -= 1,
+            Err(cause) => return Err(member.error(cause)),
+        }
+    }
+    // Which name it was, and why, stands in its authorization.
+    let mut reasons: BTreeMap<String, (String, String)> = BTreeMap::new();
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        let _ = authorization.refresh().await;
+        let problem = authorization.challenges.iter().find_map(|c| c.error.clone());
+        if let Some(problem) = problem {
+            let reason =
+                (short(problem.r#type.as_deref()), problem.detail.unwrap_or_default());
+            reasons.insert(authorization.identifier().to_string(), reason);
+        }
+    }
+    let (host, (problem, detail)) = reasons.into_iter().next().unwrap_or_default();
+    let issuer = member.issuer.clone();
+    Err(AcmeError::NotValidated { host, issuer, challenge, problem, detail })
+}
+
+/// The name to validate, without the `*.` of a wildcard.
+fn host(identifier: &str) -> Result<Hostname, AcmeError> {
+    let name = identifier.strip_prefix("*.").unwrap_or(identifier);
+    Hostname::parse(name).map_err(|cause| AcmeError::Setup(format!("`{name}` {cause}")))
+}
+
+fn csr(hosts: &[HostPattern], key: &KeyPair) -> Result<Vec<u8>, AcmeError> {
+    let mut params = CertificateParams::default();
+    // No common name: the baseline requirements discourage it, and some profiles refuse it.
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    for host in hosts {
+        let san = match host {
+            HostPattern::Exact(name) if name.ip().is_some() => {
+                name.ip().map(SanType::IpAddress)
+            }
+            host => host.to_string().try_into().ok().map(SanType::DnsName),
+        };
+        params.subject_alt_names.extend(san);
+    }
+    let request = params.serialize_request(key).map_err(AcmeError::Make)?;
+    Ok(request.der().to_vec())
+}
+
+const FINALIZE_TRIES: u32 = 8;
+const VALIDATION_TIME: Duration = Duration::from_secs(120);
+const ORDER_TIME: Duration = Duration::from_secs(120);
