@@ -4,14 +4,88 @@
 //! std; never tokio, wasmtime or rustls, and it opens no file but the configuration itself and what
 //! its secrets name.
 
+mod check;
 pub mod hostname;
+pub mod keys;
+mod node;
+mod normal;
+mod report;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod units;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use hostname::{HostPattern, Hostname};
+pub use keys::schema;
+pub use normal::normal_form;
+pub use report::{Diagnostic, Excerpt, Report, Severity};
+
+/// A configuration and what it should be told about.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is allowed and probably not meant, in the order of the file.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads and checks a file. Relative paths in it are taken from its own folder.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn load(path: &Path) -> Result<Loaded, Report> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let limit = node::BYTES_MAX as u64 + 1;
+    let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        let help = match error.kind() {
+            std::io::ErrorKind::NotFound => Some("name another one with --config FILE".to_owned()),
+            _ => None,
+        };
+        return Err(Report::whole(path, format!("cannot read the file: {error}"), help));
+    }
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let good = error.utf8_error().valid_up_to();
+            let bytes = error.as_bytes().get(..good).unwrap_or_default();
+            let line = bytes.iter().filter(|b| **b == b'\n').count() + 1;
+            let message = format!("line {line} is not UTF-8 (byte {good} of the file)");
+            return Err(Report::whole(path, message, None));
+        }
+    };
+    parse(&text, path, path.parent().unwrap_or(Path::new("")))
+}
+
+/// Checks the text of a file. `file` is what findings call it; relative paths in the text are taken
+/// from `base`.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn parse(text: &str, file: &Path, base: &Path) -> Result<Loaded, Report> {
+    if text.len() > node::BYTES_MAX {
+        let message =
+            format!("the file is larger than {}", units::size_text(node::BYTES_MAX as u64));
+        return Err(Report::whole(file, message, None));
+    }
+    let source = report::Source { file, text };
+    let root = match node::read(text) {
+        Ok(root) => root,
+        Err(error) => return Err(source.unreadable(error)),
+    };
+    let checked = check::check(&root, text, base);
+    let diagnostics = source.diagnostics(checked.findings, &checked.hidden);
+    match checked.config {
+        Some(config) => Ok(Loaded { config, warnings: diagnostics }),
+        None => Err(Report { diagnostics, omitted: checked.omitted }),
+    }
+}
 
 /// A whole configuration, checked: every name refers to something that exists, every default is
 /// filled in, every path is absolute or relative to the working directory.
@@ -23,7 +97,7 @@ pub struct Config {
     pub certificates: Certificates,
     /// Sites in the order of the file.
     pub sites: Vec<Site>,
-    /// Upstreams by name.
+    /// Upstreams by name; one that a site or route gives as a URL is named by that URL.
     pub upstreams: BTreeMap<String, Upstream>,
     /// Plugins by name.
     pub plugins: BTreeMap<String, PluginConfig>,
@@ -48,6 +122,16 @@ pub struct Listen {
     pub scheme: Scheme,
     /// The address and port to bind.
     pub address: SocketAddr,
+}
+
+impl std::fmt::Display for Listen {
+    /// As it is written in the file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.scheme {
+            Scheme::Http => write!(f, "http://{}", self.address),
+            Scheme::Https => write!(f, "https://{}", self.address),
+        }
+    }
 }
 
 /// How a client reaches a listener.
@@ -160,7 +244,8 @@ pub struct Site {
     pub filters: Vec<PluginUse>,
     /// Routes as written; [`crate::route`] orders them.
     pub routes: Vec<Route>,
-    /// The line of the site in the file, for messages.
+    /// The line of the site in the file, for messages. A site whose names need different issuers,
+    /// because some are public and some are private, becomes two sites of the same line.
     pub line: u64,
 }
 
@@ -275,6 +360,19 @@ pub enum Server {
     Echo,
 }
 
+impl std::fmt::Display for Server {
+    /// As it is written in the file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http(authority) => write!(f, "http://{authority}"),
+            Self::Https(authority) => write!(f, "https://{authority}"),
+            Self::H2c(authority) => write!(f, "h2c://{authority}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Echo => f.write_str("builtin:echo"),
+        }
+    }
+}
+
 /// Host and port of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Authority {
@@ -282,6 +380,16 @@ pub struct Authority {
     pub host: String,
     /// The port.
     pub port: u16,
+}
+
+impl std::fmt::Display for Authority {
+    /// `host:port`, IPv6 in brackets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// `upstreams.*.balance`.

@@ -1,0 +1,454 @@
+//! `certificates:` and `sites[].certificate`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::super::node::{Node, Place, Value};
+use super::super::report::{nearest, quoted};
+use super::super::{
+    AcmeIssuer, CertificateFiles, Certificates, Challenge, Eab, HostPattern, Issuer, Listen,
+    Propagation, Scheme, SiteCertificate, keys,
+};
+use super::fields::Fields;
+use super::{Checker, Role};
+
+/// `sites[].certificate` as written.
+pub(super) struct SiteWish<'a> {
+    kind: Kind,
+    issuers: Option<Vec<Issuer>>,
+    challenge: Option<Challenge>,
+    /// Where the certificate's wish stands, or the site.
+    at: Place,
+    /// Another site's or the file's solver, for suggestions.
+    solver: Option<&'a str>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Auto,
+    Files,
+    Local,
+}
+
+impl<'a> Checker<'a> {
+    pub(super) fn certificates(&mut self, fields: &Fields<'a>, listen: &[Listen]) -> Certificates {
+        let part = self.part(fields, "certificates");
+        let contact = part.get("contact").and_then(|n| self.contact(n));
+        let issuers = match part.get("issuers") {
+            Some(node) => self.issuers(node),
+            None => known_issuer("letsencrypt").into_iter().collect(),
+        };
+        let challenge = match part.get("challenge") {
+            Some(node) => self.challenge(node, listen),
+            None => None,
+        };
+        let mut files = Vec::new();
+        for node in self.list_of(&part, "files", "{certificate: PATH, key: PATH}") {
+            let Some(pair) = self.fields(node, "certificates.files[]") else { continue };
+            let certificate = self.required(&pair, "certificate").and_then(|n| self.path(n));
+            let key = self.required(&pair, "key").and_then(|n| self.path(n));
+            if let (Some(certificate), Some(key)) = (certificate, key) {
+                files.push(CertificateFiles { certificate, key });
+            }
+        }
+        let default = part.get("default").and_then(|n| self.hostname(n));
+        let mut resolvers = Vec::new();
+        for node in self.list_of(&part, "resolvers", "DNS servers") {
+            resolvers.extend(self.resolver(node));
+        }
+        let propagation = self.propagation(&part);
+        Certificates {
+            contact,
+            issuers,
+            challenge: challenge.unwrap_or(Challenge::Auto),
+            files,
+            default,
+            resolvers,
+            propagation,
+        }
+    }
+
+    fn propagation(&mut self, part: &Fields<'a>) -> Propagation {
+        let part = self.part(part, "propagation");
+        let check = self.with_default(&part, "check", Self::bool);
+        let delay = self.with_default(&part, "delay", |c, n| c.duration(n, true));
+        let timeout = self.with_default(&part, "timeout", |c, n| c.duration(n, false));
+        let port = self.with_default(&part, "port", |c, n| c.number(n, 1, 65_535));
+        Propagation {
+            check: check.unwrap_or(true),
+            delay: delay.unwrap_or_default(),
+            timeout: timeout.unwrap_or_default(),
+            port: port.and_then(|p| u16::try_from(p).ok()).unwrap_or(53),
+        }
+    }
+
+    fn contact(&mut self, node: &Node) -> Option<String> {
+        let text = self.line(node, "an e-mail address")?;
+        let is_address = text.split_once('@').is_some_and(|(user, host)| {
+            !user.is_empty() && host.contains('.') && !host.contains('@')
+        });
+        if let Some(bare) = text.strip_prefix("mailto:") {
+            let message = "expected an e-mail address, found a mailto: URL";
+            self.error(node.at, message, format!("did you mean {bare:?}?"));
+        } else if !is_address || text.contains([' ', '/', ':']) {
+            let message = format!("{} is not an e-mail address", quoted(text));
+            self.error(node.at, message, "as in ops@example.com".to_owned());
+        }
+        Some(text.to_owned())
+    }
+
+    fn resolver(&mut self, node: &Node) -> Option<SocketAddr> {
+        let text = self.line(node, "the address of a DNS server")?;
+        let bare = text.trim_matches(['[', ']']);
+        let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+        match address.or_else(|_| text.parse::<SocketAddr>()) {
+            Ok(address) => Some(address),
+            Err(_) => {
+                let message = format!("{} is not the address of a DNS server", quoted(text));
+                let help = "write an IP address, with a port if it is not 53: 1.1.1.1".to_owned();
+                self.error(node.at, message, help);
+                None
+            }
+        }
+    }
+
+    fn issuers(&mut self, node: &'a Node) -> Vec<Issuer> {
+        let list = self.list(node, "issuers");
+        if list.is_empty() && matches!(node.value, Value::List(_)) {
+            let message = "no issuer is left to ask for certificates";
+            let help = "write `[letsencrypt]`, or `[local]` for the gateway's own CA";
+            self.error(node.at, message, help.to_owned());
+        }
+        let mut issuers: Vec<Issuer> = Vec::new();
+        for entry in list {
+            let Some(issuer) = self.issuer(entry) else { continue };
+            if issuers.iter().any(|i| issuer_name(i) == issuer_name(&issuer)) {
+                let name = quoted(issuer_name(&issuer));
+                let help = "name one of them otherwise with `name:`, or remove it".to_owned();
+                self.error(entry.at, format!("two issuers are named {name}"), help);
+            }
+            issuers.push(issuer);
+        }
+        issuers
+    }
+
+    fn issuer(&mut self, node: &'a Node) -> Option<Issuer> {
+        match &node.value {
+            Value::Text(name) => {
+                if let Some(issuer) = known_issuer(name) {
+                    self.eab_is_there(node, &issuer);
+                    return Some(issuer);
+                }
+                let help = match nearest(name, keys::ISSUERS.iter().copied()) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None if name.starts_with("http") => {
+                        format!("an ACME server is written as {{directory: {name}}}")
+                    }
+                    None => {
+                        format!("there are {}, and {{directory: URL}}", super::list(keys::ISSUERS))
+                    }
+                };
+                self.error(node.at, format!("there is no issuer named {}", quoted(name)), help);
+                None
+            }
+            Value::Map(_) => self.acme_issuer(node),
+            other => {
+                let message = format!("expected an issuer, found {}", other.name());
+                self.error(node.at, message, "as in letsencrypt or {directory: URL}".to_owned());
+                None
+            }
+        }
+    }
+
+    fn acme_issuer(&mut self, node: &'a Node) -> Option<Issuer> {
+        let fields = self.fields(node, "certificates.issuers[]")?;
+        let directory = self.required(&fields, "directory");
+        let directory = directory.and_then(|n| self.directory(n));
+        let name = fields.get("name").and_then(|n| {
+            let name = self.line(n, "a name")?;
+            if !super::is_name(name) || name == "local" {
+                let message = format!("{} cannot be the name of an issuer", quoted(name));
+                let help = "use letters, digits, `-`, `_` and `.`; `local` is taken".to_owned();
+                self.error(n.at, message, help);
+            }
+            Some(name.to_owned())
+        });
+        let eab = fields.get("eab").and_then(|n| self.eab(n));
+        let roots = self.optional_path(&fields, "roots");
+        let profile = self.optional_line(&fields, "profile", "the name of a profile");
+        let (known, directory) = directory?;
+        let issuer = Issuer::Acme(AcmeIssuer {
+            name: name.or(known).unwrap_or_else(|| host_of(&directory)),
+            directory,
+            eab,
+            roots,
+            profile,
+        });
+        if fields.get("eab").is_none() {
+            self.eab_is_there(node, &issuer);
+        }
+        Some(issuer)
+    }
+
+    /// A directory's URL, and its name when it is a known CA.
+    fn directory(&mut self, node: &Node) -> Option<(Option<String>, String)> {
+        let text = self.line(node, "the URL of an ACME directory")?;
+        if let Some((name, url)) = DIRECTORIES.iter().find(|(n, url)| *n == text || *url == text) {
+            return Some((Some((*name).to_owned()), (*url).to_owned()));
+        }
+        let rest = text.strip_prefix("https://");
+        let host = rest.and_then(|r| r.split(['/', '?', '#']).next());
+        let is_url = host.is_some_and(|h| super::upstreams::host_and_port(h, 443).is_some());
+        if is_url && !text.contains([' ', '#']) {
+            return Some((None, text.to_owned()));
+        }
+        if text.contains('@') {
+            self.hide(node);
+        }
+        let (message, help) = match text.strip_prefix("http://") {
+            Some(rest) => (
+                "ACME is spoken over https only (RFC 8555, section 6.1)".to_owned(),
+                format!("did you mean `https://{rest}`?"),
+            ),
+            None => (
+                format!("{} is not the URL of an ACME directory", quoted(text)),
+                match nearest(text, DIRECTORIES.iter().map(|(n, _)| *n)) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => "as in https://acme.example.com/directory".to_owned(),
+                },
+            ),
+        };
+        self.error(node.at, message, help);
+        None
+    }
+
+    fn eab(&mut self, node: &'a Node) -> Option<Eab> {
+        let fields = self.fields(node, "certificates.issuers[].eab")?;
+        let kid = self.required(&fields, "kid");
+        let kid = kid.and_then(|n| self.line(n, "the key identifier from the CA"));
+        let key = self.required(&fields, "key");
+        let key = key.and_then(|n| self.secret(n, "certificates.issuers[].eab.key"));
+        Some(Eab { kid: kid?.to_owned(), key: key? })
+    }
+
+    /// Warns about CAs that give no account without external account binding.
+    fn eab_is_there(&mut self, node: &Node, issuer: &Issuer) {
+        let Issuer::Acme(acme) = issuer else { return };
+        let needs = ["zerossl", "google"];
+        let known = DIRECTORIES.iter().find(|(_, url)| *url == acme.directory);
+        if let Some((name, _)) = known.filter(|(name, _)| needs.contains(name)) {
+            let message = format!("{name} gives no account without external account binding");
+            let help = format!(
+                "write {{directory: {name}, eab: {{kid: KID, key: {{env: VARIABLE}}}}}} with what \
+                 {name} gave you"
+            );
+            self.warning(node.at, message, help);
+        }
+    }
+
+    /// How control is proved; checks that the listeners allow it.
+    fn challenge(&mut self, node: &'a Node, listen: &[Listen]) -> Option<Challenge> {
+        if let Value::Map(_) = node.value {
+            let fields = self.fields(node, "certificates.challenge")?;
+            let plugin = self.required(&fields, "dns-01")?;
+            let plugin = self.plugin_reference(plugin, Role::Solver)?;
+            return Some(Challenge::Dns01(plugin.to_owned()));
+        }
+        if let Value::Text(text) = &node.value
+            && text == "dns-01"
+        {
+            let message = "dns-01 needs the plugin that writes the records";
+            self.error(node.at, message, "write {dns-01: PLUGIN}".to_owned());
+            return None;
+        }
+        let words = [
+            ("auto", Some(Challenge::Auto)),
+            ("http-01", Some(Challenge::Http01)),
+            ("tls-alpn-01", Some(Challenge::TlsAlpn01)),
+            ("{dns-01: PLUGIN}", None),
+        ];
+        let challenge = self.word(node, &words)??;
+        let has_http = listen.iter().any(|l| l.scheme == Scheme::Http);
+        if challenge == Challenge::Http01 && !has_http && !listen.is_empty() {
+            let message = "http-01 is asked for, and no http:// address is listened on";
+            let help = "add http://0.0.0.0:80 to `listen:`, or use tls-alpn-01".to_owned();
+            self.error(node.at, message, help);
+        }
+        Some(challenge)
+    }
+
+    /// `sites[].certificate`.
+    pub(super) fn site_wish(&mut self, site: &Fields<'a>, listen: &[Listen]) -> SiteWish<'a> {
+        let mut wish = SiteWish {
+            kind: Kind::Auto,
+            issuers: None,
+            challenge: None,
+            at: site.at,
+            solver: None,
+        };
+        if let Some(node) = site.get("certificate") {
+            wish.at = node.at;
+            match &node.value {
+                Value::Map(_) => {
+                    if let Some(fields) = self.fields(node, "sites[].certificate") {
+                        wish.challenge =
+                            fields.get("challenge").and_then(|n| self.challenge(n, listen));
+                        wish.issuers = fields.get("issuers").map(|n| self.issuers(n));
+                    }
+                }
+                _ => {
+                    let words =
+                        [("auto", Kind::Auto), ("files", Kind::Files), ("local", Kind::Local)];
+                    wish.kind = self.word(node, &words).unwrap_or(Kind::Auto);
+                }
+            }
+        }
+        wish.solver = self.uses.iter().find(|u| u.role == Role::Solver).map(|u| u.plugin);
+        wish
+    }
+
+    /// The certificates of a site's hosts: one group, or one of public and one of private names when
+    /// they come from different issuers.
+    pub(super) fn site_certificates(
+        &mut self,
+        wish: &SiteWish<'a>,
+        hosts: Vec<(HostPattern, Place)>,
+        all: &Certificates,
+    ) -> Vec<(Vec<HostPattern>, SiteCertificate)> {
+        let challenge = wish.challenge.clone().unwrap_or_else(|| all.challenge.clone());
+        let issued = |issuers| SiteCertificate::Issued { issuers, challenge: challenge.clone() };
+        let patterns =
+            |hosts: &[(HostPattern, Place)]| hosts.iter().map(|(h, _)| h.clone()).collect();
+        match wish.kind {
+            Kind::Files => {
+                if all.files.is_empty() {
+                    let message = "the certificate is to come from files, and there are none";
+                    let help = "add `certificates: {files: [{certificate: PATH, key: PATH}]}`";
+                    self.error(wish.at, message, help.to_owned());
+                }
+                return vec![(patterns(&hosts), SiteCertificate::Files)];
+            }
+            Kind::Local => return vec![(patterns(&hosts), issued(vec![Issuer::Local]))],
+            Kind::Auto => {}
+        }
+        if let Some(own) = &wish.issuers {
+            self.can_be_issued(wish, &hosts, own, &challenge);
+            return vec![(patterns(&hosts), issued(own.clone()))];
+        }
+        let custom: Vec<Issuer> = all.issuers.iter().filter(|i| is_custom(i)).cloned().collect();
+        let for_private = if custom.is_empty() { vec![Issuer::Local] } else { custom };
+        let (private, public): (Vec<_>, Vec<_>) =
+            hosts.into_iter().partition(|(host, _)| host.base().is_private());
+        let mut groups = Vec::new();
+        for (hosts, issuers) in [(public, &all.issuers), (private, &for_private)] {
+            if !hosts.is_empty() {
+                self.can_be_issued(wish, &hosts, issuers, &challenge);
+                groups.push((patterns(&hosts), issued(issuers.clone())));
+            }
+        }
+        groups
+    }
+
+    /// Reports hosts that these issuers and this challenge can never give a certificate for.
+    fn can_be_issued(
+        &mut self,
+        wish: &SiteWish<'a>,
+        hosts: &[(HostPattern, Place)],
+        issuers: &[Issuer],
+        challenge: &Challenge,
+    ) {
+        let acme: Vec<&AcmeIssuer> = issuers
+            .iter()
+            .filter_map(|i| match i {
+                Issuer::Acme(acme) => Some(acme),
+                Issuer::Local => None,
+            })
+            .collect();
+        if acme.is_empty() {
+            return;
+        }
+        let is_dns = matches!(challenge, Challenge::Dns01(_));
+        for (host, at) in hosts {
+            let name = quoted(&host.to_string());
+            if matches!(host, HostPattern::Wildcard(_)) && !is_dns {
+                let solver = wish.solver.unwrap_or("PLUGIN");
+                let message =
+                    format!("{name} needs the dns-01 challenge: no other proves a wildcard");
+                let help = format!(
+                    "add `certificate: {{challenge: {{dns-01: {solver}}}}}` to this site, or \
+                     `certificate: files`"
+                );
+                self.error(*at, message, help);
+            }
+            if host.base().ip().is_some() && is_dns {
+                let message = format!("{name} is an IP address, which dns-01 cannot prove");
+                let help = "give its site `certificate: {challenge: http-01}`".to_owned();
+                self.error(*at, message, help);
+            }
+            let is_public_ip = host.base().ip().is_some() && !host.base().is_private();
+            let plain = |a: &&AcmeIssuer| is_known(&a.directory) && a.profile.is_none();
+            if is_public_ip && acme.iter().all(|a| plain(&a)) {
+                let message =
+                    format!("{name} is an IP address, signed only in a short-lived profile");
+                let help = "write `issuers: [{directory: letsencrypt, profile: shortlived}]`";
+                self.warning(*at, message, help.to_owned());
+            }
+            if host.base().is_private()
+                && issuers.iter().all(|i| !is_custom(i))
+                && issuers.len() == acme.len()
+            {
+                let message = format!("no public CA signs {name}");
+                let help = "remove `issuers` from this site, and it gets the local CA".to_owned();
+                self.warning(*at, message, help);
+            }
+        }
+    }
+}
+
+/// The issuer of a well-known name.
+fn known_issuer(name: &str) -> Option<Issuer> {
+    if name == "local" {
+        return Some(Issuer::Local);
+    }
+    let (name, directory) = DIRECTORIES.iter().find(|(known, _)| *known == name)?;
+    Some(Issuer::Acme(AcmeIssuer {
+        name: (*name).to_owned(),
+        directory: (*directory).to_owned(),
+        eab: None,
+        roots: None,
+        profile: None,
+    }))
+}
+
+/// The word under which a known CA's plain issuer can be written.
+pub(in super::super) fn known_name(issuer: &Issuer) -> Option<&'static str> {
+    keys::ISSUERS.iter().copied().find(|name| known_issuer(name).as_ref() == Some(issuer))
+}
+
+fn issuer_name(issuer: &Issuer) -> &str {
+    match issuer {
+        Issuer::Acme(acme) => &acme.name,
+        Issuer::Local => "local",
+    }
+}
+
+fn is_known(directory: &str) -> bool {
+    DIRECTORIES.iter().any(|(_, url)| *url == directory)
+}
+
+/// Whether it is a CA of the operator's own choice, which may sign private names.
+fn is_custom(issuer: &Issuer) -> bool {
+    matches!(issuer, Issuer::Acme(acme) if !is_known(&acme.directory))
+}
+
+fn host_of(url: &str) -> String {
+    let rest = url.strip_prefix("https://").unwrap_or(url);
+    rest.split(['/', ':', '?']).next().unwrap_or(rest).to_ascii_lowercase()
+}
+
+/// ACME directories of public CAs.
+const DIRECTORIES: &[(&str, &str)] = &[
+    ("letsencrypt", "https://acme-v02.api.letsencrypt.org/directory"),
+    ("letsencrypt-staging", "https://acme-staging-v02.api.letsencrypt.org/directory"),
+    ("zerossl", "https://acme.zerossl.com/v2/DV90"),
+    ("google", "https://dv.acme-v02.api.pki.goog/directory"),
+];

@@ -1,0 +1,259 @@
+//! `listen`, `log`, `store`, `workers`, `limits`, `trusted-proxies`, `admin`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::super::node::{Node, Value};
+use super::super::report::{nearest, quoted};
+use super::super::{
+    AccessLog, Certificates, Challenge, Config, Limits, Listen, Log, LogFormat, Propagation, Scheme,
+};
+use super::Checker;
+use super::fields::Fields;
+
+impl<'a> Checker<'a> {
+    /// `listen:`; never empty unless an error was recorded.
+    pub(super) fn listen(&mut self, fields: &Fields<'a>) -> Vec<Listen> {
+        let all = self.with_default(fields, "listen", |c, node| {
+            let mut all: Vec<Listen> = Vec::new();
+            for entry in c.list(node, "addresses, such as https://0.0.0.0:443") {
+                let Some(listen) = c.listen_entry(entry) else { continue };
+                if all.iter().any(|l| l.address == listen.address) {
+                    let message = format!("{} is already listened on", listen.address);
+                    c.error(entry.at, message, "one port serves one scheme".to_owned());
+                }
+                all.push(listen);
+            }
+            if let Value::List(list) = &node.value
+                && !list.is_empty()
+                && all.is_empty()
+            {
+                return Some(all);
+            }
+            if !all.iter().any(|l| l.scheme == Scheme::Https)
+                && matches!(node.value, Value::List(_))
+            {
+                let message = "no https:// address is listened on, and sites are served over https";
+                c.error(node.at, message, "add https://0.0.0.0:443".to_owned());
+            }
+            Some(all)
+        });
+        all.unwrap_or_default()
+    }
+
+    fn listen_entry(&mut self, node: &Node) -> Option<Listen> {
+        let example = "an address such as https://0.0.0.0:443";
+        let text = self.line(node, example)?;
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("https", rest)) => (Scheme::Https, rest),
+            Some(("http", rest)) => (Scheme::Http, rest),
+            Some((other, rest)) => {
+                let message = format!("{} is neither http nor https", quoted(other));
+                self.error(node.at, message, format!("did you mean `https://{rest}`?"));
+                return None;
+            }
+            None => {
+                let guess = match text.parse::<u16>() {
+                    Ok(port) => format!("https://0.0.0.0:{port}"),
+                    Err(_) => format!("https://{text}"),
+                };
+                let message = format!("expected {example}, found {}", quoted(text));
+                self.error(node.at, message, format!("did you mean `{guess}`?"));
+                return None;
+            }
+        };
+        let bare = rest.trim_end_matches('/');
+        if let Ok(address) = bare.parse::<SocketAddr>() {
+            if bare != rest {
+                let name = if scheme == Scheme::Https { "https" } else { "http" };
+                let message = format!("expected {example}, found a URL with a path");
+                self.error(node.at, message, format!("did you mean `{name}://{bare}`?"));
+            }
+            return Some(Listen { scheme, address });
+        }
+        let (name, port) = match scheme {
+            Scheme::Https => ("https", 443),
+            Scheme::Http => ("http", 80),
+        };
+        let host = bare.rsplit_once(':').map_or(bare, |(host, _)| host);
+        let given = bare.rsplit_once(':').and_then(|(_, p)| p.parse().ok()).unwrap_or(port);
+        let help = match bare.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(ip) => format!("did you mean `{name}://{}`?", SocketAddr::new(ip, port)),
+            Err(_) if host == "localhost" => format!("did you mean `{name}://127.0.0.1:{given}`?"),
+            Err(_) if host.is_empty() || host == "*" => {
+                format!("did you mean `{name}://0.0.0.0:{given}`, or `{name}://[::]:{given}`?")
+            }
+            Err(_) => format!(
+                "names belong under `hosts:`; to listen everywhere write `{name}://0.0.0.0:{given}`"
+            ),
+        };
+        let message = format!("{} is not an IP address and a port", quoted(bare));
+        self.error(node.at, message, help);
+        None
+    }
+
+    /// Everything that is read here; the rest of the [`Config`] is empty.
+    pub(super) fn operation(&mut self, fields: &Fields<'a>) -> Config {
+        let log = self.log(fields);
+        let store = self.with_default(fields, "store", |c, n| c.path(n)).unwrap_or_default();
+        let workers = self.with_default(fields, "workers", Self::workers).flatten();
+        let limits = self.limits(fields);
+        let trusted_proxies = self
+            .with_default(fields, "trusted-proxies", |c, n| {
+                let networks = c.list(n, "networks").iter();
+                Some(networks.filter_map(|n| c.network(n)).collect())
+            })
+            .unwrap_or_default();
+        let admin = self.admin(fields, &store);
+        Config {
+            listen: Vec::new(),
+            certificates: Certificates {
+                contact: None,
+                issuers: Vec::new(),
+                challenge: Challenge::Auto,
+                files: Vec::new(),
+                default: None,
+                resolvers: Vec::new(),
+                propagation: Propagation {
+                    check: true,
+                    delay: std::time::Duration::ZERO,
+                    timeout: std::time::Duration::ZERO,
+                    port: 53,
+                },
+            },
+            sites: Vec::new(),
+            upstreams: BTreeMap::new(),
+            plugins: BTreeMap::new(),
+            log,
+            store,
+            workers,
+            limits,
+            trusted_proxies,
+            admin,
+        }
+    }
+
+    fn log(&mut self, fields: &Fields<'a>) -> Log {
+        let log = self.part(fields, "log");
+        let level = self.with_default(&log, "level", Self::level).unwrap_or_default();
+        let access =
+            [("json", AccessLog::Json), ("text", AccessLog::Text), ("off", AccessLog::Off)];
+        let access = self.with_default(&log, "access", |c, n| c.word(n, &access));
+        let format = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let format = self.with_default(&log, "format", |c, n| c.word(n, &format));
+        Log {
+            level,
+            access: access.unwrap_or(AccessLog::Json),
+            format: format.unwrap_or(LogFormat::Text),
+        }
+    }
+
+    /// A level, or a filter of `target=level` parts.
+    fn level(&mut self, node: &Node) -> Option<String> {
+        let text = self.line(node, "a log level")?;
+        for part in text.split(',') {
+            let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
+            if !LEVELS.contains(&level) {
+                let help = match nearest(level, LEVELS.iter().copied()) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => "levels are error, warn, info, debug, trace and off".to_owned(),
+                };
+                self.error(node.at, format!("{} is not a log level", quoted(level)), help);
+                return None;
+            }
+        }
+        Some(text.to_owned())
+    }
+
+    fn workers(&mut self, node: &Node) -> Option<Option<usize>> {
+        match &node.value {
+            Value::Text(text) if text == "auto" => Some(None),
+            Value::Int(_) => {
+                let number = self.number(node, 1, 4_096)?;
+                Some(usize::try_from(number).ok())
+            }
+            _ => {
+                self.word(node, &[("auto", ()), ("a number of threads", ())]);
+                None
+            }
+        }
+    }
+
+    fn limits(&mut self, fields: &Fields<'a>) -> Limits {
+        let limits = self.part(fields, "limits");
+        let mut wait =
+            |key| self.with_default(&limits, key, |c, n| c.duration(n, false)).unwrap_or_default();
+        let handshake = wait("handshake");
+        let request_head = wait("request-head");
+        let request_body_idle = wait("request-body-idle");
+        let keepalive = wait("keepalive");
+        let drain =
+            self.with_default(&limits, "drain", |c, n| c.duration(n, true)).unwrap_or_default();
+        let head =
+            self.with_default(&limits, "request-head-size", |c, n| c.size(n, 1 << 10, 16 << 20));
+        let fields_max =
+            self.with_default(&limits, "request-fields", |c, n| c.number(n, 1, 10_000));
+        let body = self.with_default(&limits, "request-body", |c, n| match &n.value {
+            Value::Text(text) if text == "off" => Some(None),
+            Value::Bool(false) => Some(None),
+            _ => c.size(n, 0, u64::MAX >> 1).map(Some),
+        });
+        let connections =
+            self.with_default(&limits, "connections", |c, n| c.number(n, 1, i64::MAX as u64));
+        let streams = self.with_default(&limits, "streams", |c, n| c.number(n, 1, 100_000));
+        let size = |n: Option<u64>| usize::try_from(n.unwrap_or_default()).unwrap_or(usize::MAX);
+        Limits {
+            handshake,
+            request_head,
+            request_body_idle,
+            keepalive,
+            drain,
+            request_head_bytes_max: size(head),
+            request_fields_max: size(fields_max),
+            request_body_bytes_max: body.flatten(),
+            connections_max: size(connections),
+            streams_max: u32::try_from(streams.unwrap_or_default()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn network(&mut self, node: &Node) -> Option<ipnet::IpNet> {
+        let text = self.line(node, "a network such as 10.0.0.0/8")?;
+        if let Ok(network) = text.parse::<ipnet::IpNet>() {
+            if network.prefix_len() == 0 {
+                let message = format!("{} trusts everybody", quoted(text));
+                let help = "anyone can then claim any client address; name your proxies alone";
+                self.warning(node.at, message, help.to_owned());
+            }
+            return Some(network.trunc());
+        }
+        match text.parse::<IpAddr>() {
+            Ok(ip) => Some(ip.into()),
+            Err(_) => {
+                let message = format!("{} is not a network", quoted(text));
+                let help = "write an address and a prefix length, such as 10.0.0.0/8".to_owned();
+                self.error(node.at, message, help);
+                None
+            }
+        }
+    }
+
+    fn admin(&mut self, fields: &Fields<'a>, store: &std::path::Path) -> Option<PathBuf> {
+        match fields.get("admin") {
+            None => Some(store.join("admin.sock")),
+            Some(Node { value: Value::Bool(false), .. }) => None,
+            Some(node) => match &node.value {
+                Value::Text(text) if text == "off" => None,
+                Value::Text(_) => self.path(node),
+                _ => {
+                    let message =
+                        format!("expected a socket's path or off, found {}", node.value.name());
+                    self.error(node.at, message, None);
+                    None
+                }
+            },
+        }
+    }
+}
+
+const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];

@@ -1,0 +1,264 @@
+//! `plugins:` and the places that name one.
+
+use std::collections::BTreeMap;
+
+use super::super::node::{Node, Value};
+use super::super::report::{nearest, quoted};
+use super::super::{Grants, HttpGrant, OnError, PluginConfig, PluginLimits, PluginUse, Secret};
+use super::fields::Fields;
+use super::upstreams::host_and_port;
+use super::{Checker, Role, Use, child};
+
+impl<'a> Checker<'a> {
+    pub(super) fn plugins(&mut self, fields: &Fields<'a>) -> BTreeMap<String, PluginConfig> {
+        let mut plugins = BTreeMap::new();
+        for entry in self.named(fields, "plugins") {
+            let config = child(&entry.node, "config").map(|n| n.value.to_json());
+            self.plugin_configs.insert(&entry.key, config.unwrap_or_default());
+            if let Some(plugin) = self.plugin(&entry.node, entry.at.line) {
+                plugins.insert(entry.key.clone(), plugin);
+            }
+        }
+        plugins
+    }
+
+    fn plugin(&mut self, node: &'a Node, line: u64) -> Option<PluginConfig> {
+        if let Value::Text(text) = &node.value {
+            let message = "expected a mapping, found text";
+            self.error(node.at, message, format!("write {{component: {text}}}"));
+            return None;
+        }
+        let fields = self.fields(node, "plugins.*")?;
+        let component = self.required(&fields, "component").and_then(|n| self.path(n));
+        let on_error = [("fail-closed", OnError::FailClosed), ("fail-open", OnError::FailOpen)];
+        let on_error = self.with_default(&fields, "on-error", |c, n| c.word(n, &on_error));
+        let limits = self.plugin_limits(&fields);
+        let grants = self.grants(&fields);
+        let secrets = self.secrets(&fields, &grants);
+        Some(PluginConfig {
+            component: component?,
+            config: fields.get("config").map(|n| n.value.to_json()).unwrap_or_default(),
+            on_error: on_error.unwrap_or(OnError::FailClosed),
+            limits,
+            secrets,
+            grants,
+            line,
+        })
+    }
+
+    fn plugin_limits(&mut self, fields: &Fields<'a>) -> PluginLimits {
+        let limits = self.part(fields, "limits");
+        let wait = |c: &mut Self, key| {
+            c.with_default(&limits, key, |c, n| c.duration(n, false)).unwrap_or_default()
+        };
+        let size = |c: &mut Self, key, min, max| {
+            let size = c.with_default(&limits, key, |c, n| c.size(n, min, max));
+            usize::try_from(size.unwrap_or_default()).unwrap_or(usize::MAX)
+        };
+        let count = |c: &mut Self, key, max| {
+            let count = c.with_default(&limits, key, |c, n| c.number(n, 0, max));
+            u32::try_from(count.unwrap_or_default()).unwrap_or(u32::MAX)
+        };
+        PluginLimits {
+            deadline: wait(self, "deadline"),
+            solver_deadline: wait(self, "solver-deadline"),
+            // One Wasm page at least; 32-bit memories end at 4 GiB.
+            memory_bytes_max: size(self, "memory", 64 << 10, 4 << 30),
+            output_bytes_max: size(self, "output", 1 << 10, 1 << 30),
+            state_bytes_max: size(self, "state", 0, 1 << 30),
+            requests_max: count(self, "requests", 10_000),
+            log_lines_per_second_max: count(self, "log-lines", 1_000_000),
+        }
+    }
+
+    fn secrets(&mut self, fields: &Fields<'a>, grants: &Grants) -> BTreeMap<String, Secret> {
+        let mut secrets = BTreeMap::new();
+        for entry in self.named(fields, "secrets") {
+            let Some(source) = self.secret(&entry.node, "plugins.*.secrets.*") else { continue };
+            let mut hosts = Vec::new();
+            if let Some(node) = child(&entry.node, "hosts") {
+                for host in self.list(node, "host names") {
+                    let Some(text) = self.line(host, "a host name") else { continue };
+                    let text = text.to_ascii_lowercase();
+                    let bare = text.strip_prefix("*.").unwrap_or(&text);
+                    if host_and_port(bare, 443).is_none_or(|(h, _)| h != bare) {
+                        let message = format!("{} is not a host name", quoted(&text));
+                        let help = "a host alone, without scheme, port or path".to_owned();
+                        self.error(host.at, message, help);
+                        continue;
+                    }
+                    if !grants.http.iter().any(|g| hosts_meet(&g.host, &text)) {
+                        let message = format!(
+                            "the secret is bound to {}, which no grant reaches",
+                            quoted(&text)
+                        );
+                        let help = format!("add `https://{text}/*` to `grants: {{http: […]}}`");
+                        self.warning(host.at, message, help);
+                    }
+                    hosts.push(text);
+                }
+            }
+            if grants.http.is_empty() {
+                let message = format!(
+                    "the secret {} can be sent nowhere: the plugin has no grants",
+                    quoted(&entry.key)
+                );
+                let help =
+                    "add `grants: {http: [\"https://HOST/PATH*\"]}` to the plugin".to_owned();
+                self.warning(entry.at, message, help);
+            }
+            secrets.insert(entry.key.clone(), Secret { source, hosts });
+        }
+        secrets
+    }
+
+    fn grants(&mut self, fields: &Fields<'a>) -> Grants {
+        let grants = self.part(fields, "grants");
+        let mut http = Vec::new();
+        for node in self.list_of(&grants, "http", "patterns such as https://api.example.com/*") {
+            let Some(text) = self.line(node, "a pattern such as https://api.example.com/*") else {
+                continue;
+            };
+            match http_grant(text) {
+                Ok(grant) => http.push(grant),
+                Err((message, help)) => self.error(node.at, message, help),
+            }
+        }
+        Grants { http }
+    }
+
+    /// A plugin's name, or `{plugin: NAME, config: …}`.
+    pub(super) fn plugin_use(&mut self, node: &'a Node, role: Role) -> Option<PluginUse> {
+        let (name_node, own) = match &node.value {
+            Value::Text(_) => (node, None),
+            Value::Map(_) => {
+                let fields = self.fields(node, "sites[].router")?;
+                (self.required(&fields, "plugin")?, fields.get("config"))
+            }
+            other => {
+                let message = format!("expected the name of a plugin, found {}", other.name());
+                self.error(node.at, message, "or {plugin: NAME, config: {…}}".to_owned());
+                return None;
+            }
+        };
+        let name = self.plugin_reference(name_node, role)?;
+        let config = match own {
+            Some(node) => node.value.to_json(),
+            None => self.plugin_configs.get(name).cloned().unwrap_or_default(),
+        };
+        Some(PluginUse { plugin: name.to_owned(), config })
+    }
+
+    /// The name of a plugin that exists.
+    pub(super) fn plugin_reference(&mut self, node: &'a Node, role: Role) -> Option<&'a str> {
+        let name = self.line(node, "the name of a plugin")?;
+        let names = self.plugin_names.clone();
+        if name.contains('/') || name.ends_with(".wasm") {
+            let message = format!("{} is a file; plugins are named", quoted(name));
+            let help =
+                format!("declare it: `plugins: {{NAME: {{component: {name}}}}}`, and use NAME");
+            self.error(node.at, message, help);
+            return None;
+        }
+        if !self.reference(node, name, "plugin", &names) {
+            return None;
+        }
+        self.uses.push(Use { plugin: name, role, at: node.at });
+        Some(name)
+    }
+}
+
+/// Whether a granted host pattern and a secret's host pattern can name the same host.
+fn hosts_meet(grant: &str, host: &str) -> bool {
+    let within = |pattern: &str, name: &str| {
+        let suffix = pattern.strip_prefix('*').filter(|s| s.starts_with('.'));
+        suffix.is_some_and(|suffix| name.len() > suffix.len() && name.ends_with(suffix))
+    };
+    grant == host || within(grant, host) || within(host, grant)
+}
+
+/// Reads one pattern of `grants.http`.
+fn http_grant(text: &str) -> Result<HttpGrant, (String, Option<String>)> {
+    let wrong = |message: String, help: String| Err((message, Some(help)));
+    let (methods, url) = match text.rsplit_once(' ') {
+        Some((methods, url)) => (methods.trim(), url),
+        None => ("", text),
+    };
+    let methods: Vec<String> = match methods {
+        "" => Vec::new(),
+        listed => listed.split(',').map(|m| m.trim().to_owned()).collect(),
+    };
+    if let Some(method) = methods.iter().find(|m| !is_method(m)) {
+        let help = match method.is_empty() {
+            true => "write `GET,POST https://host/path*`".to_owned(),
+            false => format!("methods are in capitals: `{}`", method.to_ascii_uppercase()),
+        };
+        return wrong(format!("{} is not a method", quoted(method)), help);
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        let message = format!("the pattern {} has no scheme", quoted(url));
+        return wrong(message, format!("did you mean `https://{url}`?"));
+    };
+    let default_port = match scheme {
+        "https" => 443,
+        "http" => 80,
+        other => {
+            let near = nearest(other, ["https", "http"]).unwrap_or("https");
+            let message = format!("{} is neither https nor http", quoted(other));
+            return wrong(message, format!("did you mean `{near}://{rest}`?"));
+        }
+    };
+    let Some(slash) = rest.find('/') else {
+        let message = format!("the pattern {} has no path", quoted(url));
+        return wrong(message, format!("write `{scheme}://{rest}/*` for every path of that host"));
+    };
+    let (authority, path) = rest.split_at_checked(slash).unwrap_or((rest, "/"));
+    if path.contains(['?', '#']) {
+        let message = "a pattern ends with the path; queries are always allowed".to_owned();
+        let path = path.split(['?', '#']).next().unwrap_or_default();
+        return wrong(message, format!("did you mean `{scheme}://{authority}{path}`?"));
+    }
+    if authority.contains('@') {
+        let message = "a pattern cannot hold a user or password".to_owned();
+        return wrong(message, "secrets belong under `secrets:`".to_owned());
+    }
+    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        let help = "write the path that is meant".to_owned();
+        return wrong(format!("the path {} has a dot segment", quoted(path)), help);
+    }
+    // Inside, `*` is a whole segment; at the end it may follow anything.
+    let inside = path.strip_suffix('*').unwrap_or(path);
+    if inside.split('/').any(|segment| segment.contains('*') && segment != "*") {
+        let message = format!("in {} a `*` is part of a segment", quoted(path));
+        let help = "`*` is a whole segment (/zones/*/records) or the end (/zones*)".to_owned();
+        return wrong(message, help);
+    }
+    let wildcard = authority.strip_prefix("*.");
+    let parsed = host_and_port(wildcard.unwrap_or(authority), default_port);
+    let Some((host, port)) = parsed else {
+        let message = format!("{} is not a host", quoted(authority));
+        let help = match authority.contains('*') {
+            true => "a `*` can stand for the first label only: https://*.example.com/*".to_owned(),
+            false => "as in https://api.example.com/*".to_owned(),
+        };
+        return wrong(message, help);
+    };
+    if wildcard.is_some() && !host.contains('.') {
+        let message = format!("{} would take every host of a whole domain", quoted(authority));
+        return wrong(message, "name at least two labels: https://*.example.com/*".to_owned());
+    }
+    let host = if wildcard.is_some() { format!("*.{host}") } else { host };
+    Ok(HttpGrant {
+        pattern: text.to_owned(),
+        methods,
+        scheme: scheme.to_owned(),
+        host,
+        port,
+        path: path.to_owned(),
+    })
+}
+
+/// Whether a text is a method in capitals.
+pub(super) fn is_method(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 32 && text.chars().all(|c| c.is_ascii_uppercase() || c == '-')
+}

@@ -1,0 +1,434 @@
+//! `sites:`: hosts, routes and where they lead.
+
+use std::collections::HashMap;
+
+use super::super::node::{Node, Place, Value};
+use super::super::report::{nearest, quoted};
+use super::super::{
+    Certificates, HostPattern, Listen, PathMatch, PluginUse, Route, RouteAction, Site,
+};
+use super::fields::Fields;
+use super::plugins::is_method;
+use super::{Checker, Role};
+
+impl<'a> Checker<'a> {
+    pub(super) fn sites(
+        &mut self,
+        fields: &Fields<'a>,
+        certificates: &Certificates,
+        listen: &[Listen],
+    ) -> Vec<Site> {
+        let Some(node) = self.required(fields, "sites") else { return Vec::new() };
+        let list = self.list(node, "sites");
+        if list.is_empty() && matches!(node.value, Value::List(_)) {
+            let help = "as in `- {hosts: [app.example.com], upstream: \"http://127.0.0.1:8000\"}`";
+            self.warning(node.at, "no site is served", help.to_owned());
+        }
+        let mut taken = HashMap::new();
+        let mut sites = Vec::new();
+        for node in list {
+            if let Some(fields) = self.fields(node, "sites[]") {
+                self.site(&fields, certificates, listen, &mut taken, &mut sites);
+            }
+        }
+        if let Some(default) = &certificates.default {
+            let answers = |s: &Site| s.hosts.iter().any(|h| h.matches(default.as_str()));
+            if !sites.iter().any(answers) && certificates.files.is_empty() {
+                let at = fields.get("certificates").and_then(|c| super::child(c, "default"));
+                let message = format!("no site answers for {}", quoted(default.as_str()));
+                let help = "the default certificate is that of a site's host".to_owned();
+                self.error(at.map_or(fields.at, |n| n.at), message, help);
+            }
+        }
+        sites
+    }
+
+    fn site(
+        &mut self,
+        fields: &Fields<'a>,
+        certificates: &Certificates,
+        listen: &[Listen],
+        taken: &mut HashMap<HostPattern, u64>,
+        sites: &mut Vec<Site>,
+    ) {
+        let hosts = self.hosts(fields, taken);
+        let wish = self.site_wish(fields, listen);
+        let router = fields.get("router").and_then(|n| self.plugin_use(n, Role::Router));
+        let filters = self.filters(fields);
+        let routes = self.routes(fields);
+        for (hosts, certificate) in self.site_certificates(&wish, hosts, certificates) {
+            sites.push(Site {
+                hosts,
+                certificate,
+                router: router.clone(),
+                filters: filters.clone(),
+                routes: routes.clone(),
+                line: fields.at.line,
+            });
+        }
+    }
+
+    fn hosts(
+        &mut self,
+        fields: &Fields<'a>,
+        taken: &mut HashMap<HostPattern, u64>,
+    ) -> Vec<(HostPattern, Place)> {
+        let mut hosts = Vec::new();
+        let Some(node) = self.required(fields, "hosts") else { return hosts };
+        let list = self.list(node, "host names");
+        if list.is_empty() && matches!(node.value, Value::List(_)) {
+            self.error(node.at, "a site needs at least one host", None);
+        }
+        for node in list {
+            let Some(host) = self.host(node) else { continue };
+            match taken.get(&host) {
+                Some(line) => {
+                    let name = quoted(&host.to_string());
+                    let message = format!("the host {name} is already taken on line {line}");
+                    let help = "a host belongs to one site; merge their routes".to_owned();
+                    self.error(node.at, message, help);
+                }
+                None => {
+                    taken.insert(host.clone(), node.at.line);
+                    hosts.push((host, node.at));
+                }
+            }
+        }
+        hosts
+    }
+
+    fn host(&mut self, node: &Node) -> Option<HostPattern> {
+        let text = self.line(node, "a host name")?;
+        let (bare, why) = match text.split_once("://") {
+            Some((_, rest)) => (rest, "a URL, not a host name"),
+            None => (text, "a host name with a path"),
+        };
+        if bare != text || bare.contains('/') {
+            let bare = bare.split(['/', ':']).next().unwrap_or_default();
+            self.error(
+                node.at,
+                format!("{} is {why}", quoted(text)),
+                format!("did you mean {bare:?}?"),
+            );
+            return None;
+        }
+        if let Some((host, port)) = text.rsplit_once(':')
+            && !host.contains(':')
+            && port.chars().all(|c| c.is_ascii_digit())
+        {
+            let message = format!("the host {} has a port", quoted(text));
+            let help = format!("write {host:?}; ports belong under `listen:`");
+            self.error(node.at, message, help);
+            return None;
+        }
+        match HostPattern::parse(text) {
+            Ok(host) => Some(host),
+            Err(error) => {
+                self.error(node.at, format!("the host {} {error}", quoted(text)), None);
+                None
+            }
+        }
+    }
+
+    fn filters(&mut self, fields: &Fields<'a>) -> Vec<PluginUse> {
+        let list = self.list_of(fields, "filters", "plugins");
+        list.iter().filter_map(|n| self.plugin_use(n, Role::Filter)).collect()
+    }
+
+    fn routes(&mut self, site: &Fields<'a>) -> Vec<Route> {
+        if let Some(entry) = site.entry("upstream") {
+            if let Some(routes) = site.entry("routes") {
+                let message = "a site has either `upstream` or `routes`";
+                let line = entry.at.line;
+                let help = format!("make the upstream of line {line} the last route");
+                self.error(routes.at, message, help);
+            }
+            let Some(upstream) = self.upstream_reference(&entry.node) else { return Vec::new() };
+            return vec![Route {
+                path: PathMatch::Prefix("/".to_owned()),
+                methods: Vec::new(),
+                headers: Vec::new(),
+                query: Vec::new(),
+                filters: Vec::new(),
+                action: RouteAction::Upstream(upstream),
+                line: entry.at.line,
+            }];
+        }
+        let list = self.list_of(site, "routes", "routes");
+        let is_empty = match site.get("routes").map(|n| &n.value) {
+            None => true,
+            Some(Value::List(l)) => l.is_empty(),
+            Some(_) => false,
+        };
+        if is_empty && site.get("router").is_none() {
+            let help = "add `upstream: NAME`, `routes: […]` or `router: PLUGIN`".to_owned();
+            self.error(site.at, "this site leads nowhere", help);
+        }
+        let mut routes: Vec<Route> = Vec::new();
+        let mut lines = HashMap::new();
+        for node in list {
+            let Some(route) = self.route(node) else { continue };
+            if let Some(first) = lines.insert(condition(&route), node.at.line) {
+                let message = format!("this route takes what the route of line {first} takes");
+                let help = "it is never reached; remove one of them".to_owned();
+                self.warning(node.at, message, help);
+            }
+            routes.push(route);
+        }
+        routes
+    }
+
+    fn route(&mut self, node: &'a Node) -> Option<Route> {
+        let fields = self.fields(node, "sites[].routes[]")?;
+        let path = self.path_match(&fields);
+        let mut methods = Vec::new();
+        for node in self.list_of(&fields, "methods", "methods") {
+            let Some(method) = self.line(node, "a method") else { continue };
+            if !is_method(method) {
+                let message = format!("{} is not a method", quoted(method));
+                let upper = method.to_ascii_uppercase();
+                let help = is_method(&upper).then(|| format!("did you mean {upper:?}?"));
+                self.error(node.at, message, help);
+            }
+            if !methods.iter().any(|m| m == method) {
+                methods.push(method.to_owned());
+            }
+        }
+        let headers = self.pairs(&fields, "headers", true);
+        let query = self.pairs(&fields, "query", false);
+        let filters = self.filters(&fields);
+        let action = self.action(&fields);
+        Some(Route { path, methods, headers, query, filters, action: action?, line: node.at.line })
+    }
+
+    fn path_match(&mut self, fields: &Fields<'a>) -> PathMatch {
+        if let (Some(_), Some(exact)) = (fields.entry("path"), fields.entry("exact")) {
+            self.error(exact.at, "a route has either `path` or `exact`", None);
+        }
+        if let Some(node) = fields.get("exact") {
+            let path = self.route_path(node).unwrap_or_default();
+            return PathMatch::Exact(path);
+        }
+        PathMatch::Prefix(self.with_default(fields, "path", Self::route_path).unwrap_or_default())
+    }
+
+    fn route_path(&mut self, node: &Node) -> Option<String> {
+        let path = self.line(node, "a path such as /api/")?;
+        let name = quoted(path);
+        let wrong = if path.contains("://") {
+            Some((format!("{name} is a URL, not a path"), None))
+        } else if !path.starts_with('/') {
+            let help = format!("did you mean `/{path}`?");
+            Some((format!("the path {name} does not start with `/`"), Some(help)))
+        } else if let Some(cut) = path.find(['?', '#']) {
+            let bare = path.get(..cut).unwrap_or("/");
+            let help = format!("write `path: {bare}` and put parameters under `query:`");
+            Some((format!("the path {name} has more than a path"), Some(help)))
+        } else if path.contains('*') {
+            let bare = path.trim_end_matches('*');
+            let help = match bare.contains('*') {
+                true => "a path takes everything below it, and has no wildcards inside".to_owned(),
+                false => format!("`path: {bare}` takes everything below it"),
+            };
+            Some((format!("the path {name} has a `*`"), Some(help)))
+        } else if path.split('/').any(|s| matches!(s, "." | "..")) {
+            let help = "requests never have one: write the path that is meant".to_owned();
+            Some((format!("the path {name} has a dot segment"), Some(help)))
+        } else if path.contains(' ') {
+            Some((format!("the path {name} has a space"), Some("write it as %20".to_owned())))
+        } else {
+            None
+        };
+        match wrong {
+            Some((message, help)) => {
+                self.error(node.at, message, help);
+                None
+            }
+            None => Some(path.to_owned()),
+        }
+    }
+
+    /// `headers:` and `query:`: names with values, or names alone.
+    fn pairs(
+        &mut self,
+        fields: &Fields<'a>,
+        key: &str,
+        are_headers: bool,
+    ) -> Vec<(String, Option<String>)> {
+        let mut pairs: Vec<(String, Option<String>)> = Vec::new();
+        let Some(node) = fields.get(key) else { return pairs };
+        let mut names: Vec<(&str, Place, Option<&Node>)> = Vec::new();
+        match &node.value {
+            Value::Map(entries) => {
+                for entry in entries {
+                    let value = Some(&entry.node).filter(|n| !matches!(n.value, Value::Null));
+                    names.push((&entry.key, entry.at, value));
+                }
+            }
+            Value::List(list) => {
+                for node in list {
+                    if let Some(name) = self.line(node, "a name") {
+                        names.push((name, node.at, None));
+                    }
+                }
+            }
+            other => {
+                let message =
+                    format!("expected a mapping or a list of names, found {}", other.name());
+                self.error(node.at, message, format!("as in `{key}: {{NAME: VALUE}}`"));
+            }
+        }
+        for (name, at, value) in names {
+            if are_headers && !is_field_name(name) {
+                self.error(at, format!("{} is not the name of a field", quoted(name)), None);
+                continue;
+            }
+            let name = if are_headers { name.to_ascii_lowercase() } else { name.to_owned() };
+            if are_headers && pairs.iter().any(|(other, _)| *other == name) {
+                let message = format!("the field {} is here twice", quoted(&name));
+                self.error(at, message, "field names have no case".to_owned());
+            }
+            let value = value.and_then(|n| self.text(n, "the value as text")).map(str::to_owned);
+            pairs.push((name, value));
+        }
+        pairs
+    }
+
+    fn action(&mut self, fields: &Fields<'a>) -> Option<RouteAction> {
+        let given: Vec<_> = ["upstream", "redirect", "respond"]
+            .into_iter()
+            .filter_map(|key| fields.entry(key))
+            .collect();
+        match given.as_slice() {
+            [] => {
+                let help = "add `upstream: NAME`, `redirect: {to: …}` or `respond: {…}`".to_owned();
+                self.error(fields.at, "this route leads nowhere", help);
+                None
+            }
+            [only] => self.one_action(&only.key, &only.node),
+            [first, second, ..] => {
+                let message = format!(
+                    "a route leads to one place, and here are `{}` and `{}`",
+                    first.key, second.key
+                );
+                self.error(second.at, message, "keep one of them".to_owned());
+                for entry in given {
+                    self.one_action(&entry.key, &entry.node);
+                }
+                None
+            }
+        }
+    }
+
+    fn one_action(&mut self, key: &str, node: &'a Node) -> Option<RouteAction> {
+        match key {
+            "upstream" => self.upstream_reference(node).map(RouteAction::Upstream),
+            "redirect" => self.redirect(node),
+            _ => self.respond(node),
+        }
+    }
+
+    fn redirect(&mut self, node: &'a Node) -> Option<RouteAction> {
+        if let Value::Text(to) = &node.value {
+            let message = "expected a mapping, found text";
+            self.error(node.at, message, format!("write {{to: {to:?}}}"));
+            return None;
+        }
+        let fields = self.fields(node, "sites[].routes[].redirect")?;
+        let status = self.with_default(&fields, "status", |c, n| {
+            let status = c.number(n, 301, 308)?;
+            if !REDIRECTS.contains(&status) {
+                let message = format!("{status} is not a redirect");
+                c.error(n.at, message, "use 301, 302, 303, 307 or 308".to_owned());
+            }
+            u16::try_from(status).ok()
+        });
+        let to = self.required(&fields, "to").and_then(|n| self.template(n));
+        Some(RouteAction::Redirect { status: status?, to: to? })
+    }
+
+    /// The template of a `location` field.
+    fn template(&mut self, node: &Node) -> Option<String> {
+        let text = self.line(node, "a URL or a path")?;
+        let is_place = ["https://", "http://", "/"].iter().any(|start| text.starts_with(start));
+        if !is_place && !text.starts_with("{path}") {
+            let message = format!("{} is neither a URL nor a path", quoted(text));
+            self.error(node.at, message, format!("did you mean `https://{text}`?"));
+        }
+        if !text.is_ascii() || text.contains(' ') {
+            let message = format!("{} has characters that a URL cannot have", quoted(text));
+            self.error(node.at, message, "write them as %XX".to_owned());
+        }
+        let mut rest = text;
+        while let Some((_, after)) = rest.split_once('{') {
+            let Some((name, after)) = after.split_once('}') else {
+                self.error(node.at, format!("a `{{` of {} is not closed", quoted(text)), None);
+                break;
+            };
+            if !PLACEHOLDERS.contains(&name) {
+                let help = match nearest(name, PLACEHOLDERS.iter().copied()) {
+                    Some(near) => format!("did you mean `{{{near}}}`?"),
+                    None => "there are {host}, {path} and {query}".to_owned(),
+                };
+                self.error(
+                    node.at,
+                    format!("nothing is known of {}", quoted(&format!("{{{name}}}"))),
+                    help,
+                );
+            }
+            rest = after;
+        }
+        Some(text.to_owned())
+    }
+
+    fn respond(&mut self, node: &'a Node) -> Option<RouteAction> {
+        if let Value::Int(status) = node.value {
+            let message = "expected a mapping, found a number";
+            self.error(node.at, message, format!("write {{status: {status}}}"));
+            return None;
+        }
+        let fields = self.fields(node, "sites[].routes[].respond")?;
+        let status = self.with_default(&fields, "status", |c, n| {
+            c.number(n, 200, 599).and_then(|n| u16::try_from(n).ok())
+        });
+        let body = self
+            .with_default(&fields, "body", |c, n| c.text(n, "the body as text").map(str::to_owned));
+        let content_type = self.with_default(&fields, "content-type", |c, n| {
+            let text = c.line(n, "a media type")?;
+            if !text.is_ascii() || !text.contains('/') {
+                let message = format!("{} is not a media type", quoted(text));
+                c.error(n.at, message, "as in text/plain; charset=utf-8".to_owned());
+            }
+            Some(text.to_owned())
+        });
+        Some(RouteAction::Respond { status: status?, body: body?, content_type: content_type? })
+    }
+}
+
+/// What two routes must differ in to be two.
+type Condition =
+    (bool, String, Vec<String>, Vec<(String, Option<String>)>, Vec<(String, Option<String>)>);
+
+fn condition(route: &Route) -> Condition {
+    let (is_exact, path) = match &route.path {
+        PathMatch::Exact(path) => (true, path.clone()),
+        PathMatch::Prefix(path) => (false, path.clone()),
+    };
+    let sorted = |list: &[(String, Option<String>)]| {
+        let mut list = list.to_vec();
+        list.sort();
+        list
+    };
+    let mut methods = route.methods.clone();
+    methods.sort();
+    (is_exact, path, methods, sorted(&route.headers), sorted(&route.query))
+}
+
+/// A token (RFC 9110, section 5.6.2).
+fn is_field_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    !text.is_empty() && text.chars().all(allowed)
+}
+
+const REDIRECTS: &[u64] = &[301, 302, 303, 307, 308];
+const PLACEHOLDERS: &[&str] = &["host", "path", "query"];

@@ -1,0 +1,285 @@
+//! `upstreams:` and servers given in place of their names.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::super::node::{Node, Place, Value};
+use super::super::report::{nearest, quoted};
+use super::super::{Authority, Balance, Health, Hostname, Server, Upstream, UpstreamTimeouts};
+use super::Checker;
+use super::fields::Fields;
+
+impl<'a> Checker<'a> {
+    pub(super) fn upstreams(&mut self, fields: &Fields<'a>) -> BTreeMap<String, Upstream> {
+        let mut upstreams = BTreeMap::new();
+        for entry in self.named(fields, "upstreams") {
+            if let Some(upstream) = self.upstream(&entry.node) {
+                upstreams.insert(entry.key.clone(), upstream);
+            }
+        }
+        upstreams
+    }
+
+    fn upstream(&mut self, node: &'a Node) -> Option<Upstream> {
+        match &node.value {
+            Value::Text(_) => {
+                let server = self.server(node)?;
+                Some(self.upstream_of(vec![server]))
+            }
+            Value::Map(_) => {
+                let fields = self.fields(node, "upstreams.*")?;
+                let servers = match self.required(&fields, "servers") {
+                    Some(list) => {
+                        let all = self.list(list, "servers");
+                        if all.is_empty() && matches!(list.value, Value::List(_)) {
+                            self.error(list.at, "an upstream needs at least one server", None);
+                        }
+                        all.iter().filter_map(|n| self.server(n)).collect()
+                    }
+                    None => Vec::new(),
+                };
+                Some(self.upstream_with(&fields, servers))
+            }
+            Value::List(_) => {
+                let message = "expected a server or a mapping, found a list";
+                self.error(node.at, message, "write {servers: […]}".to_owned());
+                None
+            }
+            other => {
+                let message = format!("expected a server or a mapping, found {}", other.name());
+                self.error(node.at, message, "as in http://127.0.0.1:8000".to_owned());
+                None
+            }
+        }
+    }
+
+    /// An upstream of these servers with all defaults.
+    fn upstream_of(&mut self, servers: Vec<Server>) -> Upstream {
+        self.upstream_with(&Fields::empty("upstreams.*", Place::default()), servers)
+    }
+
+    fn upstream_with(&mut self, fields: &Fields<'a>, servers: Vec<Server>) -> Upstream {
+        let balances = [
+            ("p2c", Balance::P2c),
+            ("round-robin", Balance::RoundRobin),
+            ("least-connections", Balance::LeastConnections),
+        ];
+        let balance = self.with_default(fields, "balance", |c, n| c.word(n, &balances));
+        let health = fields.get("health").and_then(|n| self.health(n));
+        let timeouts = self.part(fields, "timeouts");
+        let mut wait = |key| {
+            self.with_default(&timeouts, key, |c, n| c.duration(n, false)).unwrap_or_default()
+        };
+        let timeouts = UpstreamTimeouts {
+            connect: wait("connect"),
+            response: wait("response"),
+            idle: wait("idle"),
+            keepalive: wait("keepalive"),
+        };
+        let roots = self.optional_path(fields, "roots");
+        let server_name = fields.get("server-name").and_then(|n| self.hostname(n));
+        let is_tls = servers.iter().any(|s| matches!(s, Server::Https(_)));
+        for key in ["roots", "server-name"] {
+            if let Some(entry) = fields.entry(key)
+                && !is_tls
+                && !servers.is_empty()
+            {
+                let message = format!("`{key}` has no effect: no server here is https://");
+                self.warning(entry.at, message, None);
+            }
+        }
+        let preserve_host = self.with_default(fields, "preserve-host", Self::bool);
+        Upstream {
+            servers,
+            balance: balance.unwrap_or(Balance::P2c),
+            health,
+            timeouts,
+            roots,
+            server_name,
+            preserve_host: preserve_host.unwrap_or(true),
+        }
+    }
+
+    fn health(&mut self, node: &'a Node) -> Option<Health> {
+        let fields = self.fields(node, "upstreams.*.health")?;
+        let path = self.required(&fields, "path").and_then(|n| {
+            let path = self.line(n, "a path")?;
+            if !path.starts_with('/') {
+                let message = format!("the path {} does not start with `/`", quoted(path));
+                self.error(n.at, message, format!("did you mean `/{path}`?"));
+            }
+            Some(path.to_owned())
+        });
+        let wait = |c: &mut Self, key| {
+            c.with_default(&fields, key, |c, n| c.duration(n, false)).unwrap_or_default()
+        };
+        let count = |c: &mut Self, key| {
+            let count = c.with_default(&fields, key, |c, n| c.number(n, 1, 1_000));
+            u32::try_from(count.unwrap_or(1)).unwrap_or(1)
+        };
+        Some(Health {
+            path: path?,
+            interval: wait(self, "interval"),
+            timeout: wait(self, "timeout"),
+            unhealthy_after: count(self, "unhealthy-after"),
+            healthy_after: count(self, "healthy-after"),
+        })
+    }
+
+    /// The name of an upstream, or a server in its place: that becomes an upstream named by its URL.
+    pub(super) fn upstream_reference(&mut self, node: &'a Node) -> Option<String> {
+        let text = self.line(node, "the name of an upstream or a server's URL")?;
+        let is_server =
+            text.contains("://") || text.starts_with("unix:") || text.starts_with("builtin:");
+        if is_server && !self.upstream_names.contains(&text) {
+            let server = self.server(node)?;
+            let name = server.to_string();
+            if !self.anonymous.contains_key(&name) {
+                let upstream = self.upstream_of(vec![server]);
+                self.anonymous.insert(name.clone(), upstream);
+            }
+            return Some(name);
+        }
+        if looks_like_address(text) && !self.upstream_names.contains(&text) {
+            let message = format!("{} is no upstream's name and no URL", quoted(text));
+            self.error(node.at, message, format!("did you mean `http://{text}`?"));
+            return None;
+        }
+        let names = self.upstream_names.clone();
+        self.reference(node, text, "upstream", &names).then(|| text.to_owned())
+    }
+
+    /// One server.
+    pub(super) fn server(&mut self, node: &Node) -> Option<Server> {
+        let text = self.line(node, "a server such as http://127.0.0.1:8000")?;
+        if let Some(path) = text.strip_prefix("unix:") {
+            if path.is_empty() || path.starts_with("//") {
+                let path = path.trim_start_matches('/');
+                let message = "expected a socket as unix:/path";
+                self.error(node.at, message, format!("did you mean `unix:/{path}`?"));
+                return None;
+            }
+            return Some(Server::Unix(self.resolve(path)));
+        }
+        if let Some(name) = text.strip_prefix("builtin:") {
+            if name != "echo" {
+                let message = format!("there is no builtin server {}", quoted(name));
+                self.error(node.at, message, "there is `builtin:echo`".to_owned());
+                return None;
+            }
+            return Some(Server::Echo);
+        }
+        let Some((scheme, rest)) = text.split_once("://") else {
+            let help = match looks_like_address(text) {
+                true => format!("did you mean `http://{text}`?"),
+                false => SERVERS.to_owned(),
+            };
+            self.error(node.at, format!("{} is not a server's URL", quoted(text)), help);
+            return None;
+        };
+        let port = match scheme {
+            "http" | "h2c" => 80,
+            "https" => 443,
+            other => {
+                let near = nearest(other, ["http", "https", "h2c"]);
+                let near = near.map(|near| format!("did you mean `{near}://{rest}`?"));
+                let message = format!("servers do not speak {}", quoted(other));
+                self.error(node.at, message, near.unwrap_or_else(|| SERVERS.to_owned()));
+                return None;
+            }
+        };
+        let authority = self.authority(node, scheme, rest, port)?;
+        Some(match scheme {
+            "https" => Server::Https(authority),
+            "h2c" => Server::H2c(authority),
+            _ => Server::Http(authority),
+        })
+    }
+
+    /// `host[:port]` after a scheme. Hosts may have `_`, as container names do.
+    fn authority(&mut self, node: &Node, scheme: &str, rest: &str, port: u16) -> Option<Authority> {
+        if rest.contains('@') {
+            self.hide(node);
+            let help =
+                "a password does not belong here; a filter can set the field `authorization`";
+            self.error(node.at, "a server's URL cannot hold a user or password", help.to_owned());
+            return None;
+        }
+        let bare = match rest.find(['/', '?', '#']) {
+            Some(cut) => {
+                let bare = rest.get(..cut).unwrap_or(rest);
+                if rest.get(cut..) != Some("/") {
+                    let message = "a server is a scheme, a host and a port, without a path";
+                    let help =
+                        format!("did you mean `{scheme}://{bare}`? A filter can rewrite paths");
+                    self.error(node.at, message, help);
+                    return None;
+                }
+                bare
+            }
+            None => rest,
+        };
+        if let Some((host, port)) = host_and_port(bare, port) {
+            return Some(Authority { host, port });
+        }
+        let message = format!("{} is not a host and a port", quoted(bare));
+        let help = match bare.parse::<IpAddr>() {
+            Ok(IpAddr::V6(ip)) => format!("did you mean `{scheme}://[{ip}]`?"),
+            _ => "as in http://127.0.0.1:8000 or http://[::1]:8000".to_owned(),
+        };
+        self.error(node.at, message, help);
+        None
+    }
+
+    /// A host name alone.
+    pub(super) fn hostname(&mut self, node: &Node) -> Option<Hostname> {
+        let text = self.line(node, "a host name")?;
+        match Hostname::parse(text) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.error(node.at, format!("the host {} {error}", quoted(text)), None);
+                None
+            }
+        }
+    }
+}
+
+/// `host`, `host:port`, `[v6]` or `[v6]:port`.
+pub(super) fn host_and_port(text: &str, default: u16) -> Option<(String, u16)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            match port {
+                "" => (host, None),
+                port => (host, Some(port.strip_prefix(':')?)),
+            }
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let port = match port {
+        Some(port) if !port.starts_with('+') => port.parse().ok().filter(|p| *p > 0)?,
+        Some(_) => return None,
+        None => default,
+    };
+    let is_v6 = host.parse::<std::net::Ipv6Addr>().is_ok() && text.starts_with('[');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_host = !host.is_empty()
+        && host.len() <= 253
+        && !host.starts_with(['-', '.'])
+        && !host.contains("..")
+        && host.chars().all(allowed);
+    (is_v6 || is_host).then(|| (host.to_ascii_lowercase(), port))
+}
+
+/// Whether a text without a scheme was probably meant as host and port.
+fn looks_like_address(text: &str) -> bool {
+    let has_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    (has_port || text.parse::<IpAddr>().is_ok()) && host_and_port(text, 80).is_some()
+}
+
+const SERVERS: &str =
+    "a server is http://, https:// or h2c:// and a host, unix:/path, or builtin:echo";

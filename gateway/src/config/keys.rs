@@ -1,0 +1,373 @@
+//! Every key of `gateway.yaml` with its type, default and meaning, in one place: the checker takes
+//! defaults and suggestions from here, the JSON Schema is made from it, and a test holds the documented
+//! `gateway.yaml` against it.
+
+use serde_json::{Value, json};
+
+use self::Default::{Absent, Is, Required};
+use self::Form::{Any, Bool, Duration, Int, Like, List, Map, Size, Text, TextMap, Texts, Word};
+
+/// A key of the file.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its place: keys joined by `.`, `[]` for the entries of a list, `*` for names that the file
+    /// chooses.
+    pub path: &'static str,
+    /// What may stand there.
+    pub forms: &'static [Form],
+    /// What holds when it is absent.
+    pub default: Default,
+    /// One line about it.
+    pub doc: &'static str,
+}
+
+/// One of the things that a key may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Any text.
+    Text,
+    /// `true` or `false`.
+    Bool,
+    /// A whole number in this range.
+    Int(u64, u64),
+    /// A duration, such as `5s`.
+    Duration,
+    /// A size, such as `16MiB`, or plain bytes.
+    Size,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A mapping with the keys that the table lists below this path.
+    Map,
+    /// A list of what the table has at this path and `[]`.
+    List,
+    /// A list of texts.
+    Texts,
+    /// A mapping from names of the file's choice to texts.
+    TextMap,
+    /// Anything.
+    Any,
+    /// What the table has at that path.
+    Like(&'static str),
+}
+
+/// What holds when a key is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Default {
+    /// The file is refused.
+    Required,
+    /// Nothing, or what the key's doc says.
+    Absent,
+    /// As if this YAML stood there.
+    Is(&'static str),
+}
+
+/// The key at a path.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The names of the keys directly below a path (`""` is the file itself), in the order of the table.
+pub fn below(path: &str) -> Vec<&'static str> {
+    let path = canonical(path);
+    let child = |key: &'static Key| match path {
+        "" => Some(key.path).filter(|p| !p.contains(['.', '['])),
+        _ => {
+            let rest = key.path.strip_prefix(path)?.strip_prefix('.')?;
+            Some(rest).filter(|p| !p.contains(['.', '[']) && *p != "*")
+        }
+    };
+    KEYS.iter().filter_map(child).collect()
+}
+
+/// The path under which the table lists what is below `path`: [`Form::Like`] is followed.
+pub fn canonical(path: &str) -> &str {
+    let like = find(path).into_iter().flat_map(|k| k.forms).find_map(|form| match form {
+        Form::Like(other) => Some(*other),
+        _ => None,
+    });
+    like.unwrap_or(path)
+}
+
+/// The JSON Schema (2020-12) of the whole file, for editors and `witgate schema`.
+pub fn schema() -> Value {
+    let mut root = object("");
+    if let Value::Object(fields) = &mut root {
+        let dialect = "https://json-schema.org/draft/2020-12/schema";
+        fields.insert("$schema".into(), json!(dialect));
+        fields.insert("title".into(), json!("gateway.yaml"));
+        fields.insert("description".into(), json!("The configuration of a Witgate gateway."));
+    }
+    root
+}
+
+/// The schema of a mapping with the keys below `path`.
+fn object(path: &str) -> Value {
+    let mut properties = serde_json::Map::new();
+    let mut required = Vec::new();
+    for name in below(path) {
+        let at = match path {
+            "" => name.to_owned(),
+            _ => format!("{path}.{name}"),
+        };
+        let Some(key) = find(&at) else { continue };
+        properties.insert(name.to_owned(), described(key));
+        if key.default == Default::Required {
+            required.push(name);
+        }
+    }
+    let mut object = json!({"type": "object", "properties": properties});
+    if let Value::Object(fields) = &mut object {
+        let others = match find(&format!("{path}.*")) {
+            Some(any) => described(any),
+            None => json!(false),
+        };
+        fields.insert("additionalProperties".into(), others);
+        if !required.is_empty() {
+            fields.insert("required".into(), json!(required));
+        }
+    }
+    object
+}
+
+/// The schema of a key, with its description and default.
+fn described(key: &Key) -> Value {
+    let mut forms: Vec<Value> = key.forms.iter().map(|form| of_form(key, *form)).collect();
+    let mut schema = match (forms.len(), forms.pop()) {
+        (1, Some(Value::Object(only))) => only,
+        (_, Some(last)) => {
+            forms.push(last);
+            serde_json::Map::from_iter([("anyOf".to_owned(), Value::Array(forms))])
+        }
+        _ => serde_json::Map::new(),
+    };
+    schema.insert("description".into(), json!(key.doc));
+    if let Default::Is(text) = key.default
+        && let Ok(node) = super::node::read(text)
+    {
+        schema.insert("default".into(), node.value.to_json());
+    }
+    Value::Object(schema)
+}
+
+fn of_form(key: &Key, form: Form) -> Value {
+    let size = "^[0-9]+(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)?$";
+    match form {
+        Form::Text => json!({"type": "string"}),
+        Form::Bool => json!({"type": "boolean"}),
+        Form::Int(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
+        Form::Duration => json!({"type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$"}),
+        Form::Size => {
+            json!({"anyOf": [{"type": "string", "pattern": size}, {"type": "integer", "minimum": 0}]})
+        }
+        Form::Word(words) => json!({"enum": words}),
+        Form::Map => object(key.path),
+        Form::List => {
+            let items = find(&format!("{}[]", key.path)).map_or_else(
+                // The entries are mappings that need no line of their own in the table.
+                || object(&format!("{}[]", key.path)),
+                described,
+            );
+            json!({"type": "array", "items": items})
+        }
+        Form::Texts => json!({"type": "array", "items": {"type": "string"}}),
+        Form::TextMap => {
+            json!({"type": "object", "additionalProperties": {"type": ["string", "null"]}})
+        }
+        Form::Any => json!({}),
+        Form::Like(other) => match find(other) {
+            Some(key) => match described(key) {
+                Value::Object(mut same) => {
+                    same.remove("default");
+                    same.remove("description");
+                    Value::Object(same)
+                }
+                other => other,
+            },
+            None => json!({}),
+        },
+    }
+}
+
+/// The words for issuers that need no directory URL.
+pub const ISSUERS: &[&str] = &["letsencrypt", "letsencrypt-staging", "zerossl", "google", "local"];
+
+/// Where nothing stands for "no upper bound of its own".
+const ANY: u64 = i64::MAX as u64;
+
+/// The table.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    // Where to accept connections.
+    key("listen", &[List], Is("[\"https://0.0.0.0:443\", \"http://0.0.0.0:80\"]"),
+        "Where to accept connections. https:// serves the sites; http:// answers HTTP-01 and redirects."),
+    key("listen[]", &[Text], Absent, "A scheme (https or http), an IP address and a port."),
+    // Certificates.
+    key("certificates", &[Map], Absent, "How certificates are obtained."),
+    key("certificates.contact", &[Text], Absent,
+        "The e-mail address that the CA gets, for notices about the account."),
+    key("certificates.issuers", &[List], Is("[letsencrypt]"),
+        "Certificate authorities, tried in this order. Private names get the local CA."),
+    key("certificates.issuers[]", &[Word(ISSUERS), Map], Absent,
+        "A known CA by its name, or any ACME server by its directory."),
+    key("certificates.issuers[].directory", &[Text], Required,
+        "The ACME directory: a URL, or the name of a known CA."),
+    key("certificates.issuers[].name", &[Text], Absent,
+        "What logs and the store call it; the host of the directory if absent."),
+    key("certificates.issuers[].eab", &[Map], Absent,
+        "External account binding, where the CA asks for it."),
+    key("certificates.issuers[].eab.kid", &[Text], Required, "The key identifier from the CA."),
+    key("certificates.issuers[].eab.key", &[Text, Map], Required,
+        "The MAC key from the CA (base64url): a place to read it from."),
+    key("certificates.issuers[].eab.key.env", &[Text], Absent, "An environment variable."),
+    key("certificates.issuers[].eab.key.file", &[Text], Absent, "A file."),
+    key("certificates.issuers[].eab.key.credential", &[Text], Absent, "A systemd credential."),
+    key("certificates.issuers[].roots", &[Text], Absent,
+        "A PEM file of roots to trust for the CA's own API, instead of the system's."),
+    key("certificates.issuers[].profile", &[Text], Absent,
+        "The certificate profile to ask for, such as shortlived."),
+    key("certificates.challenge", &[Word(&["auto", "http-01", "tls-alpn-01"]), Map], Is("auto"),
+        "How control of a name is proved: auto, http-01, tls-alpn-01, or {dns-01: PLUGIN}."),
+    key("certificates.challenge.dns-01", &[Text], Required,
+        "The plugin that writes the DNS records. The only challenge for wildcards."),
+    key("certificates.files", &[List], Is("[]"),
+        "Certificates that somebody else keeps up to date; chosen by the names in them."),
+    key("certificates.files[].certificate", &[Text], Required, "The chain in PEM, leaf first."),
+    key("certificates.files[].key", &[Text], Required, "The private key in PEM."),
+    key("certificates.default", &[Text], Absent,
+        "The name whose certificate clients without SNI get; they are refused if absent."),
+    key("certificates.resolvers", &[Texts], Is("[]"),
+        "DNS servers to ask for zones and propagation; those of the system if empty."),
+    key("certificates.propagation", &[Map], Absent, "How to wait for DNS-01 records."),
+    key("certificates.propagation.check", &[Bool], Is("true"),
+        "Ask every authoritative server before telling the CA."),
+    key("certificates.propagation.delay", &[Duration], Is("0s"), "A fixed wait before the first check."),
+    key("certificates.propagation.timeout", &[Duration], Is("5m"),
+        "How long to check before the attempt counts as failed."),
+    key("certificates.propagation.port", &[Int(1, 65_535)], Is("53"),
+        "The port of authoritative servers (for tests and split setups)."),
+    // Sites.
+    key("sites", &[List], Required, "What is served, by host name."),
+    key("sites[].hosts", &[Texts], Required,
+        "The names it answers for; *.example.com takes every name one label below."),
+    key("sites[].certificate", &[Word(&["auto", "files", "local"]), Map], Is("auto"),
+        "Where the certificate comes from: auto, files, local, or what differs from certificates."),
+    key("sites[].certificate.challenge", &[Like("certificates.challenge")], Absent,
+        "How control of these names is proved; certificates.challenge if absent."),
+    key("sites[].certificate.issuers", &[Like("certificates.issuers")], Absent,
+        "CAs for these names; certificates.issuers if absent."),
+    key("sites[].router", &[Text, Map], Absent, "The plugin that picks the upstream; routes come after it."),
+    key("sites[].router.plugin", &[Text], Required, "The name under plugins."),
+    key("sites[].router.config", &[Any], Absent, "Configuration for this use; the plugin's own if absent."),
+    key("sites[].filters", &[List], Is("[]"), "Filter plugins, in the order in which requests meet them."),
+    key("sites[].filters[]", &[Text, Like("sites[].router")], Absent,
+        "A name under plugins, or {plugin: NAME, config: …} for this use alone."),
+    key("sites[].upstream", &[Text], Absent,
+        "Short for a single route that takes everything: a name under upstreams, or a URL."),
+    key("sites[].routes", &[List], Absent, "Where requests go; the longest path wins."),
+    key("sites[].routes[].path", &[Text], Is("/"), "Takes this path and everything below it."),
+    key("sites[].routes[].exact", &[Text], Absent, "Takes this path alone."),
+    key("sites[].routes[].methods", &[Texts], Is("[]"), "Takes these methods; all if empty."),
+    key("sites[].routes[].headers", &[TextMap, Texts], Is("{}"),
+        "Fields that a request must have, with their values; a list asks for presence only."),
+    key("sites[].routes[].query", &[TextMap, Texts], Is("{}"),
+        "Query parameters that a request must have; a list asks for presence only."),
+    key("sites[].routes[].filters", &[Like("sites[].filters")], Is("[]"),
+        "Filters of this route, after those of the site."),
+    key("sites[].routes[].upstream", &[Text], Absent, "A name under upstreams, or a server's URL."),
+    key("sites[].routes[].redirect", &[Map], Absent, "Send the client elsewhere."),
+    key("sites[].routes[].redirect.status", &[Int(301, 308)], Is("308"), "301, 302, 303, 307 or 308."),
+    key("sites[].routes[].redirect.to", &[Text], Required,
+        "A URL or path; {host}, {path} and {query} stand for those of the request."),
+    key("sites[].routes[].respond", &[Map], Absent, "A fixed response."),
+    key("sites[].routes[].respond.status", &[Int(200, 599)], Is("200"), "The status code."),
+    key("sites[].routes[].respond.body", &[Text], Is("\"\""), "The body."),
+    key("sites[].routes[].respond.content-type", &[Text], Is("text/plain; charset=utf-8"),
+        "The media type of the body."),
+    // Upstreams.
+    key("upstreams", &[Map], Absent, "Application servers, by name."),
+    key("upstreams.*", &[Text, Map], Absent,
+        "A server (http://, https://, h2c://, unix:/path, builtin:echo), or several with settings."),
+    key("upstreams.*.servers", &[Texts], Required, "The servers, at least one."),
+    key("upstreams.*.balance", &[Word(&["p2c", "round-robin", "least-connections"])], Is("p2c"),
+        "How a server is chosen: p2c (the better of two picked at random), round-robin, least-connections."),
+    key("upstreams.*.health", &[Map], Absent, "Active health checks; none if absent."),
+    key("upstreams.*.health.path", &[Text], Required, "The path to ask for."),
+    key("upstreams.*.health.interval", &[Duration], Is("10s"), "The time between two checks."),
+    key("upstreams.*.health.timeout", &[Duration], Is("5s"), "How long one check may take."),
+    key("upstreams.*.health.unhealthy-after", &[Int(1, 1_000)], Is("3"),
+        "Failures in a row that take a server out."),
+    key("upstreams.*.health.healthy-after", &[Int(1, 1_000)], Is("2"),
+        "Successes in a row that bring it back."),
+    key("upstreams.*.timeouts", &[Map], Absent, "Waits for these servers."),
+    key("upstreams.*.timeouts.connect", &[Duration], Is("5s"), "To connect, TLS included."),
+    key("upstreams.*.timeouts.response", &[Duration], Is("60s"),
+        "From the end of the request to the head of the response."),
+    key("upstreams.*.timeouts.idle", &[Duration], Is("300s"),
+        "Between two pieces of a response's body; not for WebSockets."),
+    key("upstreams.*.timeouts.keepalive", &[Duration], Is("60s"), "How long an unused connection is kept."),
+    key("upstreams.*.roots", &[Text], Absent,
+        "A PEM file of roots to trust for https:// servers, instead of the system's."),
+    key("upstreams.*.server-name", &[Text], Absent,
+        "The name to ask for and to check in TLS; the server's own if absent."),
+    key("upstreams.*.preserve-host", &[Bool], Is("true"),
+        "Whether the servers see the client's Host (true) or their own."),
+    // Plugins.
+    key("plugins", &[Map], Absent, "WebAssembly components, by name."),
+    key("plugins.*", &[Map], Absent, "A component and what it may do."),
+    key("plugins.*.component", &[Text], Required, "The component file; replaced while running when it changes."),
+    key("plugins.*.config", &[Any], Absent, "Handed to the plugin as it stands here."),
+    key("plugins.*.on-error", &[Word(&["fail-closed", "fail-open"])], Is("fail-closed"),
+        "What becomes of a request when the plugin fails: fail-closed answers 500, fail-open goes on without it."),
+    key("plugins.*.limits", &[Map], Absent, "Bounds of each call and instance."),
+    key("plugins.*.limits.deadline", &[Duration], Is("20ms"), "Time of one call into a router or filter."),
+    key("plugins.*.limits.solver-deadline", &[Duration], Is("60s"),
+        "Time of one call into a solver, its outgoing requests included."),
+    key("plugins.*.limits.memory", &[Size], Is("64MiB"), "Memory of one instance."),
+    key("plugins.*.limits.output", &[Size], Is("1MiB"), "What one call may hand over: edits, response, log."),
+    key("plugins.*.limits.state", &[Size], Is("1MiB"), "The plugin's key-value state."),
+    key("plugins.*.limits.requests", &[Int(0, 10_000)], Is("32"), "Outgoing requests of one call."),
+    key("plugins.*.limits.log-lines", &[Int(0, 1_000_000)], Is("100"), "Log lines per second."),
+    key("plugins.*.secrets", &[Map], Absent,
+        "Secrets by the name that the plugin's placeholders use. It never sees the values."),
+    key("plugins.*.secrets.*", &[Text, Map], Absent, "Where one secret comes from and where it may go."),
+    key("plugins.*.secrets.*.env", &[Text], Absent, "An environment variable of the gateway."),
+    key("plugins.*.secrets.*.file", &[Text], Absent, "A file; a final newline is dropped."),
+    key("plugins.*.secrets.*.credential", &[Text], Absent, "A systemd credential (LoadCredential=)."),
+    key("plugins.*.secrets.*.hosts", &[Texts], Is("[]"),
+        "The only hosts it may be sent to; all that grants.http names if empty."),
+    key("plugins.*.grants", &[Map], Absent, "What the plugin may do beyond computing. Nothing if absent."),
+    key("plugins.*.grants.http", &[Texts], Is("[]"),
+        "Requests it may send: [METHOD,… ]https://host/path, where * at the end takes any rest."),
+    // Operation.
+    key("log", &[Map], Absent, "What is logged."),
+    key("log.level", &[Text], Is("info"),
+        "error, warn, info, debug or trace; or a filter such as info,witgate::acme=debug."),
+    key("log.access", &[Word(&["json", "text", "off"])], Is("json"), "One line per exchange: json, text or off."),
+    key("log.format", &[Word(&["text", "json"])], Is("text"), "The format of all other lines: text or json."),
+    key("store", &[Text], Is("./state"), "The folder of accounts, keys, certificates and compiled plugins."),
+    key("workers", &[Word(&["auto"]), Int(1, 4_096)], Is("auto"),
+        "How many threads serve; auto is one per core that the process may run on."),
+    key("limits", &[Map], Absent, "Waits and sizes that bound every exchange."),
+    key("limits.handshake", &[Duration], Is("10s"), "From accept to the end of the TLS handshake."),
+    key("limits.request-head", &[Duration], Is("15s"), "From the first byte of a request to the end of its head."),
+    key("limits.request-body-idle", &[Duration], Is("30s"), "Between two pieces of a request's body."),
+    key("limits.keepalive", &[Duration], Is("75s"), "How long a connection may be without a request."),
+    key("limits.drain", &[Duration], Is("30s"), "How long open exchanges may go on after SIGTERM."),
+    key("limits.request-head-size", &[Size], Is("32KiB"), "The largest request head."),
+    key("limits.request-fields", &[Int(1, 10_000)], Is("100"), "The most fields of a request."),
+    key("limits.request-body", &[Size, Word(&["off"])], Is("off"), "The largest request body; off means no limit."),
+    key("limits.connections", &[Int(1, ANY)], Is("100000"), "The most open connections of the whole gateway."),
+    key("limits.streams", &[Int(1, 100_000)], Is("128"), "The most open requests of one HTTP/2 connection."),
+    key("trusted-proxies", &[Texts], Is("[]"),
+        "Networks whose x-forwarded-for and forwarded are believed; nobody's if empty."),
+    key("admin", &[Text], Absent, "The local control socket, or off; admin.sock in the store if absent."),
+];
+
+const fn key(
+    path: &'static str,
+    forms: &'static [Form],
+    default: Default,
+    doc: &'static str,
+) -> Key {
+    Key { path, forms, default, doc }
+}
