@@ -174,7 +174,9 @@ impl From<http::Error> for Failure {
 }
 
 #[cfg(target_family = "wasm")]
-impl From<Failure> for crate::bindings::dns_solver::exports::witgate::plugin::dns_solver_hooks::Failure {
+impl From<Failure>
+    for crate::bindings::dns_solver::exports::witgate::plugin::dns_solver_hooks::Failure
+{
     fn from(failure: Failure) -> Self {
         Self {
             code: failure.code.to_owned(),

@@ -1,7 +1,7 @@
 //! Makes a component of a plugin: [`export!`](crate::export!) and what it expands to.
 
-use alloc::boxed::Box;
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::format;
 #[doc(hidden)]
 pub use alloc::string::String;

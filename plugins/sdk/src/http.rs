@@ -225,7 +225,8 @@ fn date_seconds(text: &str) -> Option<i64> {
     }
     // Days from 1970-01-01, with March as the first month so that leap days come last.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 719_469;
+    let days =
+        year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 719_469;
     Some(days * 86_400 + clock)
 }
 

@@ -28,9 +28,7 @@ pub fn cabi_realloc(old: *mut u8, old_len: usize, align: usize, new_len: usize) 
     };
     // SAFETY: the size is not zero, and a non-empty `old` is what this function returned for
     // `old_len` and `align`: the canonical ABI says so, and only the host calls this.
-    let new = unsafe {
-        if old_len == 0 { alloc(layout) } else { realloc(old, layout, new_len) }
-    };
+    let new = unsafe { if old_len == 0 { alloc(layout) } else { realloc(old, layout, new_len) } };
     if new.is_null() {
         core::arch::wasm32::unreachable()
     }
