@@ -10,7 +10,9 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawConfig {
-    /// In the order in which they are tried.
+    /// In the order in which they are tried. None at all is allowed, since each site that uses the
+    /// plugin may bring its own.
+    #[serde(default)]
     pub(crate) rules: Vec<RawRule>,
 }
 

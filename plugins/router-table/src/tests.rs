@@ -178,8 +178,9 @@ fn errors_name_the_rule_and_the_key() {
         let error_of = configure::<RouterTable>(json!({"rules": [rule]})).unwrap_err();
         assert_eq!(error_of, error);
     }
-    let error = configure::<RouterTable>(json!(null)).unwrap_err();
-    assert_eq!(error, "config: missing field `rules`");
+    let error = configure::<RouterTable>(json!({"rule": []})).unwrap_err();
+    assert_eq!(error, "config.rule: unknown field `rule`, expected `rules`");
+    configure::<RouterTable>(json!(null)).unwrap();
     let host = json!({"rules": [{"hosts": ["https://a"], "upstream": "a"}]});
     assert!(configure::<RouterTable>(host).unwrap_err().starts_with("config.rules[0].hosts[0]: "));
 }

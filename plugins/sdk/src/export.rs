@@ -53,13 +53,14 @@ macro_rules! lean {
 
         #[cfg(target_family = "wasm")]
         #[unsafe(export_name = "cabi_realloc")]
-        extern "C" fn cabi_realloc(
+        unsafe extern "C" fn cabi_realloc(
             old: *mut u8,
             old_len: usize,
             align: usize,
             new_len: usize,
         ) -> *mut u8 {
-            $crate::export::lean::cabi_realloc(old, old_len, align, new_len)
+            // SAFETY: the caller is the host, which keeps to the canonical ABI.
+            unsafe { $crate::export::lean::cabi_realloc(old, old_len, align, new_len) }
         }
 
         #[cfg(target_family = "wasm")]

@@ -538,15 +538,13 @@ pub(crate) mod host {
             STATE.with_borrow_mut(|state| state.remove(key));
         }
         pub(crate) fn increment(key: &str, by: i64, ttl: Option<u32>) -> Result<i64, String> {
-            let current = match get(key) {
+            let current = match get(key).map(String::from_utf8) {
                 None => 0,
-                Some(value) => match <[u8; 8]>::try_from(value) {
-                    Ok(bytes) => i64::from_le_bytes(bytes),
-                    Err(_) => return Err("not-a-counter".to_owned()),
-                },
+                Some(Ok(text)) => text.parse().map_err(|_| "not-a-counter".to_owned())?,
+                Some(Err(_)) => return Err("not-a-counter".to_owned()),
             };
-            let next = current.saturating_add(by);
-            set(key, &next.to_le_bytes(), ttl)?;
+            let next = i64::saturating_add(current, by);
+            set(key, next.to_string().as_bytes(), ttl)?;
             Ok(next)
         }
     }

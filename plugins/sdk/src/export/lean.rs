@@ -17,8 +17,12 @@ pub fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 /// `realloc` of the canonical ABI. The same as `wit-bindgen` brings for targets without a C library.
+///
+/// # Safety
+/// `old` is what this function returned for `old_len` and `align`, or `old_len` is 0: the host, which
+/// alone calls it, keeps to that by the canonical ABI.
 #[expect(unsafe_code, reason = "the canonical ABI hands over raw memory")]
-pub fn cabi_realloc(old: *mut u8, old_len: usize, align: usize, new_len: usize) -> *mut u8 {
+pub unsafe fn cabi_realloc(old: *mut u8, old_len: usize, align: usize, new_len: usize) -> *mut u8 {
     if old_len == 0 && new_len == 0 {
         return core::ptr::without_provenance_mut(align);
     }
@@ -26,8 +30,7 @@ pub fn cabi_realloc(old: *mut u8, old_len: usize, align: usize, new_len: usize) 
     let Ok(layout) = Layout::from_size_align(size, align) else {
         core::arch::wasm32::unreachable()
     };
-    // SAFETY: the size is not zero, and a non-empty `old` is what this function returned for
-    // `old_len` and `align`: the canonical ABI says so, and only the host calls this.
+    // SAFETY: the size is not zero, and `old` is as the caller promises.
     let new = unsafe { if old_len == 0 { alloc(layout) } else { realloc(old, layout, new_len) } };
     if new.is_null() {
         core::arch::wasm32::unreachable()
