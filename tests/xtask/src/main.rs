@@ -1,5 +1,6 @@
 //! `cargo xtask`: what is too much logic for the Makefile. No dependencies.
 
+mod component;
 mod plugins;
 
 use std::process::ExitCode;

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::component;
+
 /// Builds all plugins and prints their sizes.
 pub(crate) fn build() -> Result<(), String> {
     let root = root()?;
@@ -17,8 +19,12 @@ pub(crate) fn build() -> Result<(), String> {
     fs::create_dir_all(&kept).map_err(|error| format!("cannot create {}: {error}", show(&kept)))?;
     let mut too_large = Vec::new();
     for name in &names {
-        let component = built.join(format!("{}.wasm", name.replace('-', "_")));
-        let bytes = publish(&component, &kept.join(format!("{name}.wasm")))?;
+        let from = built.join(format!("{}.wasm", name.replace('-', "_")));
+        let component =
+            fs::read(&from).map_err(|error| format!("cannot read {}: {error}", show(&from)))?;
+        check_outside(name, &component)?;
+        publish(&component, &kept.join(format!("{name}.wasm")))?;
+        let bytes = component.len() as u64;
         println!("{name:<20} {:>6.1} KiB   target/plugins/{name}.wasm", in_kib(bytes));
         if bytes > BYTES_MAX {
             too_large.push(name.as_str());
@@ -26,11 +32,9 @@ pub(crate) fn build() -> Result<(), String> {
     }
     match too_large.as_slice() {
         [] => Ok(()),
-        names => Err(format!(
-            "larger than the budget of {} KiB: {}",
-            BYTES_MAX / 1024,
-            names.join(", ")
-        )),
+        names => {
+            Err(format!("larger than the budget of {} KiB: {}", BYTES_MAX / 1024, names.join(", ")))
+        }
     }
 }
 
@@ -82,18 +86,35 @@ fn compile(workspace: &Path) -> Result<(), String> {
     }
 }
 
-/// Copies a component in one step, since a running gateway watches the place; leaves one that has
-/// not changed alone, so that nothing is swapped in vain. Returns its size.
-fn publish(from: &Path, to: &Path) -> Result<u64, String> {
-    let component = fs::read(from).map_err(|error| format!("cannot read {}: {error}", show(from)))?;
+/// A first-party plugin speaks the contract and nothing else: what a language runtime drags in from
+/// WASI would be paid for by every instance.
+fn check_outside(name: &str, component: &[u8]) -> Result<(), String> {
+    let outside = component::outside(component).map_err(|error| format!("{name}: {error}"))?;
+    if let Some(import) = outside.imports.iter().find(|import| !import.starts_with(PACKAGE)) {
+        return Err(format!(
+            "{name} imports {import}, which is not of the contract: does it use std (see \
+             `witgate_sdk::lean`)?"
+        ));
+    }
+    let is_hooks = |export: &&String| export.ends_with("-hooks@0.1.0");
+    let hooks = outside.exports.iter().filter(is_hooks).count();
+    let has_start = outside.exports.iter().any(|export| export == "witgate:plugin/plugin@0.1.0");
+    if !has_start || hooks == 0 || outside.exports.len() != hooks + 1 {
+        return Err(format!("{name} fits no world: it exports {}", outside.exports.join(", ")));
+    }
+    Ok(())
+}
+
+/// Writes a component in one step, since a running gateway watches the place; leaves one that has
+/// not changed alone, so that nothing is swapped in vain.
+fn publish(component: &[u8], to: &Path) -> Result<(), String> {
     if fs::read(to).is_ok_and(|present| present == component) {
-        return Ok(component.len() as u64);
+        return Ok(());
     }
     let beside = to.with_extension("wasm.new");
-    fs::write(&beside, &component)
+    fs::write(&beside, component)
         .and_then(|()| fs::rename(&beside, to))
-        .map_err(|error| format!("cannot write {}: {error}", show(to)))?;
-    Ok(component.len() as u64)
+        .map_err(|error| format!("cannot write {}: {error}", show(to)))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes of files, for people")]
@@ -104,6 +125,9 @@ fn in_kib(bytes: u64) -> f64 {
 fn show(path: &Path) -> std::path::Display<'_> {
     path.display()
 }
+
+/// The contract that plugins speak.
+const PACKAGE: &str = "witgate:plugin/";
 
 const TARGET: &str = "wasm32-wasip2";
 
