@@ -47,7 +47,10 @@ impl Server {
     }
 
     fn answer(&mut self, sent: &Sent) -> http::Response {
-        let entry = |id: &str, content: &str| json!({"id": id, "name": NAME, "type": "TXT", "content": content, "ttl": 120});
+        let entry = |id: &str, content: &str| {
+            let ttl = 120;
+            json!({"id": id, "name": NAME, "type": "TXT", "content": content, "ttl": ttl})
+        };
         match sent.method.as_str() {
             "GET" => {
                 assert!(sent.url.ends_with(&format!("?type=TXT&name={NAME}&per_page=100")));

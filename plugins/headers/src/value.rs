@@ -30,8 +30,8 @@ impl Value {
         Self::Fixed(text.to_owned())
     }
 
-    /// Reads `text`: `{request-id}`, `{client-address}` and `{host}` are placeholders, `{{` and `}}`
-    /// are braces.
+    /// Reads `text`: `{request-id}`, `{client-address}` and `{host}` are placeholders, `{{` and
+    /// `}}` are braces.
     pub(crate) fn parse(text: &Text) -> Result<Self, String> {
         field::check_value(&text.0)?;
         let mut parts = Vec::new();

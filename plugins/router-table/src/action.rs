@@ -126,7 +126,7 @@ impl Split {
     }
 
     /// The name of the upstream for this request.
-    pub(crate) fn pick(&self, _facts: &Facts) -> &str {
+    pub(crate) fn pick(&self) -> &str {
         let key = match &self.by {
             By::Turn => None,
             By::Address => Some(connection::client_address()),
@@ -199,7 +199,8 @@ impl Template {
                 "query" => Part::Query,
                 _ => {
                     return Err(format!(
-                        "unknown placeholder `{{{name}}}`: there are {{host}}, {{path}} and {{query}}"
+                        "unknown placeholder `{{{name}}}`: there are {{host}}, {{path}} and \
+                         {{query}}"
                     ));
                 }
             });

@@ -53,8 +53,8 @@ pub(crate) struct RawRespond {
     pub(crate) body: String,
 }
 
-/// What a field or parameter must be: present (`true`), absent (`false`), or of this value. A number
-/// is taken as its text.
+/// What a field or parameter must be: present (`true`), absent (`false`), or of this value. A
+/// number is taken as its text.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Expected {

@@ -56,7 +56,7 @@ impl Router for RouterTable {
         let Some(rule) = self.rules.iter().find(|rule| rule.matcher.fits(&facts)) else { return };
         match &rule.action {
             Action::Upstream(name) => decision::to_upstream(name),
-            Action::Split(split) => decision::to_upstream(split.pick(&facts)),
+            Action::Split(split) => decision::to_upstream(split.pick()),
             Action::Redirect { status, to } => decision::redirect(*status, &to.fill(&facts)),
             Action::Respond { status, headers, body } => {
                 decision::respond(*status, headers, body.as_bytes());

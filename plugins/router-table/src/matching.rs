@@ -114,8 +114,8 @@ impl Host {
 }
 
 impl Path {
-    /// By whole segments, as the gateway's own routes: `/api` takes `/api` and all below it, `/api/`
-    /// only what is below, `/` everything.
+    /// By whole segments, as the gateway's own routes: `/api` takes `/api` and all below it,
+    /// `/api/` only what is below, `/` everything.
     fn prefix(text: &str) -> Result<Self, String> {
         let text = checked(text)?;
         if text == "/" {

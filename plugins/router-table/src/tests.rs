@@ -150,7 +150,8 @@ fn errors_name_the_rule_and_the_key() {
         ),
         (
             json!({"upstreams": {"a": 1}, "by": "ip"}),
-            "config.rules[0].by: `ip` is not known: write `cookie:NAME`, `header:NAME` or `address`",
+            "config.rules[0].by: `ip` is not known: write `cookie:NAME`, `header:NAME` or \
+             `address`",
         ),
         (
             json!({"upstreams": {"a": 0}}),
@@ -162,11 +163,13 @@ fn errors_name_the_rule_and_the_key() {
         ),
         (
             json!({"redirect": {"to": "{host}/x"}}),
-            "config.rules[0].redirect.to: `{host}/x` must start with https://, http://, / or {path}",
+            "config.rules[0].redirect.to: `{host}/x` must start with https://, http://, / or \
+             {path}",
         ),
         (
             json!({"redirect": {"to": "/{pth}"}}),
-            "config.rules[0].redirect.to: unknown placeholder `{pth}`: there are {host}, {path} and \
+            "config.rules[0].redirect.to: unknown placeholder `{pth}`: there are {host}, {path} \
+             and \
           {query}",
         ),
         (

@@ -1,5 +1,5 @@
-//! What `wit-bindgen` makes of `wit/`, for wasm targets alone. One world for all imports (those that
-//! a plugin does not call are left out of its component) and one world for each exported interface,
+//! What `wit-bindgen` makes of `wit/`, for wasm targets alone. One world for all imports (those
+//! that a plugin does not call are left out of its component) and one world for each exported interface,
 //! so that a component can export any choice of them beside `plugin`.
 
 /// The host's interfaces.
@@ -27,7 +27,10 @@ pub mod imports {
 pub mod plugin {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package witgate:sdk; world plugin-export { export witgate:plugin/plugin@0.1.0; }",
+        inline: "
+            package witgate:sdk;
+            world plugin-export { export witgate:plugin/plugin@0.1.0; }
+        ",
         world: "witgate:sdk/plugin-export",
         generate_all,
         pub_export_macro: true,
@@ -39,7 +42,10 @@ pub mod plugin {
 pub mod router {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package witgate:sdk; world router-export { export witgate:plugin/router-hooks@0.1.0; }",
+        inline: "
+            package witgate:sdk;
+            world router-export { export witgate:plugin/router-hooks@0.1.0; }
+        ",
         world: "witgate:sdk/router-export",
         generate_all,
         pub_export_macro: true,
@@ -51,7 +57,10 @@ pub mod router {
 pub mod filter {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package witgate:sdk; world filter-export { export witgate:plugin/filter-hooks@0.1.0; }",
+        inline: "
+            package witgate:sdk;
+            world filter-export { export witgate:plugin/filter-hooks@0.1.0; }
+        ",
         world: "witgate:sdk/filter-export",
         generate_all,
         pub_export_macro: true,
@@ -63,7 +72,10 @@ pub mod filter {
 pub mod dns_solver {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package witgate:sdk; world solver-export { export witgate:plugin/dns-solver-hooks@0.1.0; }",
+        inline: "
+            package witgate:sdk;
+            world solver-export { export witgate:plugin/dns-solver-hooks@0.1.0; }
+        ",
         world: "witgate:sdk/solver-export",
         generate_all,
         pub_export_macro: true,

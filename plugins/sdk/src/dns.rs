@@ -24,7 +24,7 @@ pub trait DnsSolver: Plugin {
     /// [`Failure::zone_not_found`] when the account has none of them, or what the provider says.
     fn find_zone(&self, candidates: &[String]) -> Result<Zone, Failure>;
 
-    /// Makes sure that the TXT record set `name` has all of `values`, beside whatever else it holds.
+    /// Makes sure that the TXT record set `name` has all of `values`, beside what else it holds.
     /// Returns a handle, any text, for [`poll`](Self::poll) and [`cleanup`](Self::cleanup).
     ///
     /// # Errors

@@ -75,7 +75,8 @@ macro_rules! lean {
 #[macro_export]
 macro_rules! __export_world {
     (router, $plugin:ty, $slot:ident, $component:ident) => {
-        impl $crate::bindings::router::exports::witgate::plugin::router_hooks::Guest for $component {
+        use $crate::bindings::router::exports::witgate::plugin::router_hooks;
+        impl router_hooks::Guest for $component {
             fn route() {
                 <$plugin as $crate::Router>::route($slot.plugin());
             }
@@ -85,7 +86,8 @@ macro_rules! __export_world {
         );
     };
     (filter, $plugin:ty, $slot:ident, $component:ident) => {
-        impl $crate::bindings::filter::exports::witgate::plugin::filter_hooks::Guest for $component {
+        use $crate::bindings::filter::exports::witgate::plugin::filter_hooks;
+        impl filter_hooks::Guest for $component {
             fn on_request() {
                 <$plugin as $crate::Filter>::on_request($slot.plugin());
             }

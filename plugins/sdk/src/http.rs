@@ -83,7 +83,7 @@ impl Request {
         self
     }
 
-    /// Makes `value` the body, as JSON. `value` must be one that JSON can hold (maps with text keys);
+    /// Makes `value` the body, as JSON. It must be one that JSON can hold (maps with text keys);
     /// one that is not makes an empty body.
     pub fn json(mut self, value: &impl Serialize) -> Self {
         self.body = serde_json::to_vec(value).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The head of the response in hand. Valid inside [`crate::Filter::on_response`]; anywhere else, and
-//! on a change the contract forbids, a call traps.
+//! The head of the response in hand. Valid inside [`crate::Filter::on_response`]; anywhere else,
+//! and on a change the contract forbids, a call traps.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -2,7 +2,7 @@
 //!
 //! ```ignore
 //! let plugin: Headers = testing::configure(json!({"response": {"remove": ["server"]}}))?;
-//! let mut exchange = testing::Exchange::get("https://example.com/").response(200, &[("server", "x")]);
+//! let mut exchange = Exchange::get("https://example.com/").response(200, &[("server", "x")]);
 //! exchange.on_response(&plugin);
 //! assert_eq!(exchange.response_header("server"), None);
 //! ```

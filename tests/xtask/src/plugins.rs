@@ -76,7 +76,7 @@ fn compile(workspace: &Path) -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--release", "--locked", "--target", TARGET]).current_dir(workspace);
-    // The plugins have a lockfile and a target folder of their own, whatever this process inherited.
+    // The plugins have a lockfile and a target folder of their own, whatever is inherited.
     build.env_remove("CARGO_TARGET_DIR").env_remove("CARGO_BUILD_TARGET");
     build.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     match build.status() {

@@ -16,11 +16,11 @@ pub fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
     core::arch::wasm32::unreachable()
 }
 
-/// `realloc` of the canonical ABI. The same as `wit-bindgen` brings for targets without a C library.
+/// `realloc` of the canonical ABI. As `wit-bindgen` brings it for targets without a C library.
 ///
 /// # Safety
-/// `old` is what this function returned for `old_len` and `align`, or `old_len` is 0: the host, which
-/// alone calls it, keeps to that by the canonical ABI.
+/// `old` is what this function returned for `old_len` and `align`, or `old_len` is 0: the host,
+/// which alone calls it, keeps to that by the canonical ABI.
 #[expect(unsafe_code, reason = "the canonical ABI hands over raw memory")]
 pub unsafe fn cabi_realloc(old: *mut u8, old_len: usize, align: usize, new_len: usize) -> *mut u8 {
     if old_len == 0 && new_len == 0 {
