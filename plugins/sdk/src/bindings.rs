@@ -1,6 +1,6 @@
 //! What `wit-bindgen` makes of `wit/`, for wasm targets alone. One world for all imports (those
-//! that a plugin does not call are left out of its component) and one world for each exported interface,
-//! so that a component can export any choice of them beside `plugin`.
+//! that a plugin does not call are left out of its component) and one world for each exported
+//! interface, so that a component can export any choice of them beside `plugin`.
 
 /// The host's interfaces.
 pub mod imports {
