@@ -1,1 +1,28 @@
-fn main() {}
+//! `cargo xtask`: what is too much logic for the Makefile. No dependencies.
+
+mod component;
+mod plugins;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let result = match (arguments.next().as_deref(), arguments.next()) {
+        (Some("plugins"), None) => plugins::build(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  plugins   build the first-party plugins into target/plugins/";

@@ -1,0 +1,40 @@
+//! The connection that the exchange in hand came over: facts the gateway has established itself.
+
+use alloc::string::String;
+
+use crate::host::connection as host;
+
+/// The client's IP address in text form.
+pub fn client_address() -> String {
+    host::client_address()
+}
+
+/// The client's port, or 0 when it is not known.
+pub fn client_port() -> u16 {
+    host::client_port()
+}
+
+/// The protocol of the request, such as `HTTP/2`.
+pub fn http_version() -> String {
+    host::http_version()
+}
+
+/// The name the client asked for in its ClientHello, in lower case.
+pub fn tls_server_name() -> Option<String> {
+    host::tls_server_name()
+}
+
+/// `TLSv1.2` or `TLSv1.3`; none over plain HTTP.
+pub fn tls_version() -> Option<String> {
+    host::tls_version()
+}
+
+/// The cipher suite by its IANA name; none over plain HTTP.
+pub fn tls_cipher_suite() -> Option<String> {
+    host::tls_cipher_suite()
+}
+
+/// The key exchange group by its IANA name; none over plain HTTP or when not known.
+pub fn tls_group() -> Option<String> {
+    host::tls_group()
+}

@@ -1,0 +1,277 @@
+//! What a DNS-01 solver implements, and what most of them need.
+//!
+//! The host computes names and values, finds candidate zones, serialises calls, waits for
+//! propagation, retries and cleans up; a solver speaks its provider's API. Names are absolute, in
+//! lower case and without the final dot. Every function must be safe to repeat.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use alloc::{borrow::ToOwned, format};
+
+use crate::Plugin;
+use crate::http;
+
+/// A DNS-01 solver.
+pub trait DnsSolver: Plugin {
+    /// Facts about the provider.
+    fn traits(&self) -> Traits {
+        Traits::default()
+    }
+
+    /// Picks the zone that holds a record; `candidates` are the name's suffixes, longest first.
+    ///
+    /// # Errors
+    /// [`Failure::zone_not_found`] when the account has none of them, or what the provider says.
+    fn find_zone(&self, candidates: &[String]) -> Result<Zone, Failure>;
+
+    /// Makes sure that the TXT record set `name` has all of `values`, beside what else it holds.
+    /// Returns a handle, any text, for [`poll`](Self::poll) and [`cleanup`](Self::cleanup).
+    ///
+    /// # Errors
+    /// What the provider says.
+    fn present(
+        &self,
+        zone: &Zone,
+        name: &str,
+        values: &[String],
+        ttl_seconds: u32,
+    ) -> Result<String, Failure>;
+
+    /// Whether a change is live on the provider's servers: none when it is or when the provider
+    /// cannot tell, else the seconds after which to ask again.
+    ///
+    /// # Errors
+    /// What the provider says.
+    fn poll(&self, zone: &Zone, handle: &str) -> Result<Option<u32>, Failure> {
+        let _ = (zone, handle);
+        Ok(None)
+    }
+
+    /// Removes exactly `values` from the TXT record set `name`. Absent values count as removed.
+    /// `handle` is empty when the host does not know whether `present` came through.
+    ///
+    /// # Errors
+    /// What the provider says.
+    fn cleanup(
+        &self,
+        zone: &Zone,
+        name: &str,
+        values: &[String],
+        handle: &str,
+    ) -> Result<(), Failure>;
+}
+
+/// A zone at the provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// Its name: one of the candidates.
+    pub name: String,
+    /// The provider's id of it, or an empty text.
+    pub handle: String,
+}
+
+/// Facts about a provider. What is not set is left to the host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Traits(Vec<(String, String)>);
+
+impl Traits {
+    /// One call at a time for each zone: for APIs that rewrite a whole record set.
+    #[must_use]
+    pub fn per_zone(self) -> Self {
+        self.with("parallelism", "per-zone")
+    }
+
+    /// One call at a time for each credential.
+    #[must_use]
+    pub fn per_credential(self) -> Self {
+        self.with("parallelism", "per-credential")
+    }
+
+    /// How many TXT values one name can hold.
+    #[must_use]
+    pub fn values_per_name_max(self, count: u32) -> Self {
+        self.with("max-values-per-name", &count.to_string())
+    }
+
+    /// The smallest TTL that the provider takes.
+    #[must_use]
+    pub fn ttl_seconds_min(self, seconds: u32) -> Self {
+        self.with("ttl-min", &seconds.to_string())
+    }
+
+    /// How long the provider says that a change may take.
+    #[must_use]
+    pub fn propagation_seconds_max(self, seconds: u32) -> Self {
+        self.with("propagation-max", &seconds.to_string())
+    }
+
+    /// Names and values as in `wit/dns-solver.wit`.
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// Why a call did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// A code of `wit/dns-solver.wit`.
+    pub code: &'static str,
+    /// For the operator, with the provider's own words; without secrets.
+    pub message: String,
+    /// How long the provider asked to wait.
+    pub retry_after_seconds: Option<u32>,
+}
+
+impl Failure {
+    /// A failure of any code.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_seconds: None }
+    }
+
+    /// The account has none of the candidates.
+    pub fn zone_not_found(candidates: &[String]) -> Self {
+        let names = candidates.join(", ");
+        Self::new("zone-not-found", format!("the account has no zone for any of: {names}"))
+    }
+
+    /// The failure that an answer's status stands for; `message` should hold the provider's words.
+    pub fn from_answer(answer: &http::Response, message: impl Into<String>) -> Self {
+        let code = match answer.status {
+            401 => "auth",
+            402 => "account-not-entitled",
+            403 => "forbidden",
+            404 => "zone-not-found",
+            409 | 412 => "conflict",
+            429 => "rate-limited",
+            // A timeout or "too early" is worth a repetition; all other 4xx stay as they are.
+            408 | 425 => "unavailable",
+            400..500 => "invalid",
+            _ => "unavailable",
+        };
+        let retry_after_seconds = match code {
+            "rate-limited" | "unavailable" => answer.retry_after_seconds(),
+            _ => None,
+        };
+        Self { code, message: message.into(), retry_after_seconds }
+    }
+}
+
+impl From<http::Error> for Failure {
+    fn from(error: http::Error) -> Self {
+        let code = match error.code.as_str() {
+            "denied" => "forbidden",
+            "unknown-secret" => "auth",
+            "bad-request" => "invalid",
+            _ => "unavailable",
+        };
+        Self::new(code, error.message)
+    }
+}
+
+#[cfg(target_family = "wasm")]
+impl From<Failure>
+    for crate::bindings::dns_solver::exports::witgate::plugin::dns_solver_hooks::Failure
+{
+    fn from(failure: Failure) -> Self {
+        Self {
+            code: failure.code.to_owned(),
+            message: failure.message,
+            retry_after_seconds: failure.retry_after_seconds,
+        }
+    }
+}
+
+/// Puts the text of a TXT record into the quoted form of zone files (RFC 1035, section 5.1), in
+/// strings of at most 255 bytes.
+pub fn quote_txt(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for (position, byte) in text.bytes().enumerate() {
+        if position > 0 && position % 255 == 0 {
+            quoted.push_str("\" \"");
+        }
+        match byte {
+            b'"' | b'\\' => {
+                quoted.push('\\');
+                quoted.push(char::from(byte));
+            }
+            b' '..=b'~' => quoted.push(char::from(byte)),
+            _ => quoted.push_str(&format!("\\{byte:03}")),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// The text of a TXT record in any form that providers return: quoted in one or several strings,
+/// with escapes, or plain.
+pub fn unquote_txt(content: &str) -> String {
+    let content = content.trim();
+    if !content.starts_with('"') {
+        return content.to_owned();
+    }
+    let mut text = Vec::with_capacity(content.len());
+    let mut is_inside = false;
+    let mut bytes = content.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => is_inside = !is_inside,
+            b'\\' => match bytes.next() {
+                Some(first @ b'0'..=b'9') => {
+                    let tens = bytes.next().unwrap_or(b'0').wrapping_sub(b'0');
+                    let ones = bytes.next().unwrap_or(b'0').wrapping_sub(b'0');
+                    let hundreds = (first - b'0').wrapping_mul(100);
+                    text.push(hundreds.wrapping_add(tens.wrapping_mul(10)).wrapping_add(ones));
+                }
+                Some(escaped) => text.push(escaped),
+                None => {}
+            },
+            _ if is_inside => text.push(byte),
+            _ => {}
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn txt_survives_quoting() {
+        let long = "x".repeat(600);
+        for text in ["abc_-9", "", "say \"hi\" \\ there", "naïve;\t", long.as_str()] {
+            assert_eq!(unquote_txt(&quote_txt(text)), text);
+        }
+        assert_eq!(quote_txt("a\"b"), r#""a\"b""#);
+        assert_eq!(unquote_txt("plain"), "plain");
+        assert_eq!(unquote_txt(r#""one " "two""#), "one two");
+        assert_eq!(unquote_txt(r#""\065\"#), "A");
+    }
+
+    #[test]
+    fn a_status_has_a_code() {
+        let answer = |status| http::Response {
+            status,
+            headers: alloc::vec![("retry-after".to_owned(), "7".to_owned())],
+            body: Vec::new(),
+        };
+        for (status, code, wait) in [
+            (401, "auth", None),
+            (403, "forbidden", None),
+            (404, "zone-not-found", None),
+            (409, "conflict", None),
+            (422, "invalid", None),
+            (429, "rate-limited", Some(7)),
+            (503, "unavailable", Some(7)),
+        ] {
+            let failure = Failure::from_answer(&answer(status), "no");
+            assert_eq!((failure.code, failure.retry_after_seconds), (code, wait));
+        }
+    }
+}
