@@ -15,7 +15,7 @@ plugins:
 
 ## guests: the odd and hostile components of the tests
 guests:
-	cd tests/guests && cargo build --release --examples --locked
+	cargo build --release --examples --locked --target wasm32-wasip2 --manifest-path tests/guests/Cargo.toml
 
 ## lint: formatting and clippy, warnings count as errors
 lint:

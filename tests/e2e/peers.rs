@@ -1,6 +1,6 @@
 //! Promise of the harness itself: the peers that the other tests talk to are real and work here.
 
-use crate::harness::client::{Client, get, request, zeros};
+use crate::harness::client::{Client, get, request, with, zeros};
 use crate::harness::origin::field;
 use crate::harness::pebble::{Options, Pebble};
 use crate::harness::powerdns::PowerDns;
@@ -46,7 +46,7 @@ async fn pebble_starts_and_shows_its_root() {
     let pebble = Pebble::start(&Options::new(port(), port())).await;
     assert!(pebble.root().await.starts_with("-----BEGIN CERTIFICATE-----"));
     let client = Client::new(pebble.port).trusting(&pebble.api_root);
-    let directory = client.get("localhost", "/dir").await;
+    let directory = client.send(with(get("localhost", "/dir"), "user-agent", "e2e")).await;
     assert!(directory.json()["newOrder"].is_string(), "{directory:?}");
 }
 

@@ -161,10 +161,20 @@ impl Client {
         Ok(Leaf::read(chain.first().ok_or("no certificate")?))
     }
 
+    /// The alert with which the server refuses a handshake for `name` (RFC 8446, section 6.2); none
+    /// when it does not refuse, or without an alert.
+    pub async fn alert(&self, name: &str) -> Option<u8> {
+        let refused = self.tls(name, &[b"http/1.1"]).await.err()?;
+        match refused.get_ref()?.downcast_ref::<rustls::Error>()? {
+            rustls::Error::AlertReceived(alert) => Some(u8::from(*alert)),
+            _ => None,
+        }
+    }
+
     /// Waits until the server shows a certificate for `name` that verifies.
     pub async fn certified(&self, name: &str, limit: std::time::Duration) -> Leaf {
         let what = format!("a certificate for {name}");
-        until(&what, limit, || async { self.leaf(name).await.ok() }).await
+        until(&what, limit, async || self.leaf(name).await.ok()).await
     }
 
     /// An HTTP/1.1 connection over TLS.
@@ -341,12 +351,7 @@ pub fn get(authority: &str, path: &str) -> Request<Body> {
 }
 
 /// Any request for `https://authority/path` with a whole body.
-pub fn request(
-    method: &str,
-    authority: &str,
-    path: &str,
-    body: impl Into<Bytes>,
-) -> Request<Body> {
+pub fn request(method: &str, authority: &str, path: &str, body: impl Into<Bytes>) -> Request<Body> {
     let body = Full::new(body.into()).map_err(|never| match never {}).boxed();
     Request::builder()
         .method(method)

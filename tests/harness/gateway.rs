@@ -228,7 +228,8 @@ impl Gateway {
     /// The root of its local CA: certificate and key in one PEM.
     pub async fn local_root(&self) -> String {
         let path = self.store().join("local/root.pem");
-        until("the local root", SOON, || std::future::ready(std::fs::read_to_string(&path).ok())).await
+        until("the local root", SOON, || std::future::ready(std::fs::read_to_string(&path).ok()))
+            .await
     }
 
     /// A client of its https listener that trusts its local CA.

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use client::{Client, Http};
+pub use client::Http;
 pub use gateway::Gateway;
 pub use origin::{Origin, RustOrigin};
 pub use process::Process;
@@ -63,10 +63,11 @@ pub fn port() -> u16 {
 ///
 /// # Panics
 /// When it gives nothing within `limit`; the message says `what` was awaited.
-pub async fn until<T, F>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
+pub async fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition().await {

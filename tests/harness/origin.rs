@@ -188,9 +188,10 @@ async fn answer(
 /// A request as JSON; reads its body.
 async fn describe(request: Request<Incoming>) -> serde_json::Value {
     let (head, body) = request.into_parts();
-    let fields = head.headers.iter().map(|(name, value)| {
-        json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])
-    });
+    let fields = head
+        .headers
+        .iter()
+        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]));
     let fields: Vec<_> = fields.collect();
     let version = match head.version {
         Version::HTTP_2 => "HTTP/2",

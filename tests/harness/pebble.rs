@@ -49,7 +49,8 @@ impl Options {
 impl Pebble {
     /// Starts it and waits until it answers.
     pub async fn start(options: &Options) -> Self {
-        let folder = tempfile::Builder::new().prefix("witgate-pebble-").tempdir().expect("a folder");
+        let folder =
+            tempfile::Builder::new().prefix("witgate-pebble-").tempdir().expect("a folder");
         let api = Ca::new("Pebble API");
         let pair = api.sign(&["localhost", "127.0.0.1"]);
         let write = |name: &str, text: &str| {
@@ -90,14 +91,8 @@ impl Pebble {
             command.env("PEBBLE_AUTHZREUSE", "0");
         }
         let process = Process::start("pebble", &command);
-        let mut pebble = Self {
-            port: acme,
-            api_root: api.pem,
-            process,
-            management,
-            _folder: folder,
-            _dns: dns,
-        };
+        let mut pebble =
+            Self { port: acme, api_root: api.pem, process, management, _folder: folder, _dns: dns };
         pebble.listening().await;
         pebble
     }

@@ -1,8 +1,6 @@
 //! Certificates that tests make for themselves, and a look into those that peers show.
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// A certificate authority of a test.

@@ -27,7 +27,8 @@ impl PowerDns {
     pub async fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("witgate-pdns-").tempdir().expect("a folder");
         let database = folder.path().join("pdns.sqlite3");
-        let schema = "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql";
+        let schema = SCHEMAS.into_iter().find(|path| std::path::Path::new(path).exists());
+        let schema = schema.expect("the schema of pdns-backend-sqlite3: run tests/setup first");
         let read = format!(".read {schema}");
         let made = output("sqlite3", &[&database.display().to_string(), &read], SOON).await;
         assert!(made.status.success(), "sqlite3: {made:?}. Run tests/setup first");
@@ -134,3 +135,9 @@ impl PowerDns {
         })
     }
 }
+
+/// Where Debian's releases keep the schema.
+const SCHEMAS: [&str; 2] = [
+    "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql",
+    "/usr/share/doc/pdns-backend-sqlite3/schema.sqlite3.sql",
+];

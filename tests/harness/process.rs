@@ -149,10 +149,15 @@ impl Lines {
     pub fn find(&self, mark: usize, words: &[&str]) -> Option<String> {
         let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
         self.with(|lines| {
-            lines.get(mark..).unwrap_or_default().iter().find(|line| {
-                let line = line.to_lowercase();
-                words.iter().all(|word| line.contains(word))
-            }).cloned()
+            lines
+                .get(mark..)
+                .unwrap_or_default()
+                .iter()
+                .find(|line| {
+                    let line = line.to_lowercase();
+                    words.iter().all(|word| line.contains(word))
+                })
+                .cloned()
         })
     }
 

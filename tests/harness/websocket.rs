@@ -88,8 +88,12 @@ impl WebSocket {
     /// The end of the connection, after the closing handshake.
     pub async fn ended(&mut self) -> io::Result<()> {
         let mut rest = Vec::new();
-        within("the end of a WebSocket", Duration::from_secs(20), self.stream.read_to_end(&mut rest))
-            .await?;
+        within(
+            "the end of a WebSocket",
+            Duration::from_secs(20),
+            self.stream.read_to_end(&mut rest),
+        )
+        .await?;
         assert!(rest.is_empty(), "bytes after the close frame: {rest:?}");
         Ok(())
     }
