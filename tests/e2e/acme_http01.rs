@@ -2,7 +2,7 @@
 
 use crate::harness::client::{Client, get};
 use crate::harness::pebble::{Options, Pebble};
-use crate::harness::{Gateway, LATER, SOON};
+use crate::harness::{Gateway, LATER, SOON, port};
 
 const YAML: &str = "
 certificates:
@@ -21,7 +21,8 @@ sites:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_asked_for_once_and_kept() {
     let mut gateway = Gateway::new();
-    let pebble = Pebble::start(&Options::new(gateway.http, gateway.https)).await;
+    // Nothing listens where Pebble would look for TLS-ALPN-01.
+    let pebble = Pebble::start(&Options::new(gateway.http, port())).await;
     gateway.file("pebble.pem", &pebble.api_root);
     gateway.set("directory", pebble.directory()).start(YAML).await;
     // Others serve while the order runs.
@@ -34,7 +35,6 @@ async fn a_certificate_is_asked_for_once_and_kept() {
     let other = client.certified("www.example.com", LATER).await;
     assert_eq!(client.get("app.example.com", "/").await.text(), "app");
     assert_eq!(client.get("www.example.com", "/").await.text(), "www");
-    assert!(pebble.process.out.find(0, &["http-01"]).is_some());
 
     let mut http = Client::new(gateway.http).plain().await.unwrap();
     let stale = get("app.example.com", "/.well-known/acme-challenge/unknown");

@@ -92,10 +92,11 @@ fn account_files(folder: &Path) -> Vec<(String, Vec<u8>)> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() {
             files.extend(account_files(&path));
-        } else if name.starts_with("account") && !name.contains("tmp") {
-            if let Ok(content) = std::fs::read(&path) {
-                files.push((path.display().to_string(), content));
-            }
+        } else if name.starts_with("account")
+            && !name.contains("tmp")
+            && let Ok(content) = std::fs::read(&path)
+        {
+            files.push((path.display().to_string(), content));
         }
     }
     files

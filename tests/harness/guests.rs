@@ -14,15 +14,11 @@ pub fn folder() -> PathBuf {
 /// # Panics
 /// When it was not built, saying how to.
 pub fn guest(name: &str) -> Vec<u8> {
-    read(folder().join(format!("{name}.wasm")), "make guests")
-}
-
-/// The bytes of a first-party plugin.
-///
-/// # Panics
-/// When it was not built, saying how to.
-pub fn plugin(name: &str) -> Vec<u8> {
-    read(project().join("target/plugins").join(format!("{name}.wasm")), "make plugins")
+    let path = folder().join(format!("{name}.wasm"));
+    match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) => panic!("{}: {e}. Run `make guests` first", path.display()),
+    }
 }
 
 /// The same component with another digest: a custom section with `note` at its end changes nothing
@@ -41,11 +37,4 @@ pub fn noted(component: &[u8], note: &str) -> Vec<u8> {
 pub fn digest(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn read(path: PathBuf, how: &str) -> Vec<u8> {
-    match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) => panic!("{}: {e}. Run `{how}` first", path.display()),
-    }
 }

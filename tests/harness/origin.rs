@@ -17,12 +17,12 @@ use tokio::net::TcpListener;
 
 use super::{Process, SOON, port, project, tool, until};
 
-/// The FastAPI application of `tests/e2e/app` on Uvicorn.
+/// The FastAPI application of `tests/e2e/app` on Uvicorn, which trusts the forwarding fields of
+/// 127.0.0.1, as its default is.
 pub struct Origin {
     /// Where it listens.
     pub port: u16,
-    /// Uvicorn. It trusts the forwarding fields of 127.0.0.1, as its default is.
-    pub process: Process,
+    _process: Process,
 }
 
 impl Origin {
@@ -40,7 +40,7 @@ impl Origin {
             async move { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok() }
         })
         .await;
-        Self { port, process }
+        Self { port, _process: process }
     }
 }
 

@@ -45,6 +45,7 @@ impl PowerDns {
              setuid=\n\
              setgid=\n\
              disable-syslog=yes\n\
+             security-poll-suffix=\n\
              api=yes\n\
              api-key={key}\n\
              webserver=yes\n\

@@ -15,8 +15,6 @@ use super::within;
 /// An open WebSocket over TLS.
 pub struct WebSocket {
     stream: TlsStream<TcpStream>,
-    /// The response head of the handshake, as it came.
-    pub head: String,
 }
 
 /// A frame from the server.
@@ -55,7 +53,7 @@ impl WebSocket {
         let accept = format!("sec-websocket-accept: {}", accept(&key));
         let is_right = head.lines().any(|line| line.eq_ignore_ascii_case(&accept));
         assert!(is_right, "no `{accept}` in\n{head}");
-        Ok(Self { stream, head })
+        Ok(Self { stream })
     }
 
     /// Sends a text message.
