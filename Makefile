@@ -24,7 +24,7 @@ lint:
 
 ## test: everything that a change has to pass
 test: tools lint plugins guests
-	cargo test --workspace --locked
+	RUST_TEST_THREADS=4 cargo test --workspace --locked
 	cargo test --locked --manifest-path plugins/Cargo.toml
 
 tools:

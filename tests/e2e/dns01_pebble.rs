@@ -16,8 +16,8 @@ certificates:
 plugins:
   powerdns:
     component: \"@plugins@/dns-powerdns.wasm\"
-    config: {url: \"http://127.0.0.1:@api@\"}
-    secrets: {api-key: {env: POWERDNS_API_KEY}}
+    config: {api: \"http://127.0.0.1:@api@\"}
+    secrets: {key: {env: POWERDNS_API_KEY}}
     grants: {http: [\"http://127.0.0.1:@api@/api/v1/*\"]}
 sites:
 @sites@
@@ -129,10 +129,10 @@ sites:
 ";
         gateway.start(yaml).await;
         let words: &[&str] = match what {
-            "elsewhere" => &["hostile", "elsewhere.example"],
+            "elsewhere" => &["hostile", "elsewhere.example", "grants"],
             "unknown" => &["hostile", "nobody"],
             "panic" => &["hostile", "solver's own words"],
-            "loop" => &["hostile", "deadline"],
+            "loop" => &["hostile", "limits.solver-deadline"],
             _ => &["hostile", "environment"],
         };
         gateway.logged_within(0, words, LATER).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::dns01_pebble::{YAML, prepared};
 use crate::harness::client::Client;
-use crate::harness::{Gateway, LATER, SOON, heavy, until};
+use crate::harness::{Gateway, LATER, SOON, until};
 
 const KILLS: u64 = 50;
 /// A new name is ordered every so many kills, so that there always is an order to interrupt.
@@ -15,7 +15,6 @@ const KILLS_PER_NAME: u64 = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_lose_nothing() {
-    let _turn = heavy().await;
     let (mut gateway, pebble, dns) = prepared(|how| how.reuses = false).await;
     dns.zone("example.com").await;
     let client = Client::new(gateway.https).trusting(&pebble.root().await);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::harness::client::Client;
 use crate::harness::load::{Load, Plan};
 use crate::harness::pebble::{Options, Pebble};
-use crate::harness::{Gateway, LATER, RustOrigin, heavy, until};
+use crate::harness::{Gateway, LATER, RustOrigin, until};
 
 const YAML: &str = "
 certificates:
@@ -21,7 +21,6 @@ upstreams:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_renewals_under_load_fail_nobody() {
-    let _turn = heavy().await;
     let origin = RustOrigin::h1().await;
     let mut gateway = Gateway::new();
     let mut options = Options::new(gateway.http, gateway.https);

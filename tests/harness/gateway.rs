@@ -140,7 +140,7 @@ impl Gateway {
         until("the gateway to be ready", LATER, || {
             let process = self.process();
             process.assert_running();
-            std::future::ready(process.err.find(0, &["ready"]).map(|_| ()))
+            std::future::ready(process.err.after(0).iter().any(|line| is_ready(line)).then_some(()))
         })
         .await;
     }
@@ -240,4 +240,9 @@ impl Gateway {
     fn running(&self) -> &Process {
         self.process.as_ref().expect("the gateway was started")
     }
+}
+
+/// Whether a log line has the word `ready`, in text or JSON.
+fn is_ready(line: &str) -> bool {
+    line.split(|letter: char| !letter.is_alphanumeric()).any(|word| word == "ready")
 }

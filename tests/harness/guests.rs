@@ -33,7 +33,12 @@ pub fn noted(component: &[u8], note: &str) -> Vec<u8> {
     bytes
 }
 
-/// SHA-256 in hex, as the gateway writes it.
+/// The beginning of [`digest`], as log lines have it at least.
+pub fn short_digest(bytes: &[u8]) -> String {
+    digest(bytes)[..12].to_owned()
+}
+
+/// SHA-256 in hex.
 pub fn digest(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
