@@ -66,23 +66,13 @@ async fn an_answer_names_the_fault_in_text_or_json() {
             let json = with(get("app.localhost", path), "accept", "application/json");
             let answer = http.send(json).await.unwrap();
             assert_eq!(answer.status, status, "{path}: {answer:?}");
-            assert_eq!(answer.header("content-type"), "application/json");
+            // RFC 9457.
+            assert_eq!(answer.header("content-type"), "application/problem+json");
             assert_eq!(answer.json()["status"], status);
             assert_eq!(answer.json()["fault"], fault, "{path}");
             assert_tells_nothing(&answer);
-            let id = answer.json()["id"].as_str().expect("an id").to_owned();
-            let record = gateway.access().into_iter().find(|record| record["id"] == id);
-            let record = match record {
-                Some(record) => record,
-                None => {
-                    let found = || {
-                        std::future::ready(
-                            gateway.access().into_iter().find(|record| record["id"] == id),
-                        )
-                    };
-                    crate::harness::until("the access record", SOON, found).await
-                }
-            };
+            let id = answer.json()["request_id"].as_str().expect("an id").to_owned();
+            let record = gateway.accessed_as("id", &id).await;
             assert_eq!(record["fault"], fault, "{record}");
         }
     }

@@ -76,7 +76,7 @@ async fn strangers_cannot_speak_for_others() {
         assert_eq!(field(&seen, "x-forwarded-proto"), ["https"]);
         assert_eq!(field(&seen, "x-forwarded-host"), ["app.localhost"]);
         let forwarded = field(&seen, "forwarded").join(", ");
-        for part in ["for=127.0.0.2", "proto=https", "host=app.localhost"] {
+        for part in ["for=127.0.0.2", "proto=https", "host=\"app.localhost\""] {
             assert!(forwarded.contains(part), "{part} in {forwarded}");
         }
         for spoofed in ["6.6.6.6", "7.7.7.7", "gopher", "evil.example"] {

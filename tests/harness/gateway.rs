@@ -218,9 +218,13 @@ impl Gateway {
 
     /// Waits for the access record of a path, given as the client sent it.
     pub async fn accessed(&self, path: &str) -> serde_json::Value {
-        until(&format!("the access record of {path}"), SOON, || {
-            let record = self.access().into_iter().find(|record| record["path"] == path);
-            std::future::ready(record)
+        self.accessed_as("path", path).await
+    }
+
+    /// Waits for an access record that has this text under this key.
+    pub async fn accessed_as(&self, key: &str, value: &str) -> serde_json::Value {
+        until(&format!("the access record with {key} {value}"), SOON, async || {
+            self.access().into_iter().find(|record| record[key] == value)
         })
         .await
     }
