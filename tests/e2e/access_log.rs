@@ -38,6 +38,7 @@ async fn json_has_every_field() {
     let mut socket = WebSocket::open(&client, "app.localhost", "/ws").await.unwrap();
     socket.close(1000, "").await.unwrap();
     socket.read().await.unwrap();
+    drop(socket);
     assert_eq!(gateway.accessed("/ws").await["status"], 101);
 
     let per_exchange = gateway.access().len();

@@ -78,9 +78,17 @@ impl WebSocket {
         self.frame(0x8, &payload).await
     }
 
-    /// The next frame; fragments are put together.
+    /// The next frame that is no ping; fragments are put together and pings are answered.
     pub async fn read(&mut self) -> io::Result<Frame> {
-        within("a WebSocket frame", Duration::from_secs(20), self.read_frame()).await
+        within("a WebSocket frame", Duration::from_secs(20), async {
+            loop {
+                match self.read_frame().await? {
+                    Frame::Ping(payload) => self.frame(0xa, &payload).await?,
+                    frame => return Ok(frame),
+                }
+            }
+        })
+        .await
     }
 
     /// The end of the connection, after the closing handshake.
