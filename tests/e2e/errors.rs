@@ -128,7 +128,14 @@ async fn ambiguous_requests_are_refused() {
         // The refusal may come before all of it was sent.
         let _ = stream.write_all(text.as_bytes()).await;
         let mut answer = Vec::new();
-        let _ = within(what, SOON, stream.read_to_end(&mut answer)).await;
+        within(what, SOON, async {
+            // The connection may stay open: the head is enough.
+            while !answer.ends_with(b"\r\n\r\n") {
+                let Ok(byte) = stream.read_u8().await else { break };
+                answer.push(byte);
+            }
+        })
+        .await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let status = answer.get(9..12).and_then(|status| status.parse::<u16>().ok());
         let is_refused = status.is_some_and(|status| statuses.contains(&status));
