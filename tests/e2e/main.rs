@@ -1,1 +1,29 @@
-fn main() {}
+//! The real binary against real peers. One file, one promise of the README; what they stand on is in
+//! `tests/harness`. `tests/setup` installs the peers, `make test` runs everything.
+
+// A test that cannot go on has to fail at once and say where.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod access_log;
+mod acme_http01;
+mod acme_tls_alpn01;
+mod cli;
+mod dns01_pebble;
+mod drain;
+mod errors;
+mod fastapi;
+mod headers;
+mod house;
+mod http2;
+mod kill9;
+mod peers;
+mod plugin_swap;
+mod plugin_trap;
+mod plugins;
+mod redirect;
+mod reload;
+mod renewal_under_load;
+mod sni;

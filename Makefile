@@ -1,0 +1,31 @@
+# The front door. What needs logic is `cargo xtask` or tests/setup.
+.PHONY: run build plugins guests lint tools test
+
+## run: the first example at https://localhost:8443, with the plugins of this checkout
+run: build
+	target/release/witgate run --config examples/01-first-site/gateway.yaml
+
+## build: target/release/witgate and target/plugins/*.wasm
+build: plugins
+	cargo build --release --package witgate --locked
+
+## plugins: every first-party plugin as target/plugins/NAME.wasm
+plugins:
+	cargo xtask plugins
+
+## guests: the odd and hostile components of the tests
+guests:
+	cargo build --release --examples --locked --target wasm32-wasip2 --manifest-path tests/guests/Cargo.toml
+
+## lint: formatting and clippy, warnings count as errors
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+
+## test: everything that a change has to pass
+test: tools lint plugins guests
+	RUST_TEST_THREADS=4 cargo test --workspace --locked
+	cargo test --locked --manifest-path plugins/Cargo.toml
+
+tools:
+	tests/setup

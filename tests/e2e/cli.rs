@@ -1,0 +1,113 @@
+//! Promise: the command line helps, checks and shows, without a running gateway.
+
+use std::process::Output;
+
+use crate::harness::{Gateway, SOON, guests, output};
+
+const WITGATE: &str = env!("CARGO_BIN_EXE_witgate");
+
+async fn witgate(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = output(WITGATE, arguments, 2 * SOON).await;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[tokio::test]
+async fn help_names_every_command() {
+    let (code, out, _) = witgate(&["--help"]).await;
+    assert_eq!(code, Some(0));
+    for word in ["run", "check", "schema", "trust", "plugin", "gateway.yaml"] {
+        assert!(out.contains(word), "{word} in {out}");
+    }
+    for command in ["run", "check", "schema", "trust"] {
+        let (code, out, _) = witgate(&[command, "--help"]).await;
+        assert_eq!(code, Some(0), "{command}");
+        assert!(out.contains("Usage:"), "{out}");
+    }
+    let (code, _, err) = witgate(&["rum"]).await;
+    assert_eq!(code, Some(2));
+    assert!(err.contains("run"), "a suggestion: {err}");
+}
+
+#[tokio::test]
+async fn version_is_that_of_the_package() {
+    let (code, out, _) = witgate(&["--version"]).await;
+    assert_eq!((code, out.trim()), (Some(0), concat!("witgate ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[tokio::test]
+async fn check_says_everything_that_is_wrong_at_once() {
+    let gateway = Gateway::new();
+    let good = "sites: [{hosts: [app.localhost], routes: [{respond: {status: 200, body: ok}}]}]\n";
+    gateway.configure(good);
+    let config = gateway.config().display().to_string();
+    let (code, _, err) = witgate(&["check", "--config", &config]).await;
+    assert_eq!(code, Some(0), "{err}");
+
+    gateway.configure(
+        "sites:\n  - hosts: [app.localhost]\n    rotes: []\n    routes: [{upstream: nowhere}]\n\
+         upstreams: {app: \"http://127.0.0.1:99999\"}\n",
+    );
+    let (code, _, err) = witgate(&["check", "--config", &config]).await;
+    assert_eq!(code, Some(1), "{err}");
+    for word in
+        ["gateway.yaml:7:", "gateway.yaml:8:", "gateway.yaml:9:", "routes", "nowhere", "99999"]
+    {
+        assert!(err.contains(word), "{word} in {err}");
+    }
+
+    let (code, _, err) = witgate(&["check", "--config", "/nowhere/gateway.yaml"]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("/nowhere/gateway.yaml"), "{err}");
+}
+
+#[tokio::test]
+async fn run_refuses_a_bad_file_as_check_does() {
+    let gateway = Gateway::new();
+    gateway.configure("sites: [{hosts: [app.localhost], routes: [{upstream: nowhere}]}]\n");
+    let config = gateway.config().display().to_string();
+    let (code, _, err) = witgate(&["run", "--config", &config]).await;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("nowhere") && err.contains("gateway.yaml:"), "{err}");
+}
+
+#[tokio::test]
+async fn schema_is_json_schema_of_the_whole_file() {
+    let (code, out, _) = witgate(&["schema"]).await;
+    assert_eq!(code, Some(0));
+    let schema: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert!(schema["$schema"].as_str().is_some_and(|url| url.contains("json-schema.org")));
+    for key in
+        ["listen", "certificates", "sites", "upstreams", "plugins", "log", "store", "workers"]
+    {
+        assert!(schema["properties"].get(key).is_some(), "{key} in {schema}");
+    }
+}
+
+#[tokio::test]
+async fn inspect_tells_what_a_plugin_is() {
+    let router = guests::folder().join("router.wasm").display().to_string();
+    let (code, out, err) = witgate(&["plugin", "inspect", &router]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("router"), "{out}");
+    assert!(out.contains(&guests::digest(&guests::guest("router"))), "{out}");
+    let gateway = Gateway::new();
+    let broken = gateway.file("broken.wasm", b"\0asm but not really").display().to_string();
+    let (code, _, err) = witgate(&["plugin", "inspect", &broken]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("broken.wasm"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trust_prints_the_root_and_never_its_key() {
+    let gateway = Gateway::new();
+    gateway.configure(
+        "sites: [{hosts: [app.localhost], routes: [{respond: {status: 200, body: ok}}]}]\n",
+    );
+    let config = gateway.config().display().to_string();
+    let (code, out, err) = witgate(&["trust", "--print", "--config", &config]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("BEGIN CERTIFICATE"), "{out}");
+    assert!(!out.contains("PRIVATE"), "the key must stay in the store");
+    assert!(gateway.local_root().await.contains("BEGIN CERTIFICATE"));
+}

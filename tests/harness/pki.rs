@@ -1,0 +1,81 @@
+//! Certificates that tests make for themselves, and a look into those that peers show.
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// A certificate authority of a test.
+pub struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its certificate as PEM.
+    pub pem: String,
+}
+
+/// A certificate with its key, as PEM.
+pub struct Pair {
+    /// The chain, leaf first, without the root.
+    pub certificate: String,
+    /// The private key.
+    pub key: String,
+}
+
+impl Ca {
+    /// A new authority.
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().expect("a key");
+        let pem = params.self_signed(&key).expect("a root").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Signs a certificate for names and addresses.
+    pub fn sign(&self, names: &[&str]) -> Pair {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name.push(DnType::CommonName, "witgate e2e");
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+}
+
+/// What a certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// DNS names, sorted.
+    pub names: Vec<String>,
+    /// The issuer's distinguished name.
+    pub issuer: String,
+    /// The serial number in hex.
+    pub serial: String,
+    /// End of validity, in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Leaf {
+    /// Reads a certificate.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn read(der: &[u8]) -> Self {
+        let (_, certificate) = X509Certificate::from_der(der).expect("a certificate");
+        let mut names = Vec::new();
+        if let Ok(Some(san)) = certificate.subject_alternative_name() {
+            for name in &san.value.general_names {
+                if let GeneralName::DNSName(name) = name {
+                    names.push((*name).to_owned());
+                }
+            }
+        }
+        names.sort();
+        Self {
+            names,
+            issuer: certificate.issuer().to_string(),
+            serial: certificate.raw_serial_as_string(),
+            not_after: certificate.validity().not_after.timestamp(),
+        }
+    }
+}
