@@ -1,6 +1,10 @@
 //! Certificates over ACME (RFC 8555): which name needs what and when, orders, challenges, and the
 //! store of it all. The only room that names instant-acme.
 
+mod dns;
+#[cfg(test)]
+mod fake_dns;
+mod propagation;
 pub mod solve;
 
 use std::collections::BTreeMap;
