@@ -23,7 +23,9 @@ pub fn quick() -> Patience {
 
 /// What servers serve; shared between those that are given clones of one.
 #[derive(Debug, Clone, Default)]
-pub struct Records(Arc<Mutex<BTreeMap<(String, RecordType), Vec<RData>>>>);
+pub struct Records(Arc<Mutex<All>>);
+
+type All = BTreeMap<(String, RecordType), Vec<RData>>;
 
 impl Records {
     fn set(&self, name: &str, kind: RecordType, data: Vec<RData>) {
@@ -97,7 +99,8 @@ impl Records {
         let is_there = exists || all.keys().any(|(n, _)| n == source);
         for kind in [kind, RecordType::CNAME] {
             if let Some(data) = all.get(&(source.to_owned(), kind)) {
-                let records = data.iter().map(|d| Record::from_rdata(absolute(name), 60, d.clone()));
+                let records =
+                    data.iter().map(|d| Record::from_rdata(absolute(name), 60, d.clone()));
                 response.add_answers(records);
                 return;
             }

@@ -479,11 +479,8 @@ mod tests {
         directory.set_txt("mine.dyn.example", &["unrelated"]);
         let zone = Records::default();
         zone.set_txt("mine.dyn.example", &["v"]);
-        let running = FakeDns::start_all(&[
-            (10, directory, Mood::Honest),
-            (11, zone, Mood::Honest),
-        ])
-        .await;
+        let running =
+            FakeDns::start_all(&[(10, directory, Mood::Honest), (11, zone, Mood::Honest)]).await;
         let resolvers = Resolvers::new(vec![running[0].address()], quick());
         let expected = Expected {
             zone: "mine.dyn.example".into(),
