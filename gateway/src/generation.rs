@@ -68,7 +68,7 @@ pub struct Live {
 pub enum GenerationError {
     /// A plugin did not load or start.
     Plugin(PluginError),
-    /// A plugin is used as what it is not: its name, the place, the world that is wanted.
+    /// A plugin is used as what it is not: which plugin, the place, the world that is wanted.
     World(String, String, &'static str),
     /// Roots of an upstream could not be read: its name.
     Roots(String, RootsError),
@@ -240,8 +240,8 @@ fn check_worlds(
     errors: &mut Vec<GenerationError>,
 ) {
     let mut check = |name: &str, place: String, world: &'static str| {
-        if plugins.get(name).is_some_and(|plugin| !plugin.is(world)) {
-            errors.push(GenerationError::World(name.to_owned(), place, world));
+        if let Some(plugin) = plugins.get(name).filter(|plugin| !plugin.is(world)) {
+            errors.push(GenerationError::World(plugin.subject().to_string(), place, world));
         }
     };
     for site in &config.sites {
@@ -318,7 +318,7 @@ impl fmt::Display for GenerationError {
             Self::Plugin(cause) => cause.fmt(f),
             Self::World(name, place, world) => write!(
                 f,
-                "plugin {name} is used as a {world} by {place}, but its component does not export \
+                "{name} is used as a {world} by {place}, but its component does not export \
                  that world; see what it is with `witgate plugin inspect`"
             ),
             Self::Roots(name, cause) => write!(f, "upstream {name}: {cause}"),

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use crate::acme::solve::http01::Tokens;
 use crate::config::PluginUse;
+use crate::gateway::describe;
 use crate::generation::{Generation, Live};
 use crate::http::body::RequestBody;
-use crate::plugin::{Hooks, Plugin, PluginError};
+use crate::plugin::{Hooks, Plugin};
 use crate::telemetry::{AccessLog, Counters, Ids};
 use crate::tls::accept::Acceptor;
 use crate::upstream::Upstream;
@@ -84,7 +85,7 @@ pub struct View {
 struct UseHooks {
     place: PluginUse,
     plugin: Option<Arc<Plugin>>,
-    hooks: Result<Hooks, PluginError>,
+    hooks: Result<Hooks, String>,
 }
 
 impl Worker {
@@ -159,7 +160,7 @@ impl View {
     pub fn hooks(&self, index: usize) -> Result<&Hooks, String> {
         match self.hooks.get(index).map(|hooks| &hooks.hooks) {
             Some(Ok(hooks)) => Ok(hooks),
-            Some(Err(cause)) => Err(cause.to_string()),
+            Some(Err(cause)) => Err(cause.clone()),
             None => Err("no such place of use".to_owned()),
         }
     }
@@ -185,8 +186,10 @@ fn hooks(generation: &Generation, place: &PluginUse, old: Option<&View>) -> Rc<U
         return Rc::clone(kept);
     }
     let hooks = match plugin {
-        Some(plugin) => Hooks::new(Arc::clone(plugin), &place.config),
-        None => Err(PluginError::Absent(place.plugin.clone())),
+        Some(plugin) => {
+            Hooks::new(Arc::clone(plugin), &place.config).map_err(|cause| describe(&cause))
+        }
+        None => Err(format!("plugin {} is not in this generation", place.plugin)),
     };
     Rc::new(UseHooks { place: place.clone(), plugin: plugin.map(Arc::clone), hooks })
 }

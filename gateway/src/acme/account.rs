@@ -79,8 +79,7 @@ impl Member {
                 (account, credentials)
             }
         };
-        let text = serde_json::to_vec(&credentials)
-            .map_err(|cause| of(Error::Json(cause)))?;
+        let text = serde_json::to_vec(&credentials).map_err(|cause| of(Error::Json(cause)))?;
         store.write(&item, &text).map_err(AcmeError::Store)?;
         tracing::info!(issuer = issuer.name, account = account.id(), "account made");
         Ok(Self::new(account, issuer, retry_after))
@@ -163,4 +162,5 @@ fn is_bad_nonce(cause: &Error) -> bool {
 const NONCE_TRIES: u32 = 10;
 
 /// Keeps two orders from making two accounts at once.
-pub type Members = Mutex<std::collections::BTreeMap<String, Arc<tokio::sync::OnceCell<Arc<Member>>>>>;
+pub type Members =
+    Mutex<std::collections::BTreeMap<String, Arc<tokio::sync::OnceCell<Arc<Member>>>>>;

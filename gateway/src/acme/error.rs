@@ -118,10 +118,9 @@ impl fmt::Display for AcmeError {
             Self::Refused { issuer, problem, detail, .. } => {
                 write!(f, "{issuer} refused ({problem}): {detail}")
             }
-            Self::NotValidated { host, issuer, challenge, problem, detail } => write!(
-                f,
-                "{issuer} could not validate {host} by {challenge} ({problem}): {detail}"
-            ),
+            Self::NotValidated { host, issuer, challenge, problem, detail } => {
+                write!(f, "{issuer} could not validate {host} by {challenge} ({problem}): {detail}")
+            }
             Self::Unreachable { issuer, cause } => write!(f, "no use of {issuer}: {cause}"),
             Self::NoChallenge { host, wanted } => {
                 write!(f, "the CA offers no {wanted} challenge for {host}")

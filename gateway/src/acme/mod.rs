@@ -3,9 +3,13 @@
 
 mod account;
 mod client;
+mod dns;
 pub mod error;
+#[cfg(test)]
+mod fake_dns;
 pub mod need;
 mod order;
+mod propagation;
 pub mod solve;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,7 +176,8 @@ impl Acme {
         let mut book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
         let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
         let name = wants.filter(|want| want.hosts.iter().any(|h| h.matches(host))).map(Want::name);
-        let name = name.into_iter().next().ok_or_else(|| format!("no ACME certificate for {host}"))?;
+        let name =
+            name.into_iter().next().ok_or_else(|| format!("no ACME certificate for {host}"))?;
         book.entries.entry(name).or_default().is_asked_for = true;
         drop(book);
         self.shared.changed.notify_one();
@@ -219,7 +224,11 @@ impl Shared {
         });
         if !is_same {
             let (resolvers, propagation) = (wants.resolvers.clone(), wants.propagation.clone());
-            let dns = Dns01::new(Arc::clone(&self.store), resolvers, propagation);
+            // The next one shares locks and journal with the one before.
+            let dns = match &book.dns {
+                Some(dns) => dns.reconfigured(resolvers, propagation),
+                None => Dns01::new(Arc::clone(&self.store), resolvers, propagation),
+            };
             book.dns = Some(Arc::new(dns));
         }
         book.leftovers_due |= is_first;
@@ -354,8 +363,7 @@ impl Shared {
         let desk = Desk { store, certs, tokens, dns };
         let replaces = served.and_then(|served| served.key.cert.first().cloned());
         let profile = issuer.profile.as_deref();
-        let request =
-            order::Request { name: &name, hosts: &want.hosts, proof, profile, replaces };
+        let request = order::Request { name: &name, hosts: &want.hosts, proof, profile, replaces };
         let pem = order::obtain(&desk, &member, &request).await?;
         let certificate = Certificate::from_pem(pem.as_bytes(), pem.as_bytes(), Origin::Acme);
         let certificate = certificate.map_err(AcmeError::Unusable)?;
@@ -423,7 +431,12 @@ impl Shared {
         match result {
             Ok(Done::Issued(certificate, issuer)) => {
                 let until = text(certificate.not_after);
-                tracing::info!(certificate = name, issuer, valid_until = until, "certificate issued");
+                tracing::info!(
+                    certificate = name,
+                    issuer,
+                    valid_until = until,
+                    "certificate issued"
+                );
                 entry.state = need::succeeded();
                 entry.served = Some(Arc::clone(&certificate));
                 self.certs.publish(vec![(slot(&name), certificate)]);

@@ -177,11 +177,7 @@ mod tests {
         let groups = group(&hosts(&["*.a.example", "b.example", "a.example", "x.a.example"]));
         assert_eq!(
             groups,
-            [
-                hosts(&["a.example", "*.a.example"]),
-                hosts(&["b.example"]),
-                hosts(&["x.a.example"])
-            ]
+            [hosts(&["a.example", "*.a.example"]), hosts(&["b.example"]), hosts(&["x.a.example"])]
         );
     }
 
@@ -204,7 +200,11 @@ mod tests {
                     if outages.iter().any(|(from, to)| (*from..*to).contains(&day)) {
                         in_last_hour.retain(|at| *at > now.0 - HOUR_SECONDS);
                         in_last_hour.push(now.0);
-                        assert!(in_last_hour.len() <= 5, "{} failures in an hour", in_last_hour.len());
+                        assert!(
+                            in_last_hour.len() <= 5,
+                            "{} failures in an hour",
+                            in_last_hour.len()
+                        );
                         state = failed(name, &state, "down".into(), None, true, now);
                     } else {
                         orders += 1;
@@ -256,7 +256,10 @@ mod tests {
         let now = Timestamp(1000);
         let asked = Some(Duration::from_secs(7200));
         let state = failed("a", &State::default(), "429".into(), asked, false, now);
-        assert_eq!(decide("a", None, &state, 1, Timestamp(1000 + 7199)), Need::Wait(Timestamp(8200)));
+        assert_eq!(
+            decide("a", None, &state, 1, Timestamp(1000 + 7199)),
+            Need::Wait(Timestamp(8200))
+        );
         assert_eq!(decide("a", None, &state, 1, Timestamp(8200)), Need::Order(0));
     }
 

@@ -271,10 +271,8 @@ async fn prove(
         }
         let host = host(&authorization.identifier().to_string())?;
         let challenge = authorization.challenge(kind.clone());
-        let challenge = challenge.ok_or_else(|| AcmeError::NoChallenge {
-            host: host.to_string(),
-            wanted,
-        })?;
+        let challenge =
+            challenge.ok_or_else(|| AcmeError::NoChallenge { host: host.to_string(), wanted })?;
         let key_authorization = challenge.key_authorization();
         match &request.proof {
             Proof::Http01 => {
@@ -336,8 +334,7 @@ async fn await_validation(
         let _ = authorization.refresh().await;
         let problem = authorization.challenges.iter().find_map(|c| c.error.clone());
         if let Some(problem) = problem {
-            let reason =
-                (short(problem.r#type.as_deref()), problem.detail.unwrap_or_default());
+            let reason = (short(problem.r#type.as_deref()), problem.detail.unwrap_or_default());
             reasons.insert(authorization.identifier().to_string(), reason);
         }
     }
@@ -358,9 +355,7 @@ fn csr(hosts: &[HostPattern], key: &KeyPair) -> Result<Vec<u8>, AcmeError> {
     params.distinguished_name = rcgen::DistinguishedName::new();
     for host in hosts {
         let san = match host {
-            HostPattern::Exact(name) if name.ip().is_some() => {
-                name.ip().map(SanType::IpAddress)
-            }
+            HostPattern::Exact(name) if name.ip().is_some() => name.ip().map(SanType::IpAddress),
             host => host.to_string().try_into().ok().map(SanType::DnsName),
         };
         params.subject_alt_names.extend(san);

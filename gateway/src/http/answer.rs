@@ -9,7 +9,6 @@ use http::{Response, StatusCode};
 
 use super::head::{ResponseHead, ResponseSource};
 use crate::fault::Fault;
-use crate::plugin::PluginError;
 use crate::upstream::UpstreamError;
 
 /// Why an exchange did not go as asked.
@@ -29,8 +28,8 @@ pub enum ExchangeError {
     BodyStalled,
     /// The upstream failed.
     Upstream(UpstreamError),
-    /// A plugin failed; its name in `gateway.yaml` first.
-    Plugin(String, PluginError),
+    /// A plugin failed: its name in `gateway.yaml`, and what happened.
+    Plugin(String, String),
     /// The gateway could not put the message together.
     Internal(&'static str),
 }
@@ -135,7 +134,7 @@ impl fmt::Display for ExchangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Upstream(cause) => cause.fmt(f),
-            Self::Plugin(name, _) => write!(f, "plugin {name} failed"),
+            Self::Plugin(name, what) => write!(f, "plugin {name} failed: {what}"),
             Self::Internal(why) => f.write_str(why),
             other => f.write_str(other.detail()),
         }
@@ -147,7 +146,6 @@ impl std::error::Error for ExchangeError {
         match self {
             // The variant's text is the cause's own, so what comes next is the cause's cause.
             Self::Upstream(cause) => cause.source(),
-            Self::Plugin(_, cause) => Some(cause),
             _ => None,
         }
     }

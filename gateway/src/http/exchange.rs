@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -18,6 +18,7 @@ use super::headers::{self, Forwarding, X_REQUEST_ID};
 use super::websocket::Wish;
 use super::{echo, tunnel};
 use crate::config::{AccessLog, OnError, RouteAction, Scheme, Server};
+use crate::gateway;
 use crate::generation::SiteUses;
 use crate::plugin::{Decision, Hooks, PluginError};
 use crate::route::split_authority;
@@ -135,10 +136,7 @@ impl Exchange<'_> {
             RouteAction::Redirect { status, to } => {
                 let (host, _) = split_authority(&self.head.authority);
                 let query = self.head.target.query().map(|q| format!("?{q}")).unwrap_or_default();
-                let place = to
-                    .replace("{host}", host)
-                    .replace("{path}", self.head.target.path())
-                    .replace("{query}", &query);
+                let place = fill(to, host, self.head.target.path(), &query);
                 let location = HeaderValue::from_str(&place)
                     .map_err(|_| ExchangeError::BadRequest("The target cannot be redirected."))?;
                 redirect(*status, location)
@@ -204,8 +202,10 @@ impl Exchange<'_> {
     ) -> Result<Option<T>, ExchangeError> {
         let view = Rc::clone(&self.view);
         let outcome = match view.hooks(index) {
-            Ok(hooks) => hook(hooks, &self.facts, &mut self.head),
-            Err(why) => Err(PluginError::NotStarted(why)),
+            Ok(hooks) => {
+                hook(hooks, &self.facts, &mut self.head).map_err(|e| gateway::describe(&e))
+            }
+            Err(why) => Err(why),
         };
         match outcome {
             Ok(value) => Ok(Some(value)),
@@ -214,14 +214,14 @@ impl Exchange<'_> {
     }
 
     /// What a plugin's failure means for the exchange: by `on-error`.
-    fn excuse(&mut self, index: usize, cause: PluginError) -> Result<(), ExchangeError> {
+    fn excuse(&mut self, index: usize, cause: String) -> Result<(), ExchangeError> {
         Counters::add(&self.record.counters.plugin_failures, 1);
         let generation = &self.view.generation;
         let name = generation.uses.get(index).map(|place| place.plugin.clone()).unwrap_or_default();
         let on_error = generation.config.plugins.get(&name).map(|plugin| plugin.on_error);
         match on_error {
             Some(OnError::FailOpen) => {
-                let text = format!("plugin {name} failed and was left out");
+                let text = format!("plugin {name} was left out: {cause}");
                 self.record.failure = Some((crate::fault::Fault::Plugin, text));
                 Ok(())
             }
@@ -297,7 +297,17 @@ impl Exchange<'_> {
     ) -> Result<Request<RequestBody>, ExchangeError> {
         let trusted = &self.view.generation.config.trusted_proxies;
         let peer = self.connection.facts.client.ip();
-        let mut fields = std::mem::take(&mut self.head.headers);
+        // Filters may still read the request when the response comes, and our own answers go by
+        // what the client accepts.
+        let mut fields = if self.filters.is_empty() {
+            let fields = std::mem::take(&mut self.head.headers);
+            if let Some(accept) = fields.get(ACCEPT) {
+                self.head.headers.insert(ACCEPT, accept.clone());
+            }
+            fields
+        } else {
+            self.head.headers.clone()
+        };
         headers::strip_hop_by_hop(&mut fields);
         let forwarding = self
             .forwarding()
@@ -371,8 +381,10 @@ impl Exchange<'_> {
             let view = Rc::clone(&self.view);
             let outcome = match view.hooks(index) {
                 Ok(hooks) if !hooks.hooked().response => Ok(()),
-                Ok(hooks) => hooks.on_response(&self.facts, &mut self.head, &mut response),
-                Err(why) => Err(PluginError::NotStarted(why)),
+                Ok(hooks) => hooks
+                    .on_response(&self.facts, &mut self.head, &mut response)
+                    .map_err(|e| gateway::describe(&e)),
+                Err(why) => Err(why),
             };
             if let Err(cause) = outcome {
                 self.excuse(index, cause)?;
@@ -623,6 +635,30 @@ fn redirect(status: u16, location: HeaderValue) -> Result<Target, ExchangeError>
     fields.insert(LOCATION, location);
     let head = ResponseHead { status, headers: fields, source: ResponseSource::Gateway };
     Ok(Target::Answer(head, Bytes::new()))
+}
+
+/// Fills a redirect's template in one pass, so that what a request brings in is not filled again.
+fn fill(template: &str, host: &str, path: &str, query: &str) -> String {
+    // A path that begins with two slashes would name another host.
+    let path = format!("/{}", path.trim_start_matches('/'));
+    let mut place = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        place.push_str(before);
+        let known = [("host}", host), ("path}", path.as_str()), ("query}", query)];
+        match known.into_iter().find_map(|(key, value)| Some((after.strip_prefix(key)?, value))) {
+            Some((after, value)) => {
+                place.push_str(value);
+                rest = after;
+            }
+            None => {
+                place.push('{');
+                rest = after;
+            }
+        }
+    }
+    place.push_str(rest);
+    place
 }
 
 /// An error and its causes, for the log.

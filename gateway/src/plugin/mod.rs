@@ -43,7 +43,7 @@ pub struct Plugin {
 }
 
 /// The hooks that an instance asked for in `configure`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hooked {
     /// `filter.on-request`.
     pub request: bool,
@@ -97,6 +97,11 @@ impl Plugin {
     /// Its name in `gateway.yaml`.
     pub fn name(&self) -> &str {
         &self.facts.subject.name
+    }
+
+    /// Which plugin this is: name, file and digest, for messages.
+    pub fn subject(&self) -> &Subject {
+        &self.facts.subject
     }
 
     /// SHA-256 of the file, in hex.

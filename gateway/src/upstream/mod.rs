@@ -182,27 +182,6 @@ fn scramble(n: usize) -> usize {
     usize::try_from((mixed ^ (mixed >> 29)) >> 16).unwrap_or(0)
 }
 
-impl fmt::Display for config::Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http(a) => write!(f, "http://{a}"),
-            Self::Https(a) => write!(f, "https://{a}"),
-            Self::H2c(a) => write!(f, "h2c://{a}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Echo => f.write_str("builtin:echo"),
-        }
-    }
-}
-
-impl fmt::Display for config::Authority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
-    }
-}
-
 impl UpstreamError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {

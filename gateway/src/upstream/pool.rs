@@ -32,6 +32,8 @@ pub(super) struct Pool<B> {
     /// The most recently used one is last and is taken first, so that the rest can grow old.
     idle: RefCell<Vec<(http1::SendRequest<B>, Instant)>>,
     shared: RefCell<Option<http2::SendRequest<B>>>,
+    /// Held while a shared connection is being opened, so that a burst opens but one.
+    opening: tokio::sync::Mutex<()>,
 }
 
 /// Holds the place of a request at its server until the response has ended.
@@ -89,7 +91,10 @@ where
                     lease.sender = Some(h1);
                     outcome
                 }
-                Sender::H2(mut h2) => h2.try_send_request(absolute(request)).await,
+                Sender::H2(mut h2) => {
+                    let is_tls = matches!(self.address, config::Server::Https(_));
+                    h2.try_send_request(absolute(request, is_tls)).await
+                }
             };
             match outcome {
                 Ok(response) => {
@@ -123,6 +128,15 @@ where
         if !must_be_fresh && let Some(kept) = self.pool.take().await {
             return Ok((kept, false));
         }
+        let opening = match self.address {
+            config::Server::H2c(_) => Some(self.pool.opening.lock().await),
+            _ => None,
+        };
+        if opening.is_some()
+            && let Some(kept) = self.pool.take().await
+        {
+            return Ok((kept, must_be_fresh));
+        }
         let attempt = connect(&self.address, self.pool.tls.as_ref(), &self.label);
         let sender = tokio::time::timeout(self.connect_timeout, attempt)
             .await
@@ -136,7 +150,14 @@ where
 
 impl<B: Body + 'static> Pool<B> {
     pub(super) fn new(server: config::Server, tls: Option<TlsClient>, keepalive: Duration) -> Self {
-        Self { server, tls, keepalive, idle: RefCell::default(), shared: RefCell::default() }
+        Self {
+            server,
+            tls,
+            keepalive,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
     }
 
     async fn take(&self) -> Option<Sender<B>> {
@@ -188,11 +209,12 @@ impl<B> Drop for Lease<B> {
 }
 
 /// HTTP/2 wants `:scheme` and `:authority`: the `host` field moves into the target.
-fn absolute<B>(mut request: Request<B>) -> Request<B> {
+fn absolute<B>(mut request: Request<B>, is_tls: bool) -> Request<B> {
     let host = request.headers_mut().remove(http::header::HOST);
     if let Some(host) = host {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(http::uri::Scheme::HTTP);
+        let scheme = if is_tls { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
+        parts.scheme = Some(scheme);
         parts.authority =
             http::uri::Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())).ok();
         if let Ok(uri) = http::Uri::from_parts(parts) {
