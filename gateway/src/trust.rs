@@ -31,9 +31,10 @@ pub fn install(root_pem: &str) -> Report {
     match system_store() {
         Some((folder, command)) => {
             let file = folder.join(FILE_NAME);
+            let program = command.first().copied().unwrap_or_default();
             let placed = std::fs::write(&file, root_pem).map_err(|cause| cause.to_string());
             match placed.and_then(|()| run(command)) {
-                Ok(()) => report.done.push(format!("system: {} ({})", file.display(), command[0])),
+                Ok(()) => report.done.push(format!("system: {} ({program})", file.display())),
                 Err(cause) => report.failed.push(format!("system: {}: {cause}", file.display())),
             }
         }

@@ -125,11 +125,11 @@ mod tests {
         let file = folder.path().join("a.yaml");
         std::fs::write(&file, "1").unwrap();
         let mut watcher = Watcher::new();
-        watcher.watch([file.clone()]);
+        watcher.watch(std::iter::once(file.clone()));
         std::fs::write(folder.path().join("other"), "x").unwrap();
         std::fs::write(&file, "22").unwrap();
         let seen = tokio::time::timeout(Duration::from_secs(20), watcher.changed()).await.unwrap();
-        assert_eq!(seen, [file.clone()]);
+        assert_eq!(seen, std::slice::from_ref(&file));
         std::fs::write(folder.path().join("new"), "333").unwrap();
         std::fs::rename(folder.path().join("new"), &file).unwrap();
         let seen = tokio::time::timeout(Duration::from_secs(20), watcher.changed()).await.unwrap();

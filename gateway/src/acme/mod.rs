@@ -355,7 +355,7 @@ impl Shared {
     ) -> Result<Done, AcmeError> {
         let none = || AcmeError::Setup("no issuer is configured".to_owned());
         let issuer = want.issuers.get(index).ok_or_else(none)?;
-        let proof = proof(want, wants, state)?;
+        let mut proofs = proofs(want, wants, state)?.into_iter();
         let name = want.name();
         tracing::info!(certificate = name, issuer = issuer.name, "ordering");
         let member = self.member(issuer, wants.contact.as_deref()).await?;
@@ -363,8 +363,21 @@ impl Shared {
         let desk = Desk { store, certs, tokens, dns };
         let replaces = served.and_then(|served| served.key.cert.first().cloned());
         let profile = issuer.profile.as_deref();
-        let request = order::Request { name: &name, hosts: &want.hosts, proof, profile, replaces };
-        let pem = order::obtain(&desk, &member, &request).await?;
+        let mut last = None;
+        // With `auto` the other way is tried at once when the first cannot be reached.
+        let pem = loop {
+            let Some(proof) = proofs.next() else {
+                return Err(last.unwrap_or_else(none));
+            };
+            let replaces = replaces.clone();
+            let request =
+                order::Request { name: &name, hosts: &want.hosts, proof, profile, replaces };
+            match order::obtain(&desk, &member, &request).await {
+                Ok(pem) => break pem,
+                Err(cause) if cause.is_authorization() => last = Some(cause),
+                Err(cause) => return Err(cause),
+            }
+        };
         let certificate = Certificate::from_pem(pem.as_bytes(), pem.as_bytes(), Origin::Acme);
         let certificate = certificate.map_err(AcmeError::Unusable)?;
         // Stored, then served.
@@ -466,8 +479,8 @@ impl Shared {
     }
 }
 
-/// How control of a certificate's names is proved, this time.
-fn proof(want: &Want, wants: &Wants, state: &State) -> Result<Proof, AcmeError> {
+/// How control of a certificate's names is proved, this time: in the order to try.
+fn proofs(want: &Want, wants: &Wants, state: &State) -> Result<Vec<Proof>, AcmeError> {
     let wildcard = want.hosts.iter().find(|host| matches!(host, HostPattern::Wildcard(_)));
     if let (Some(host), false) = (wildcard, matches!(want.challenge, Challenge::Dns01(_))) {
         return Err(AcmeError::Setup(format!(
@@ -476,17 +489,18 @@ fn proof(want: &Want, wants: &Wants, state: &State) -> Result<Proof, AcmeError> 
         )));
     }
     match &want.challenge {
-        Challenge::Http01 => Ok(Proof::Http01),
-        Challenge::TlsAlpn01 => Ok(Proof::TlsAlpn01),
+        Challenge::Http01 => Ok(vec![Proof::Http01]),
+        Challenge::TlsAlpn01 => Ok(vec![Proof::TlsAlpn01]),
         Challenge::Dns01(name) => match wants.solvers.get(name) {
-            Some(solver) => Ok(Proof::Dns01(name.clone(), Arc::clone(solver))),
+            Some(solver) => Ok(vec![Proof::Dns01(name.clone(), Arc::clone(solver))]),
             None => Err(AcmeError::Setup(format!("the solver {name} is not loaded"))),
         },
-        // After a failure the other way has its turn.
+        // Once both ways have failed, later tries take turns, to spare the CA's limits.
         Challenge::Auto => match (wants.has_https, wants.has_http) {
-            (true, true) if state.failures % 2 == 1 => Ok(Proof::Http01),
-            (true, _) => Ok(Proof::TlsAlpn01),
-            (false, true) => Ok(Proof::Http01),
+            (true, true) if state.failures == 0 => Ok(vec![Proof::TlsAlpn01, Proof::Http01]),
+            (true, true) if state.failures % 2 == 1 => Ok(vec![Proof::Http01]),
+            (true, _) => Ok(vec![Proof::TlsAlpn01]),
+            (false, true) => Ok(vec![Proof::Http01]),
             (false, false) => {
                 Err(AcmeError::Setup("no listener can answer a challenge".to_owned()))
             }

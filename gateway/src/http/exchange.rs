@@ -477,6 +477,7 @@ fn record(connection: &Connection, view: &View, parts: &http::request::Parts) ->
 
 /// Checks a request's head and brings it into one form. The fields come back with the error, since
 /// the answer depends on them.
+#[expect(clippy::result_large_err, reason = "the fields are moved once, and only on a refusal")]
 fn read_head(
     connection: &Connection,
     mut parts: http::request::Parts,

@@ -385,8 +385,8 @@ impl<'a> Checker<'a> {
                 self.error(*at, message, help);
             }
             let is_public_ip = host.base().ip().is_some() && !host.base().is_private();
-            let plain = |a: &&AcmeIssuer| is_known(&a.directory) && a.profile.is_none();
-            if is_public_ip && acme.iter().all(|a| plain(&a)) {
+            let plain = |a: &AcmeIssuer| is_known(&a.directory) && a.profile.is_none();
+            if is_public_ip && acme.iter().all(|a| plain(a)) {
                 let message =
                     format!("{name} is an IP address, signed only in a short-lived profile");
                 let help = "write `issuers: [{directory: letsencrypt, profile: shortlived}]`";
