@@ -56,14 +56,13 @@ async fn a_refusal_is_told_and_hurts_nobody_else() {
     let mut gateway = Gateway::new();
     let pebble = Pebble::start(&Options::new(gateway.http, gateway.https)).await;
     gateway.file("pebble.pem", &pebble.api_root);
-    let yaml = YAML.replace("www.example.com", "blocked.example.com");
+    let yaml = YAML.replace("www.example.com", "blocked.org");
     gateway.set("directory", pebble.directory()).start(&yaml).await;
     let client = Client::new(gateway.https).trusting(&pebble.root().await);
     client.certified("app.example.com", LATER).await;
-    let line =
-        gateway.logged_within(0, &["blocked.example.com", "rejectedIdentifier"], LATER).await;
+    let line = gateway.logged_within(0, &["blocked.org", "rejectedIdentifier"], LATER).await;
     assert!(line.contains("127.0.0.1"), "the log names the issuer: {line}");
-    assert!(client.alert("blocked.example.com").await.is_some());
+    assert!(client.alert("blocked.org").await.is_some());
     assert_eq!(client.get("app.example.com", "/").await.text(), "app");
 }
 

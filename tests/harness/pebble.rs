@@ -68,7 +68,7 @@ impl Pebble {
             "tlsPort": options.https,
             "ocspResponderURL": "",
             "externalAccountBindingRequired": false,
-            "domainBlocklist": ["blocked.example.com"],
+            "domainBlocklist": ["blocked.org"],
             "retryAfter": {"authz": 1, "order": 1},
             "keyAlgorithm": "ecdsa",
             "profiles": {"default": {

@@ -40,6 +40,15 @@ impl Hostname {
         self.0.parse().ok()
     }
 
+    /// Whether it always means the machine itself: `localhost` and what is below it (RFC 6761), and
+    /// loopback addresses.
+    pub fn is_this_machine(&self) -> bool {
+        match self.ip() {
+            Some(ip) => ip.is_loopback(),
+            None => &*self.0 == "localhost" || self.0.ends_with(".localhost"),
+        }
+    }
+
     /// Whether no public CA would ever sign it: an IP address of private use, a name of one label,
     /// or one under `localhost`, `local`, `internal`, `test`, `home.arpa`, `lan`, `invalid`.
     pub fn is_private(&self) -> bool {

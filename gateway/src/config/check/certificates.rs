@@ -338,8 +338,12 @@ impl<'a> Checker<'a> {
         let for_private = if custom.is_empty() { vec![Issuer::Local] } else { custom };
         let (private, public): (Vec<_>, Vec<_>) =
             hosts.into_iter().partition(|(host, _)| host.base().is_private());
+        // `localhost` is another machine for everybody else: no CA but our own can know it.
+        let (own, private): (Vec<_>, Vec<_>) =
+            private.into_iter().partition(|(host, _)| host.base().is_this_machine());
+        let for_own = vec![Issuer::Local];
         let mut groups = Vec::new();
-        for (hosts, issuers) in [(public, &all.issuers), (private, &for_private)] {
+        for (hosts, issuers) in [(public, &all.issuers), (private, &for_private), (own, &for_own)] {
             if !hosts.is_empty() {
                 self.can_be_issued(wish, &hosts, issuers, &challenge);
                 groups.push((patterns(&hosts), issued(issuers.clone())));
