@@ -151,7 +151,7 @@ impl Source<'_> {
     /// that may hold one is not shown.
     pub(super) fn unreadable(&self, error: Unreadable) -> Report {
         let hidden = match may_hold_secret(self.text, error.at.line) {
-            true => Vec::from([0..self.text.len()]),
+            true => std::iter::once(0..self.text.len()).collect(),
             false => Vec::new(),
         };
         let finding = Finding {
