@@ -147,7 +147,7 @@ async fn others_wait_no_longer_than_a_deadline() {
     // One call at a time misbehaves, so a request waits for at most one deadline of 50 ms, and for
     // what the machine itself takes.
     let slowest = report.quantile(0.999);
-    assert!(slowest < Duration::from_millis(250), "{slowest:?}");
+    assert!(slowest < Duration::from_millis(400), "{slowest:?}");
     let growth = gateway.rss_kib().saturating_sub(before);
     assert!(growth < 60_000, "memory grew by {growth} KiB");
 }

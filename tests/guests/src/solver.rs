@@ -1,4 +1,5 @@
-//! A solver whose provider is whatever listens at `{"url":"…"}`. `present` sends the secret `token`
+//! A solver whose provider is whatever listens at `{"url":"…"}`; `zone-handle` there is the handle
+//! that `find-zone` gives. `present` sends the secret `token`
 //! in every place where a placeholder may stand and returns what came back. The zone handle tells
 //! it to misbehave instead: `loop`, `panic`, `sleep`, `many` (requests without end), `elsewhere` (a
 //! host that is not granted), `thief` (looks for the secret everywhere and logs what it finds).
@@ -14,6 +15,7 @@ struct Guest;
 
 thread_local! {
     static URL: RefCell<String> = const { RefCell::new(String::new()) };
+    static ZONE_HANDLE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 impl plugin::Guest for Guest {
@@ -23,6 +25,9 @@ impl plugin::Guest for Guest {
         }
         if let Some(url) = guests::member(&config, "url") {
             URL.set(url.to_owned());
+        }
+        if let Some(handle) = guests::member(&config, "zone-handle") {
+            ZONE_HANDLE.set(handle.to_owned());
         }
         Ok(Vec::new())
     }
@@ -35,7 +40,7 @@ impl dns_solver_hooks::Guest for Guest {
 
     fn find_zone(candidates: Vec<String>) -> Result<(String, String), dns_solver_hooks::Failure> {
         match candidates.into_iter().last() {
-            Some(zone) => Ok((zone, String::new())),
+            Some(zone) => Ok((zone, ZONE_HANDLE.with_borrow(Clone::clone))),
             None => Err(failure("zone-not-found", "no candidate")),
         }
     }
