@@ -82,7 +82,7 @@ pub(in super::super) fn line(facts: &Facts, request: &str, level: Level, message
             plugin,
             digest,
             dropped,
-            "the plugin logged more than plugins.{plugin}.limits.log-rate lines a second; the rest \
+            "the plugin logged more than plugins.{plugin}.limits.log-lines lines a second; the rest \
              was dropped"
         );
     }
