@@ -3,6 +3,8 @@
 
 ## run: the first example at https://localhost:8443, with the plugins of this checkout
 run: build
+	@echo 'Open https://localhost:8443/ (curl -k works at once; witgate trust makes browsers content).'
+	@echo 'Then edit examples/01-first-site/gateway.yaml, or run "make plugins" after a change: both take effect while it serves.'
 	target/release/witgate run --config examples/01-first-site/gateway.yaml
 
 ## build: target/release/witgate and target/plugins/*.wasm
