@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{self, Config};
-use crate::gateway::describe;
+use crate::fault::describe;
 use crate::generation::Generation;
 use crate::plugin::Engine;
 use crate::store::Store;

@@ -32,3 +32,15 @@ impl fmt::Display for Fault {
         })
     }
 }
+
+/// An error and its causes, on one line.
+pub fn describe(error: &impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

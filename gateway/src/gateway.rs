@@ -14,6 +14,7 @@ use crate::acme::solve::http01::Tokens;
 use crate::acme::{Acme, Want, Wants};
 use crate::admin;
 use crate::config::{self, Challenge, Config, HostPattern, Issuer, Scheme, SiteCertificate};
+use crate::fault::describe;
 use crate::generation::{Generation, GenerationError, Live};
 use crate::listen::Workers;
 use crate::plugin::Engine;
@@ -42,7 +43,6 @@ pub struct Gateway {
     orders: mpsc::Receiver<admin::Order>,
     admin: Option<admin::Server>,
     order_sender: mpsc::Sender<admin::Order>,
-    last_refusal: Option<String>,
 }
 
 /// Why the gateway did not start.
@@ -123,7 +123,6 @@ impl Gateway {
             orders,
             admin: None,
             order_sender,
-            last_refusal: None,
         };
         let prepared = gateway.workers.prepare(&generation.config.listen);
         let prepared = prepared.map_err(|(listen, cause)| StartError::Listen(listen, cause))?;
@@ -265,19 +264,17 @@ impl Gateway {
         self.live.swap(Arc::clone(&next));
         self.put_in_force(&next);
         self.workers.apply(prepared);
-        self.last_refusal = None;
         tracing::info!(generation = next.id, reason = why, "generation {} serving", next.id);
         Ok(next.id)
     }
 
-    fn refuse(&mut self, why: &str, text: &str) -> String {
+    fn refuse(&self, why: &str, text: &str) -> String {
         let serving = self.live.current().id;
         tracing::error!(
             reason = why,
             generation = serving,
             "reload refused, nothing changed:\n{text}"
         );
-        self.last_refusal = Some(text.to_owned());
         text.to_owned()
     }
 
@@ -415,18 +412,6 @@ fn report_swaps(previous: &Generation, next: &Generation) {
 
 fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
-}
-
-/// An error and its causes, on one line.
-pub fn describe(error: &impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }
 
 fn cores() -> usize {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Config, PluginUse, RouteAction, Server, SiteCertificate};
+use crate::config::{Config, PluginUse, Server, SiteCertificate};
 use crate::fault::Fault;
 use crate::plugin::{Engine, Hooks, Plugin, PluginError};
 use crate::route::RouteTable;
@@ -289,16 +289,6 @@ fn tls_client(upstream: &crate::config::Upstream) -> Result<Option<TlsClient>, R
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let server_name = upstream.server_name.clone();
     Ok(Some(TlsClient { config: Arc::new(config), server_name }))
-}
-
-impl RouteAction {
-    /// The upstream it leads to.
-    pub fn upstream(&self) -> Option<&str> {
-        match self {
-            Self::Upstream(name) => Some(name),
-            Self::Redirect { .. } | Self::Respond { .. } => None,
-        }
-    }
 }
 
 impl GenerationError {

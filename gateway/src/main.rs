@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use witgate::cli::{Cli, Command, PluginCommand};
-use witgate::{commands, config, gateway, telemetry};
+use witgate::{commands, config, fault, gateway, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,7 +39,7 @@ fn run(file: &Path) -> Result<(), String> {
     let runtime = commands::runtime()?;
     runtime.block_on(async {
         let started = gateway::Gateway::start(file, loaded.config, levels).await;
-        let gateway = started.map_err(|error| gateway::describe(&error))?;
-        gateway.run().await.map_err(|error| gateway::describe(&error))
+        let gateway = started.map_err(|error| fault::describe(&error))?;
+        gateway.run().await.map_err(|error| fault::describe(&error))
     })
 }

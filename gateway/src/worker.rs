@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::acme::solve::http01::Tokens;
 use crate::config::PluginUse;
-use crate::gateway::describe;
+use crate::fault::describe;
 use crate::generation::{Generation, Live};
 use crate::http::body::RequestBody;
 use crate::plugin::{Hooks, Plugin};

@@ -79,7 +79,9 @@ async fn a_field_cannot_forge_a_line() {
     let client = gateway.client().await;
     client.get("app.localhost", "/%0aGET%20/forged%1b").await;
     client.get("app.localhost", "/last").await;
+    // A line is written when its body has gone out, which the client need not wait for.
     gateway.process().out.wait(0, &["/last"], SOON).await;
+    gateway.process().out.wait(0, &["forged"], SOON).await;
     let lines = gateway.process().out.after(0);
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(!lines.concat().contains('\u{1b}'), "{lines:?}");

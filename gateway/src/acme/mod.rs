@@ -23,6 +23,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::Timestamp;
 use crate::config::{AcmeIssuer, Challenge, HostPattern, Propagation};
+use crate::fault::describe;
 use crate::store::{Store, StoreError};
 use crate::tls::certs::{Certificate, Certs, Origin};
 use account::{Member, Members};
@@ -549,18 +550,6 @@ fn certificate_item(name: &str) -> String {
 
 fn state_item(name: &str) -> String {
     format!("acme/state/{name}.json")
-}
-
-/// An error and its causes, on one line.
-fn describe(error: &AcmeError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }
 
 fn text(at: Timestamp) -> String {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
+use super::body::ResponseBody;
 use super::head::{ResponseHead, ResponseSource};
 use crate::fault::Fault;
 use crate::upstream::UpstreamError;
@@ -110,9 +111,9 @@ impl ExchangeError {
     }
 }
 
-/// A response of head and whole body.
-pub fn whole(head: ResponseHead, body: Bytes) -> Response<super::body::ResponseBody> {
-    let mut response = Response::new(super::body::ResponseBody::full(body));
+/// A response of head and body.
+pub fn response(head: ResponseHead, body: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     response

@@ -56,8 +56,6 @@ pub struct Progress {
     pub has_ended: Cell<bool>,
     /// Why it broke off.
     pub failure: Cell<Option<&'static str>>,
-    /// Bytes that went by.
-    pub bytes: Cell<u64>,
 }
 
 /// A request's body on its way to an upstream.
@@ -146,7 +144,6 @@ impl StreamedBody {
             }
             Poll::Ready(Some(Some(Ok(frame)))) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.progress.bytes.set(self.progress.bytes.get() + bytes);
                 self.progress.last.set(Some(Instant::now()));
                 if let Some(left) = &mut self.left {
                     match left.checked_sub(bytes) {
@@ -226,8 +223,8 @@ impl ResponseBody {
     }
 
     /// Has the access-log record written when this body has ended.
-    pub fn recorded(mut self, record: Option<Box<Record>>) -> Self {
-        self.record = record;
+    pub fn recorded(mut self, record: Box<Record>) -> Self {
+        self.record = Some(record);
         self
     }
 

@@ -18,9 +18,9 @@ use super::headers::{self, Forwarding, X_REQUEST_ID};
 use super::websocket::Wish;
 use super::{echo, tunnel};
 use crate::config::{AccessLog, OnError, RouteAction, Scheme, Server};
-use crate::gateway;
+use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
-use crate::plugin::{Decision, Hooks, PluginError};
+use crate::plugin::{Decision, Hooked, Hooks, PluginError};
 use crate::route::split_authority;
 use crate::telemetry::{Counters, Record};
 use crate::upstream::{Lease, UpstreamError};
@@ -50,7 +50,6 @@ struct Exchange<'a> {
     view: Rc<View>,
     facts: Arc<ConnectionFacts>,
     head: RequestHead,
-    site: Option<usize>,
     /// Filters that requests of this route meet, in order.
     filters: Vec<usize>,
     record: Box<Record>,
@@ -73,8 +72,7 @@ pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Respo
     }
     let trusted = &view.generation.config.trusted_proxies;
     let facts = facts(connection, trusted, &head.headers);
-    let mut exchange =
-        Exchange { connection, view, facts, head, site: None, filters: Vec::new(), record };
+    let mut exchange = Exchange { connection, view, facts, head, filters: Vec::new(), record };
     exchange.record.client = exchange.facts.client.ip();
     exchange.run(incoming, wish).await
 }
@@ -109,7 +107,6 @@ impl Exchange<'_> {
         let generation = &view.generation;
         let (host, _) = split_authority(&self.head.authority);
         let site = generation.routes.site(host).ok_or(ExchangeError::UnknownHost)?;
-        self.site = Some(site);
         let uses = generation.sites.get(site).ok_or(ExchangeError::UnknownHost)?;
         self.filters.extend_from_slice(&uses.filters);
         if let Some(router) = uses.router {
@@ -158,21 +155,19 @@ impl Exchange<'_> {
     /// Lets the filters at the request, in order. One that answers ends the walk.
     async fn rewrite(
         &mut self,
-        mut target: Target,
+        target: Target,
         body: &mut RequestBody,
     ) -> Result<Target, ExchangeError> {
-        for index in self.filters.clone() {
-            let hooked = match self.view.hooks(index) {
-                Ok(hooks) => hooks.hooked(),
-                Err(_) => crate::plugin::Hooked::default(),
-            };
-            if hooked.request || self.view.hooks(index).is_err() {
+        // The list does not change under the walk; indices spare a copy of it per request.
+        for position in 0..self.filters.len() {
+            let Some(&index) = self.filters.get(position) else { break };
+            // One that did not start is called all the same: the call says why, once.
+            let hooked = self.view.hooks(index).map_or(NOT_STARTED, Hooks::hooked);
+            if hooked.request {
                 let decided =
                     self.call(index, |hooks, facts, head| hooks.on_request(facts, head))?;
-                if let Some(decision @ (Decision::Redirect { .. } | Decision::Respond { .. })) =
-                    decided
-                {
-                    return self::target(decision);
+                if let Some(answer) = decided.and_then(answer_of) {
+                    return answer;
                 }
             }
             if let Some(bytes_max) = hooked.request_body_bytes_max
@@ -183,11 +178,8 @@ impl Exchange<'_> {
                 let decided = self.call(index, |hooks, facts, head| {
                     hooks.on_request_body(facts, head, &prefix, is_whole)
                 })?;
-                if let Some(decision @ (Decision::Redirect { .. } | Decision::Respond { .. })) =
-                    decided
-                {
-                    target = self::target(decision)?;
-                    return Ok(target);
+                if let Some(answer) = decided.and_then(answer_of) {
+                    return answer;
                 }
             }
         }
@@ -202,9 +194,7 @@ impl Exchange<'_> {
     ) -> Result<Option<T>, ExchangeError> {
         let view = Rc::clone(&self.view);
         let outcome = match view.hooks(index) {
-            Ok(hooks) => {
-                hook(hooks, &self.facts, &mut self.head).map_err(|e| gateway::describe(&e))
-            }
+            Ok(hooks) => hook(hooks, &self.facts, &mut self.head).map_err(|e| describe(&e)),
             Err(why) => Err(why),
         };
         match outcome {
@@ -222,7 +212,7 @@ impl Exchange<'_> {
         match on_error {
             Some(OnError::FailOpen) => {
                 let text = format!("plugin {name} was left out: {cause}");
-                self.record.failure = Some((crate::fault::Fault::Plugin, text));
+                self.record.failure = Some((Fault::Plugin, text));
                 Ok(())
             }
             _ => Err(ExchangeError::Plugin(name, cause)),
@@ -254,7 +244,6 @@ impl Exchange<'_> {
             wish.ask(request.headers_mut());
         }
         let (response, lease) = loop {
-            self.record.upstream = Some((Arc::clone(&upstream.name), Arc::clone(&server.label)));
             let limit = upstream.timeouts.response;
             let sent = within(limit, progress, &server.label, server.send(request)).await;
             match sent {
@@ -269,6 +258,8 @@ impl Exchange<'_> {
                         (Some(unsent), Some(next)) if tried.len() < ATTEMPTS_MAX => {
                             request = *unsent;
                             server = next;
+                            let label = Arc::clone(&server.label);
+                            self.record.upstream = Some((Arc::clone(&upstream.name), label));
                         }
                         _ => return Err(ExchangeError::Upstream(failed.cause)),
                     }
@@ -361,15 +352,13 @@ impl Exchange<'_> {
         let status = wish.grant(&mut fields);
         let source = ResponseSource::Upstream;
         let head = self.filter_response(ResponseHead { status, headers: fields, source })?;
-        let mut answer = Response::new(ResponseBody::full(Bytes::new()));
-        *answer.status_mut() = status;
-        *answer.headers_mut() = head.headers;
+        let answer = ResponseHead { status, ..head };
         let mut record = self.take_record();
         record.status = status.as_u16();
         let place = self.connection.worker.open.place();
         let tunnel = tunnel::join(wish.upgrade, upstream_upgrade, lease, record, place);
         tokio::task::spawn_local(tunnel);
-        Ok(answer)
+        Ok(answer::response(answer, ResponseBody::full(Bytes::new())))
     }
 
     /// Lets the filters at the response, in the opposite order.
@@ -377,13 +366,14 @@ impl Exchange<'_> {
         &mut self,
         mut response: ResponseHead,
     ) -> Result<ResponseHead, ExchangeError> {
-        for index in self.filters.clone().into_iter().rev() {
+        for position in (0..self.filters.len()).rev() {
+            let Some(&index) = self.filters.get(position) else { break };
             let view = Rc::clone(&self.view);
             let outcome = match view.hooks(index) {
                 Ok(hooks) if !hooks.hooked().response => Ok(()),
                 Ok(hooks) => hooks
                     .on_response(&self.facts, &mut self.head, &mut response)
-                    .map_err(|e| gateway::describe(&e)),
+                    .map_err(|e| describe(&e)),
                 Err(why) => Err(why),
             };
             if let Err(cause) = outcome {
@@ -401,10 +391,7 @@ impl Exchange<'_> {
         let head = self.filter_response(head)?;
         let mut record = self.take_record();
         record.status = head.status.as_u16();
-        let mut response = Response::new(body.recorded(Some(record)));
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers;
-        Ok(response)
+        Ok(answer::response(head, body.recorded(record)))
     }
 
     /// A response of the gateway's or a plugin's own.
@@ -447,10 +434,7 @@ fn refuse(
     record.failure = Some((error.fault(), describe(error)));
     let (head, body) = error.answer(fields, &record.id);
     record.status = head.status.as_u16();
-    let mut response = answer::whole(head, body);
-    *response.body_mut() = std::mem::replace(response.body_mut(), ResponseBody::full(Bytes::new()))
-        .recorded(Some(record));
-    response
+    answer::response(head, ResponseBody::full(body).recorded(record))
 }
 
 fn record(connection: &Connection, view: &View, parts: &http::request::Parts) -> Box<Record> {
@@ -609,6 +593,14 @@ fn broken_body(error: &super::body::BodyError) -> ExchangeError {
     }
 }
 
+/// A filter's decision, when it ends the walk: the answer.
+fn answer_of(decision: Decision) -> Option<Result<Target, ExchangeError>> {
+    match decision {
+        Decision::Redirect { .. } | Decision::Respond { .. } => Some(target(decision)),
+        Decision::Continue | Decision::Upstream(_) => None,
+    }
+}
+
 fn target(decision: Decision) -> Result<Target, ExchangeError> {
     match decision {
         Decision::Upstream(name) => Ok(Target::Upstream(name)),
@@ -662,18 +654,6 @@ fn fill(template: &str, host: &str, path: &str, query: &str) -> String {
     place
 }
 
-/// An error and its causes, for the log.
-fn describe(error: &ExchangeError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
-}
-
 fn scheme_text(scheme: Scheme) -> &'static str {
     match scheme {
         Scheme::Http => "http",
@@ -681,4 +661,6 @@ fn scheme_text(scheme: Scheme) -> &'static str {
     }
 }
 
+/// What to call of a filter whose instance did not start.
+const NOT_STARTED: Hooked = Hooked { request: true, request_body_bytes_max: None, response: true };
 const ATTEMPTS_MAX: usize = 3;

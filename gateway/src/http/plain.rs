@@ -22,7 +22,8 @@ pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Respo
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let source = ResponseSource::Gateway;
         let head = ResponseHead { status: StatusCode::OK, headers, source };
-        return answer::whole(head, Bytes::copy_from_slice(key_authorization.as_bytes()));
+        let body = Bytes::copy_from_slice(key_authorization.as_bytes());
+        return answer::response(head, ResponseBody::full(body));
     }
     let view = connection.worker.view();
     let Some(port) = https_port(&view.generation.config) else {
@@ -34,11 +35,11 @@ pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Respo
             headers.insert(LOCATION, location);
             let status = StatusCode::PERMANENT_REDIRECT;
             let head = ResponseHead { status, headers, source: ResponseSource::Gateway };
-            answer::whole(head, Bytes::new())
+            answer::response(head, ResponseBody::full(Bytes::new()))
         }
         Err(error) => {
             let (head, body) = error.answer(request.headers(), &connection.worker.ids.next());
-            answer::whole(head, body)
+            answer::response(head, ResponseBody::full(body))
         }
     }
 }

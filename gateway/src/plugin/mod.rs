@@ -43,7 +43,7 @@ pub struct Plugin {
 }
 
 /// The hooks that an instance asked for in `configure`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hooked {
     /// `filter.on-request`.
     pub request: bool,

@@ -1,6 +1,7 @@
 //! Certificates that somebody else keeps up to date: PEM files, checked as a pair before they go live,
 //! looked at again when they change.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,12 +47,12 @@ impl Files {
     /// Reads all pairs again. A pair that cannot be served leaves its old certificate in place, with a
     /// log line: key and chain are often written one after the other.
     pub fn reload(&self, certs: &Certs) {
+        let served: HashMap<String, Arc<Certificate>> = certs.all().into_iter().collect();
         for pair in &self.pairs {
             match read(pair) {
                 Ok(certificate) => {
-                    let known = certs.all().into_iter().find(|(known, _)| *known == slot(pair));
-                    let is_new =
-                        known.is_none_or(|(_, known)| known.key.cert != certificate.key.cert);
+                    let known = served.get(&slot(pair));
+                    let is_new = known.is_none_or(|known| known.key.cert != certificate.key.cert);
                     if is_new {
                         let file = pair.certificate.display();
                         tracing::info!(%file, "certificate replaced");
