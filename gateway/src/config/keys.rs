@@ -161,6 +161,12 @@ fn of_form(key: &Key, form: Form) -> Value {
             let text = json!({"type": "string", "pattern": size});
             json!({"anyOf": [text, {"type": "integer", "minimum": 0}]})
         }
+        // YAML 1.1 readers, some editors among them, make `false` of `off`; the checker takes both.
+        Form::Word(words) if words.contains(&"off") => {
+            let mut words: Vec<Value> = words.iter().map(|word| json!(word)).collect();
+            words.push(json!(false));
+            json!({"enum": words})
+        }
         Form::Word(words) => json!({"enum": words}),
         Form::Map => object(key.path),
         Form::List => {
@@ -383,7 +389,7 @@ pub const KEYS: &[Key] = &[
         "The most open requests of one HTTP/2 connection."),
     key("trusted-proxies", &[Texts], Is("[]"),
         "Networks whose x-forwarded-for and forwarded are believed; nobody's if empty."),
-    key("admin", &[Text], Absent,
+    key("admin", &[Text, Word(&["off"])], Absent,
         "The local control socket, or off; admin.sock in the store if absent."),
 ];
 
