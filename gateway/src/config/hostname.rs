@@ -27,6 +27,11 @@ impl Hostname {
         if ascii.len() > 253 {
             return Err(HostnameError("is longer than 253 characters"));
         }
+        // Resolvers and browsers take these for addresses (WHATWG URL, "ends in a number").
+        let last = ascii.rsplit('.').next().unwrap_or_default();
+        if !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(HostnameError("looks like an IP address and is none"));
+        }
         Ok(Self(ascii.into()))
     }
 
@@ -53,7 +58,11 @@ impl Hostname {
     /// or one under `localhost`, `local`, `internal`, `test`, `home.arpa`, `lan`, `invalid`.
     pub fn is_private(&self) -> bool {
         match self.ip() {
-            Some(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+            Some(IpAddr::V4(ip)) => {
+                // 100.64.0.0/10 is shared address space (RFC 6598), as overlay networks use it.
+                let is_shared = matches!(ip.octets(), [100, 64..=127, ..]);
+                ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared
+            }
             Some(IpAddr::V6(ip)) => {
                 ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
             }
@@ -88,17 +97,17 @@ impl HostPattern {
     /// Says what is wrong with the pattern, for a person.
     pub fn parse(text: &str) -> Result<Self, HostnameError> {
         match text.strip_prefix("*.") {
-            Some(rest) => {
+            Some(rest) if !rest.contains('*') => {
                 let name = Hostname::parse(rest)?;
                 match name.ip() {
                     Some(_) => Err(HostnameError("has a wildcard before an IP address")),
                     None => Ok(Self::Wildcard(name)),
                 }
             }
-            None if text.contains('*') => Err(HostnameError(
+            _ if text.contains('*') => Err(HostnameError(
                 "may have '*' only as its whole first label, as in *.example.com",
             )),
-            None => Hostname::parse(text).map(Self::Exact),
+            _ => Hostname::parse(text).map(Self::Exact),
         }
     }
 
@@ -154,6 +163,8 @@ mod tests {
         assert!(name("a b").is_err());
         assert!(name("a_b.example").is_err());
         assert!(name("").is_err());
+        assert!(name("300.1.1.1").is_err());
+        assert!(name("1.2.3").is_err());
     }
 
     #[test]
@@ -165,6 +176,7 @@ mod tests {
         assert!(!p.matches(".tenants.example.com"));
         assert!(HostPattern::parse("a.*.example.com").is_err());
         assert!(HostPattern::parse("*.127.0.0.1").is_err());
+        assert!(HostPattern::parse("*.*.example.com").is_err());
     }
 
     #[test]
@@ -179,6 +191,8 @@ mod tests {
             ("app.home.arpa", true),
             ("example.com", false),
             ("8.8.8.8", false),
+            ("100.100.1.1", true),
+            ("100.128.1.1", false),
         ] {
             assert_eq!(Hostname::parse(name).unwrap().is_private(), private, "{name}");
         }

@@ -1,6 +1,6 @@
 //! Every key of `gateway.yaml` with its type, default and meaning, in one place: the checker takes
-//! defaults and suggestions from here, the JSON Schema is made from it, and a test holds the documented
-//! `gateway.yaml` against it.
+//! defaults and suggestions from here, the JSON Schema is made from it, and a test holds the
+//! documented `gateway.yaml` against it.
 
 use serde_json::{Value, json};
 
@@ -66,7 +66,8 @@ pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
-/// The names of the keys directly below a path (`""` is the file itself), in the order of the table.
+/// The names of the keys directly below a path (`""` is the file itself), in the order of the
+/// table.
 pub fn below(path: &str) -> Vec<&'static str> {
     let path = canonical(path);
     let child = |key: &'static Key| match path {
@@ -157,7 +158,14 @@ fn of_form(key: &Key, form: Form) -> Value {
         Form::Int(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
         Form::Duration => json!({"type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$"}),
         Form::Size => {
-            json!({"anyOf": [{"type": "string", "pattern": size}, {"type": "integer", "minimum": 0}]})
+            let text = json!({"type": "string", "pattern": size});
+            json!({"anyOf": [text, {"type": "integer", "minimum": 0}]})
+        }
+        // YAML 1.1 readers, some editors among them, make `false` of `off`; the checker takes both.
+        Form::Word(words) if words.contains(&"off") => {
+            let mut words: Vec<Value> = words.iter().map(|word| json!(word)).collect();
+            words.push(json!(false));
+            json!({"enum": words})
         }
         Form::Word(words) => json!({"enum": words}),
         Form::Map => object(key.path),
@@ -199,7 +207,7 @@ const ANY: u64 = i64::MAX as u64;
 pub const KEYS: &[Key] = &[
     // Where to accept connections.
     key("listen", &[List], Is("[\"https://0.0.0.0:443\", \"http://0.0.0.0:80\"]"),
-        "Where to accept connections. https:// serves the sites; http:// answers HTTP-01 and redirects."),
+        "Where to listen: https:// serves the sites, http:// answers HTTP-01 and redirects."),
     key("listen[]", &[Text], Absent, "A scheme (https or http), an IP address and a port."),
     // Certificates.
     key("certificates", &[Map], Absent, "How certificates are obtained."),
@@ -240,7 +248,8 @@ pub const KEYS: &[Key] = &[
     key("certificates.propagation", &[Map], Absent, "How to wait for DNS-01 records."),
     key("certificates.propagation.check", &[Bool], Is("true"),
         "Ask every authoritative server before telling the CA."),
-    key("certificates.propagation.delay", &[Duration], Is("0s"), "A fixed wait before the first check."),
+    key("certificates.propagation.delay", &[Duration], Is("0s"),
+        "A fixed wait before the first check."),
     key("certificates.propagation.timeout", &[Duration], Is("5m"),
         "How long to check before the attempt counts as failed."),
     key("certificates.propagation.port", &[Int(1, 65_535)], Is("53"),
@@ -255,10 +264,13 @@ pub const KEYS: &[Key] = &[
         "How control of these names is proved; certificates.challenge if absent."),
     key("sites[].certificate.issuers", &[Like("certificates.issuers")], Absent,
         "CAs for these names; certificates.issuers if absent."),
-    key("sites[].router", &[Text, Map], Absent, "The plugin that picks the upstream; routes come after it."),
+    key("sites[].router", &[Text, Map], Absent,
+        "The plugin that picks the upstream; routes come after it."),
     key("sites[].router.plugin", &[Text], Required, "The name under plugins."),
-    key("sites[].router.config", &[Any], Absent, "Configuration for this use; the plugin's own if absent."),
-    key("sites[].filters", &[List], Is("[]"), "Filter plugins, in the order in which requests meet them."),
+    key("sites[].router.config", &[Any], Absent,
+        "Configuration for this use; the plugin's own if absent."),
+    key("sites[].filters", &[List], Is("[]"),
+        "Filter plugins, in the order in which requests meet them."),
     key("sites[].filters[]", &[Text, Like("sites[].router")], Absent,
         "A name under plugins, or {plugin: NAME, config: …} for this use alone."),
     key("sites[].upstream", &[Text], Absent,
@@ -275,7 +287,8 @@ pub const KEYS: &[Key] = &[
         "Filters of this route, after those of the site."),
     key("sites[].routes[].upstream", &[Text], Absent, "A name under upstreams, or a server's URL."),
     key("sites[].routes[].redirect", &[Map], Absent, "Send the client elsewhere."),
-    key("sites[].routes[].redirect.status", &[Int(301, 308)], Is("308"), "301, 302, 303, 307 or 308."),
+    key("sites[].routes[].redirect.status", &[Int(301, 308)], Is("308"),
+        "301, 302, 303, 307 or 308."),
     key("sites[].routes[].redirect.to", &[Text], Required,
         "A URL or path; {host}, {path} and {query} stand for those of the request."),
     key("sites[].routes[].respond", &[Map], Absent, "A fixed response."),
@@ -286,10 +299,10 @@ pub const KEYS: &[Key] = &[
     // Upstreams.
     key("upstreams", &[Map], Absent, "Application servers, by name."),
     key("upstreams.*", &[Text, Map], Absent,
-        "A server (http://, https://, h2c://, unix:/path, builtin:echo), or several with settings."),
+        "A server (http, https, h2c, unix:/path, builtin:echo), or several with settings."),
     key("upstreams.*.servers", &[Texts], Required, "The servers, at least one."),
     key("upstreams.*.balance", &[Word(&["p2c", "round-robin", "least-connections"])], Is("p2c"),
-        "How a server is chosen: p2c (the better of two picked at random), round-robin, least-connections."),
+        "How a server is chosen; p2c is the better of two picked at random."),
     key("upstreams.*.health", &[Map], Absent, "Active health checks; none if absent."),
     key("upstreams.*.health.path", &[Text], Required, "The path to ask for."),
     key("upstreams.*.health.interval", &[Duration], Is("10s"), "The time between two checks."),
@@ -304,7 +317,8 @@ pub const KEYS: &[Key] = &[
         "From the end of the request to the head of the response."),
     key("upstreams.*.timeouts.idle", &[Duration], Is("300s"),
         "Between two pieces of a response's body; not for WebSockets."),
-    key("upstreams.*.timeouts.keepalive", &[Duration], Is("60s"), "How long an unused connection is kept."),
+    key("upstreams.*.timeouts.keepalive", &[Duration], Is("60s"),
+        "How long an unused connection is kept."),
     key("upstreams.*.roots", &[Text], Absent,
         "A PEM file of roots to trust for https:// servers, instead of the system's."),
     key("upstreams.*.server-name", &[Text], Absent,
@@ -314,53 +328,69 @@ pub const KEYS: &[Key] = &[
     // Plugins.
     key("plugins", &[Map], Absent, "WebAssembly components, by name."),
     key("plugins.*", &[Map], Absent, "A component and what it may do."),
-    key("plugins.*.component", &[Text], Required, "The component file; replaced while running when it changes."),
+    key("plugins.*.component", &[Text], Required,
+        "The component file; replaced while running when it changes."),
     key("plugins.*.config", &[Any], Absent, "Handed to the plugin as it stands here."),
     key("plugins.*.on-error", &[Word(&["fail-closed", "fail-open"])], Is("fail-closed"),
-        "What becomes of a request when the plugin fails: fail-closed answers 500, fail-open goes on without it."),
+        "When the plugin fails: fail-closed answers 500, fail-open goes on without it."),
     key("plugins.*.limits", &[Map], Absent, "Bounds of each call and instance."),
-    key("plugins.*.limits.deadline", &[Duration], Is("20ms"), "Time of one call into a router or filter."),
+    key("plugins.*.limits.deadline", &[Duration], Is("20ms"),
+        "Time of one call into a router or filter."),
     key("plugins.*.limits.solver-deadline", &[Duration], Is("60s"),
         "Time of one call into a solver, its outgoing requests included."),
     key("plugins.*.limits.memory", &[Size], Is("64MiB"), "Memory of one instance."),
-    key("plugins.*.limits.output", &[Size], Is("1MiB"), "What one call may hand over: edits, response, log."),
+    key("plugins.*.limits.output", &[Size], Is("1MiB"),
+        "What one call may hand over: edits, response, log."),
     key("plugins.*.limits.state", &[Size], Is("1MiB"), "The plugin's key-value state."),
     key("plugins.*.limits.requests", &[Int(0, 10_000)], Is("32"), "Outgoing requests of one call."),
     key("plugins.*.limits.log-lines", &[Int(0, 1_000_000)], Is("100"), "Log lines per second."),
     key("plugins.*.secrets", &[Map], Absent,
         "Secrets by the name that the plugin's placeholders use. It never sees the values."),
-    key("plugins.*.secrets.*", &[Text, Map], Absent, "Where one secret comes from and where it may go."),
+    key("plugins.*.secrets.*", &[Text, Map], Absent,
+        "Where one secret comes from and where it may go."),
     key("plugins.*.secrets.*.env", &[Text], Absent, "An environment variable of the gateway."),
     key("plugins.*.secrets.*.file", &[Text], Absent, "A file; a final newline is dropped."),
-    key("plugins.*.secrets.*.credential", &[Text], Absent, "A systemd credential (LoadCredential=)."),
+    key("plugins.*.secrets.*.credential", &[Text], Absent,
+        "A systemd credential (LoadCredential=)."),
     key("plugins.*.secrets.*.hosts", &[Texts], Is("[]"),
         "The only hosts it may be sent to; all that grants.http names if empty."),
-    key("plugins.*.grants", &[Map], Absent, "What the plugin may do beyond computing. Nothing if absent."),
+    key("plugins.*.grants", &[Map], Absent,
+        "What the plugin may do beyond computing. Nothing if absent."),
     key("plugins.*.grants.http", &[Texts], Is("[]"),
         "Requests it may send: [METHOD,… ]https://host/path, where * at the end takes any rest."),
     // Operation.
     key("log", &[Map], Absent, "What is logged."),
     key("log.level", &[Text], Is("info"),
         "error, warn, info, debug or trace; or a filter such as info,witgate::acme=debug."),
-    key("log.access", &[Word(&["json", "text", "off"])], Is("json"), "One line per exchange: json, text or off."),
-    key("log.format", &[Word(&["text", "json"])], Is("text"), "The format of all other lines: text or json."),
-    key("store", &[Text], Is("./state"), "The folder of accounts, keys, certificates and compiled plugins."),
+    key("log.access", &[Word(&["json", "text", "off"])], Is("json"),
+        "One line per exchange: json, text or off."),
+    key("log.format", &[Word(&["text", "json"])], Is("text"),
+        "The format of all other lines: text or json."),
+    key("store", &[Text], Is("./state"),
+        "The folder of accounts, keys, certificates and compiled plugins."),
     key("workers", &[Word(&["auto"]), Int(1, 4_096)], Is("auto"),
         "How many threads serve; auto is one per core that the process may run on."),
     key("limits", &[Map], Absent, "Waits and sizes that bound every exchange."),
     key("limits.handshake", &[Duration], Is("10s"), "From accept to the end of the TLS handshake."),
-    key("limits.request-head", &[Duration], Is("15s"), "From the first byte of a request to the end of its head."),
-    key("limits.request-body-idle", &[Duration], Is("30s"), "Between two pieces of a request's body."),
-    key("limits.keepalive", &[Duration], Is("75s"), "How long a connection may be without a request."),
+    key("limits.request-head", &[Duration], Is("15s"),
+        "From the first byte of a request to the end of its head."),
+    key("limits.request-body-idle", &[Duration], Is("30s"),
+        "Between two pieces of a request's body."),
+    key("limits.keepalive", &[Duration], Is("75s"),
+        "How long a connection may be without a request."),
     key("limits.drain", &[Duration], Is("30s"), "How long open exchanges may go on after SIGTERM."),
     key("limits.request-head-size", &[Size], Is("32KiB"), "The largest request head."),
     key("limits.request-fields", &[Int(1, 10_000)], Is("100"), "The most fields of a request."),
-    key("limits.request-body", &[Size, Word(&["off"])], Is("off"), "The largest request body; off means no limit."),
-    key("limits.connections", &[Int(1, ANY)], Is("100000"), "The most open connections of the whole gateway."),
-    key("limits.streams", &[Int(1, 100_000)], Is("128"), "The most open requests of one HTTP/2 connection."),
+    key("limits.request-body", &[Size, Word(&["off"])], Is("off"),
+        "The largest request body; off means no limit."),
+    key("limits.connections", &[Int(1, ANY)], Is("100000"),
+        "The most open connections of the whole gateway."),
+    key("limits.streams", &[Int(1, 100_000)], Is("128"),
+        "The most open requests of one HTTP/2 connection."),
     key("trusted-proxies", &[Texts], Is("[]"),
         "Networks whose x-forwarded-for and forwarded are believed; nobody's if empty."),
-    key("admin", &[Text], Absent, "The local control socket, or off; admin.sock in the store if absent."),
+    key("admin", &[Text, Word(&["off"])], Absent,
+        "The local control socket, or off; admin.sock in the store if absent."),
 ];
 
 const fn key(

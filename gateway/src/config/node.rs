@@ -232,6 +232,14 @@ fn unreadable(error: &serde_yaml::Error) -> Unreadable {
             "a `:` stands where no value can start",
             Some("check the indentation, and put a value that holds `: ` in quotes"),
         ),
+        _ if plain.contains("illegal placement of ':'") => (
+            "a `:` stands where no value can start",
+            Some("is a `[`, `{` or quote before it left open?"),
+        ),
+        _ if plain.contains("did not find expected '-'") => (
+            "this line is indented differently from the entries before it",
+            Some("the keys of one entry start in the same column, to the right of its `-`"),
+        ),
         _ if plain.contains("tabs disallowed") => {
             ("a tab is used for indentation", Some("YAML is indented by spaces"))
         }

@@ -147,12 +147,12 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// The report of a text that is no YAML. Without a tree nobody knows where secrets are, so a line
-    /// that may hold one is not shown.
+    /// The report of a text that is no YAML. Without a tree nobody knows where secrets are, so a
+    /// line that may hold one is not shown.
     pub(super) fn unreadable(&self, error: Unreadable) -> Report {
-        let hidden = match may_hold_secret(self.text, error.at.line) {
-            true => std::iter::once(0..self.text.len()).collect(),
-            false => Vec::new(),
+        let hidden_bytes = match may_hold_secret(self.text, error.at.line) {
+            true => self.text.len(),
+            false => 0,
         };
         let finding = Finding {
             at: error.at,
@@ -160,11 +160,14 @@ impl Source<'_> {
             message: error.why,
             suggestion: error.help,
         };
-        Report { diagnostics: self.diagnostics(vec![finding], &hidden), omitted: 0 }
+        Report {
+            diagnostics: self.diagnostics(vec![finding], std::slice::from_ref(&(0..hidden_bytes))),
+            omitted: 0,
+        }
     }
 
-    /// Puts findings in the order of the file and cuts their excerpts. `hidden` are the byte ranges of
-    /// secrets, which no excerpt shows.
+    /// Puts findings in the order of the file and cuts their excerpts. `hidden` are the byte ranges
+    /// of secrets, which no excerpt shows.
     pub(super) fn diagnostics(
         &self,
         mut findings: Vec<Finding>,
@@ -276,11 +279,21 @@ fn printable(c: char) -> char {
 
 /// A value of the file inside a message: short, printable, in backticks.
 pub(super) fn quoted(text: &str) -> String {
+    if has_password(text) {
+        return "`[secret]`".to_owned();
+    }
     let mut short: String = text.chars().take(QUOTED_CHARS_MAX).map(printable).collect();
     if text.chars().nth(QUOTED_CHARS_MAX).is_some() {
         short.push('…');
     }
     format!("`{short}`")
+}
+
+/// Whether a text is a URL with a user or password in it.
+pub(super) fn has_password(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(_, rest)| {
+        rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+    })
 }
 
 /// The candidate that was probably meant by `text`, if one is near enough.

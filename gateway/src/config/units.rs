@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Reads `20ms`, `5s`, `2m`, `1h`, `1d`, or several of them in a row (`1h30m`). `None` when the text is
-/// no duration or is longer than [`DURATION_MAX`].
+/// Reads `20ms`, `5s`, `2m`, `1h`, `1d`, or several of them in a row (`1h30m`). `None` when the
+/// text is no duration or is longer than [`DURATION_MAX`].
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;

@@ -201,9 +201,6 @@ impl<'a> Checker<'a> {
         if is_url && !text.contains([' ', '#']) {
             return Some((None, text.to_owned()));
         }
-        if text.contains('@') {
-            self.hide(node);
-        }
         let (message, help) = match text.strip_prefix("http://") {
             Some(rest) => (
                 "ACME is spoken over https only (RFC 8555, section 6.1)".to_owned(),
@@ -306,8 +303,8 @@ impl<'a> Checker<'a> {
         wish
     }
 
-    /// The certificates of a site's hosts: one group, or one of public and one of private names when
-    /// they come from different issuers.
+    /// The certificates of a site's hosts: one group, or one of public and one of private names
+    /// when they come from different issuers.
     pub(super) fn site_certificates(
         &mut self,
         wish: &SiteWish<'a>,
@@ -390,7 +387,7 @@ impl<'a> Checker<'a> {
             }
             let is_public_ip = host.base().ip().is_some() && !host.base().is_private();
             let plain = |a: &AcmeIssuer| is_known(&a.directory) && a.profile.is_none();
-            if is_public_ip && acme.iter().all(|a| plain(a)) {
+            if is_public_ip && !is_dns && acme.iter().all(|a| plain(a)) {
                 let message =
                     format!("{name} is an IP address, signed only in a short-lived profile");
                 let help = "write `issuers: [{directory: letsencrypt, profile: shortlived}]`";

@@ -15,12 +15,19 @@ pub(super) struct Fields<'a> {
     /// Where the mapping is.
     pub(super) at: Place,
     entries: Vec<&'a Entry>,
+    /// Known keys that unknown ones were probably meant to be: no need to report them as missing.
+    meant: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
     /// A mapping without keys, so that every reader takes its default.
     pub(super) fn empty(path: &str, at: Place) -> Self {
-        Self { path: path.to_owned(), at, entries: Vec::new() }
+        Self { path: path.to_owned(), at, entries: Vec::new(), meant: Vec::new() }
+    }
+
+    /// Whether an unknown key was probably meant to be this one.
+    pub(super) fn is_meant(&self, key: &str) -> bool {
+        self.meant.contains(&key)
     }
 
     /// The value of a key.
@@ -42,8 +49,8 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Checker<'a> {
-    /// The fields of a mapping whose keys the table lists below `path`. Reports other keys, and keys
-    /// without a value.
+    /// The fields of a mapping whose keys the table lists below `path`. Reports other keys, and
+    /// keys without a value.
     pub(super) fn fields(&mut self, node: &'a Node, path: &str) -> Option<Fields<'a>> {
         let path = keys::canonical(path);
         let known = keys::below(path);
@@ -53,14 +60,15 @@ impl<'a> Checker<'a> {
             self.error(node.at, message, format!("its keys are: {}", list(&known)));
             return None;
         };
-        let mut fields = Fields { path: path.to_owned(), at: node.at, entries: Vec::new() };
+        let mut fields = Fields::empty(path, node.at);
         for entry in entries {
             match known.contains(&entry.key.as_str()) {
-                false => self.unknown_key(entry, path, &known),
+                false => fields.meant.extend(self.unknown_key(entry, path, &known)),
                 true if fields.entry(&entry.key).is_some() => {}
                 true if matches!(entry.node.value, Value::Null)
                     && !matches!(entry.key.as_str(), "config") =>
                 {
+                    fields.meant.extend(known.iter().find(|k| **k == entry.key));
                     let message = format!("{} has no value", quoted(&entry.key));
                     self.error(entry.at, message, "give it one, or remove the key".to_owned());
                 }
@@ -70,34 +78,49 @@ impl<'a> Checker<'a> {
         Some(fields)
     }
 
-    fn unknown_key(&mut self, entry: &Entry, path: &str, known: &[&'static str]) {
+    /// Reports a key that the table does not know here; returns the one that was probably meant.
+    fn unknown_key(
+        &mut self,
+        entry: &Entry,
+        path: &str,
+        known: &[&'static str],
+    ) -> Option<&'static str> {
         let key = entry.key.as_str();
         let place = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
         let message = format!("unknown key {}{place}", quoted(key));
-        let elsewhere = || {
-            let ends = |p: &str| p.rsplit('.').next() == Some(key) && !p.ends_with("[]");
-            keys::KEYS.iter().find(|k| ends(k.path) && k.path != key).map(|k| k.path)
-        };
-        let top = || keys::find(key).filter(|k| !k.path.contains(['.', '[']));
         let renamed = RENAMED.iter().find(|(other, ours)| *other == key && known.contains(ours));
-        let help = if let Some(near) = nearest(key, known.iter().copied()) {
-            format!("did you mean {near:?}?")
-        } else if let Some((_, ours)) = renamed {
-            format!("did you mean {ours:?}?")
-        } else if top().is_some() {
-            format!("`{key}` is a key of the file itself, not of a part of it")
-        } else if let Some(other) = elsewhere() {
-            format!("there is `{other}`; the keys here are: {}", list(known))
-        } else {
-            format!("the keys here are: {}", list(known))
+        let meant = nearest(key, known.iter().copied()).or(renamed.map(|(_, ours)| *ours));
+        let ends = |p: &str| p.rsplit('.').next() == Some(key);
+        let elsewhere: Vec<&str> = keys::KEYS.iter().map(|k| k.path).filter(|p| ends(p)).collect();
+        let part = known.iter().copied().find(|part| {
+            let inside =
+                if path.is_empty() { (*part).to_owned() } else { format!("{path}.{part}") };
+            keys::below(&inside).contains(&key)
+        });
+        let help = match (meant, elsewhere.as_slice()) {
+            (Some(meant), _) => format!("did you mean {meant:?}?"),
+            (None, _) if path == "sites[].certificate" && ["certificate", "key"].contains(&key) => {
+                "list the files under `certificates.files`, and write `certificate: files` here"
+                    .to_owned()
+            }
+            (None, _) if let Some(part) = part => {
+                format!("it belongs one level down: `{part}: {{{key}: …}}`")
+            }
+            (None, [top, ..]) if *top == key => {
+                format!("`{key}` is a key of the file itself, not of a part of it")
+            }
+            (None, [only]) => format!("there is `{only}`; the keys here are: {}", list(known)),
+            (None, _) => format!("the keys here are: {}", list(known)),
         };
         self.error(entry.at, message, help);
+        meant
     }
 
     /// The node of a key that must be there.
     pub(super) fn required(&mut self, fields: &Fields<'a>, key: &str) -> Option<&'a Node> {
         let found = fields.get(key);
-        if found.is_none() {
+        // A key without a value has been reported.
+        if found.is_none() && !fields.is_meant(key) {
             let doc = keys::find(&fields.path_of(key)).map_or("", |k| k.doc);
             let place = if fields.path.is_empty() { "the file" } else { fields.path.as_str() };
             let message = format!("the key `{key}` is missing in `{place}`");
@@ -259,7 +282,11 @@ impl<'a> Checker<'a> {
             None => {
                 let found = self.found(node);
                 let meant = units::duration_meant(&text).filter(|m| units::duration(m).is_some());
+                let is_bare = matches!(node.value, Value::Int(_));
                 let help = match meant {
+                    Some(meant) if is_bare => {
+                        format!("a unit is missing: did you mean `{meant}` or `{text}ms`?")
+                    }
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => {
                         "a number and ms, s, m, h or d, such as 20ms or 5s, up to 366d".to_owned()
@@ -327,7 +354,10 @@ impl<'a> Checker<'a> {
         match &node.value {
             Value::List(list) => list,
             other => {
-                let help = self.written(node).filter(|_| !matches!(other, Value::Map(_)));
+                // One text can stand for a list of texts, not for a list of mappings.
+                let are_maps = ["sites", "routes"].contains(&what) || what.starts_with('{');
+                let is_text = !matches!(other, Value::Map(_)) && !are_maps;
+                let help = self.written(node).filter(|_| is_text);
                 let help = help.map(|t| format!("write a list: [{t}]"));
                 self.error(
                     node.at,
@@ -369,8 +399,8 @@ impl<'a> Checker<'a> {
         entries.iter().collect()
     }
 
-    /// A secret's source: a mapping with exactly one of `env`, `file` and `credential` (its other keys
-    /// are the caller's), or the secret itself, which is warned about.
+    /// A secret's source: a mapping with exactly one of `env`, `file` and `credential` (its other
+    /// keys are the caller's), or the secret itself, which is warned about.
     pub(super) fn secret(&mut self, node: &'a Node, path: &str) -> Option<SecretRef> {
         let sources = "{env: VARIABLE}, {file: PATH} or {credential: NAME}";
         match &node.value {
@@ -482,8 +512,9 @@ const RENAMED: &[(&str, &str)] = &[
     ("location", "to"),
     ("url", "to"),
     ("text", "body"),
-    ("content_type", "content-type"),
-    ("kid", "kid"),
+    ("dns", "dns-01"),
+    ("plugin", "dns-01"),
+    ("provider", "dns-01"),
     ("hmac", "key"),
     ("hmac-key", "key"),
 ];

@@ -1,7 +1,7 @@
 //! From a tree of nodes to a [`Config`], collecting everything that is wrong on the way.
 //!
-//! Every reader here returns something usable after it has recorded an error, so that the walk goes on
-//! to the end; a `Config` leaves this module only when no error was recorded. Defaults come from
+//! Every reader here returns something usable after it has recorded an error, so that the walk goes
+//! on to the end; a `Config` leaves this module only when no error was recorded. Defaults come from
 //! [`super::keys`], nowhere else.
 
 mod certificates;
@@ -11,12 +11,12 @@ mod plugins;
 mod sites;
 mod upstreams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use super::node::{self, Node, Place, Value};
-use super::report::{Finding, Severity, nearest, quoted};
+use super::report::{Finding, Severity, has_password, nearest, quoted};
 use super::{Config, OnError, Upstream};
 pub(super) use certificates::known_name;
 use fields::Fields;
@@ -59,9 +59,9 @@ struct Checker<'a> {
     omitted: usize,
     hidden: Vec<Range<usize>>,
     /// Names under `upstreams:`, whether their values are right or not.
-    upstream_names: Vec<&'a str>,
+    upstream_names: BTreeSet<&'a str>,
     /// Names under `plugins:`, whether their values are right or not.
-    plugin_names: Vec<&'a str>,
+    plugin_names: BTreeSet<&'a str>,
     /// Each plugin's own `config:`.
     plugin_configs: BTreeMap<&'a str, serde_json::Value>,
     /// Upstreams given as a URL where a name could stand, by that URL.
@@ -93,8 +93,8 @@ impl<'a> Checker<'a> {
             findings: Vec::new(),
             omitted: 0,
             hidden: Vec::new(),
-            upstream_names: Vec::new(),
-            plugin_names: Vec::new(),
+            upstream_names: BTreeSet::new(),
+            plugin_names: BTreeSet::new(),
             plugin_configs: BTreeMap::new(),
             anonymous: BTreeMap::new(),
             uses: Vec::new(),
@@ -131,19 +131,22 @@ impl<'a> Checker<'a> {
         plugins: &BTreeMap<String, super::PluginConfig>,
     ) {
         let uses = std::mem::take(&mut self.uses);
+        let used: BTreeSet<&str> = uses.iter().map(|u| u.plugin).collect();
+        let mut routers: BTreeMap<&str, u64> = BTreeMap::new();
+        for router in uses.iter().filter(|u| u.role == Role::Router) {
+            routers.entry(router.plugin).or_insert(router.at.line);
+        }
         let Some(Value::Map(entries)) = fields.get("plugins").map(|n| &n.value) else { return };
         for entry in entries {
             let name = entry.key.as_str();
-            if !uses.iter().any(|u| u.plugin == name) {
+            if !used.contains(name) {
                 let message = format!("nothing uses the plugin {}", quoted(name));
                 let help = "name it as a router, a filter or a dns-01 solver, or remove it";
                 self.warning(entry.at, message, help.to_owned());
             }
-            let routes = uses.iter().find(|u| u.plugin == name && u.role == Role::Router);
             let is_open = plugins.get(name).is_some_and(|p| p.on_error == OnError::FailOpen);
-            if let (Some(routes), true) = (routes, is_open) {
+            if let (Some(line), true) = (routers.get(name), is_open) {
                 let at = child(&entry.node, "on-error").map_or(entry.at, |n| n.at);
-                let line = routes.at.line;
                 let message = format!(
                     "{} is the router of line {line}, and a router must not fail open",
                     quoted(name)
@@ -174,10 +177,21 @@ impl<'a> Checker<'a> {
             let certificates = sites.iter().filter_map(|s| child(s, "certificate"));
             found.extend(certificates.flat_map(|c| issuers(child(c, "issuers"))));
         }
+        self.hide_passwords(root);
         for eab in &found {
             if let Some(key) = child(eab, "key") {
                 self.hide_scalars(key, true);
             }
+        }
+    }
+
+    /// Hides URLs with a user or password, wherever they stand.
+    fn hide_passwords(&mut self, node: &Node) {
+        match &node.value {
+            Value::Map(entries) => entries.iter().for_each(|e| self.hide_passwords(&e.node)),
+            Value::List(list) => list.iter().for_each(|n| self.hide_passwords(n)),
+            Value::Text(text) if has_password(text) => self.hide(node),
+            _ => {}
         }
     }
 
@@ -226,20 +240,24 @@ impl<'a> Checker<'a> {
         self.findings.push(Finding { at, severity, message, suggestion: help });
     }
 
-    /// A name that should be one of `names`; `what` is "upstream" or "plugin".
-    fn reference(&mut self, node: &Node, name: &str, what: &str, names: &[&str]) -> bool {
-        if names.contains(&name) {
-            return true;
+    /// Whether an upstream has this name; reports it otherwise.
+    fn is_upstream(&mut self, node: &Node, name: &str) -> bool {
+        let is_known = self.upstream_names.contains(name);
+        if !is_known {
+            let (message, help) = unresolved(name, "upstream", &self.upstream_names);
+            self.error(node.at, message, help);
         }
-        let help = match (nearest(name, names.iter().copied()), names) {
-            (Some(near), _) => format!("did you mean {near:?}?"),
-            (None, []) => format!("declare it under `{what}s:`"),
-            (None, names) => {
-                format!("declare it under `{what}s:`, where there are: {}", list(names))
-            }
-        };
-        self.error(node.at, format!("there is no {what} named {}", quoted(name)), help);
-        false
+        is_known
+    }
+
+    /// Whether a plugin has this name; reports it otherwise.
+    fn is_plugin(&mut self, node: &Node, name: &str) -> bool {
+        let is_known = self.plugin_names.contains(name);
+        if !is_known {
+            let (message, help) = unresolved(name, "plugin", &self.plugin_names);
+            self.error(node.at, message, help);
+        }
+        is_known
     }
 
     /// A path of the file, taken from the folder of the file when it is relative.
@@ -257,6 +275,19 @@ impl<'a> Checker<'a> {
     }
 }
 
+/// The error about a name that is none of `names`; `what` is "upstream" or "plugin".
+fn unresolved(name: &str, what: &str, names: &BTreeSet<&str>) -> (String, String) {
+    let help = match nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None if names.is_empty() => format!("declare it under `{what}s:`"),
+        None => {
+            let names: Vec<&str> = names.iter().copied().collect();
+            format!("declare it under `{what}s:`, where there are: {}", list(&names))
+        }
+    };
+    (format!("there is no {what} named {}", quoted(name)), help)
+}
+
 /// The node of a key of a mapping.
 fn child<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
     match &node.value {
@@ -266,10 +297,10 @@ fn child<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
 }
 
 /// The keys of a mapping below the root.
-fn names_below<'a>(fields: &Fields<'a>, key: &str) -> Vec<&'a str> {
+fn names_below<'a>(fields: &Fields<'a>, key: &str) -> BTreeSet<&'a str> {
     match fields.get(key).map(|n| &n.value) {
         Some(Value::Map(entries)) => entries.iter().map(|e| e.key.as_str()).collect(),
-        _ => Vec::new(),
+        _ => BTreeSet::new(),
     }
 }
 

@@ -44,6 +44,11 @@ impl<'a> Checker<'a> {
 
     fn listen_entry(&mut self, node: &Node) -> Option<Listen> {
         let example = "an address such as https://0.0.0.0:443";
+        if let Value::Int(port) = node.value {
+            let message = format!("expected {example}, found a number");
+            self.error(node.at, message, format!("did you mean `https://0.0.0.0:{port}`?"));
+            return None;
+        }
         let text = self.line(node, example)?;
         let (scheme, rest) = match text.split_once("://") {
             Some(("https", rest)) => (Scheme::Https, rest),
@@ -63,19 +68,19 @@ impl<'a> Checker<'a> {
                 return None;
             }
         };
-        let bare = rest.trim_end_matches('/');
-        if let Ok(address) = bare.parse::<SocketAddr>() {
-            if bare != rest {
-                let name = if scheme == Scheme::Https { "https" } else { "http" };
-                let message = format!("expected {example}, found a URL with a path");
-                self.error(node.at, message, format!("did you mean `{name}://{bare}`?"));
-            }
+        if let Ok(address) = rest.parse::<SocketAddr>() {
             return Some(Listen { scheme, address });
         }
         let (name, port) = match scheme {
             Scheme::Https => ("https", 443),
             Scheme::Http => ("http", 80),
         };
+        let bare = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if let Ok(address) = bare.parse::<SocketAddr>() {
+            let message = format!("expected {example}, found a URL with a path");
+            self.error(node.at, message, format!("did you mean `{name}://{address}`?"));
+            return None;
+        }
         let host = bare.rsplit_once(':').map_or(bare, |(host, _)| host);
         let given = bare.rsplit_once(':').and_then(|(_, p)| p.parse().ok()).unwrap_or(port);
         let help = match bare.trim_matches(['[', ']']).parse::<IpAddr>() {

@@ -152,7 +152,6 @@ impl<'a> Checker<'a> {
     /// The name of a plugin that exists.
     pub(super) fn plugin_reference(&mut self, node: &'a Node, role: Role) -> Option<&'a str> {
         let name = self.line(node, "the name of a plugin")?;
-        let names = self.plugin_names.clone();
         if name.contains('/') || name.ends_with(".wasm") {
             let message = format!("{} is a file; plugins are named", quoted(name));
             let help =
@@ -160,7 +159,7 @@ impl<'a> Checker<'a> {
             self.error(node.at, message, help);
             return None;
         }
-        if !self.reference(node, name, "plugin", &names) {
+        if !self.is_plugin(node, name) {
             return None;
         }
         self.uses.push(Use { plugin: name, role, at: node.at });
@@ -195,6 +194,10 @@ fn http_grant(text: &str) -> Result<HttpGrant, (String, Option<String>)> {
         };
         return wrong(format!("{} is not a method", quoted(method)), help);
     }
+    if url.contains('@') {
+        let message = "a pattern cannot hold a user or password".to_owned();
+        return wrong(message, "secrets belong under `secrets:`".to_owned());
+    }
     let Some((scheme, rest)) = url.split_once("://") else {
         let message = format!("the pattern {} has no scheme", quoted(url));
         return wrong(message, format!("did you mean `https://{url}`?"));
@@ -217,10 +220,6 @@ fn http_grant(text: &str) -> Result<HttpGrant, (String, Option<String>)> {
         let message = "a pattern ends with the path; queries are always allowed".to_owned();
         let path = path.split(['?', '#']).next().unwrap_or_default();
         return wrong(message, format!("did you mean `{scheme}://{authority}{path}`?"));
-    }
-    if authority.contains('@') {
-        let message = "a pattern cannot hold a user or password".to_owned();
-        return wrong(message, "secrets belong under `secrets:`".to_owned());
     }
     if path.split('/').any(|segment| matches!(segment, "." | "..")) {
         let help = "write the path that is meant".to_owned();

@@ -160,7 +160,8 @@ impl<'a> Checker<'a> {
             Some(Value::List(l)) => l.is_empty(),
             Some(_) => false,
         };
-        if is_empty && site.get("router").is_none() {
+        let is_meant = ["router", "upstream", "routes"].iter().any(|key| site.is_meant(key));
+        if is_empty && site.get("router").is_none() && !is_meant {
             let help = "add `upstream: NAME`, `routes: […]` or `router: PLUGIN`".to_owned();
             self.error(site.at, "this site leads nowhere", help);
         }
@@ -198,18 +199,28 @@ impl<'a> Checker<'a> {
         let query = self.pairs(&fields, "query", false);
         let filters = self.filters(&fields);
         let action = self.action(&fields);
-        Some(Route { path, methods, headers, query, filters, action: action?, line: node.at.line })
+        Some(Route {
+            path: path?,
+            methods,
+            headers,
+            query,
+            filters,
+            action: action?,
+            line: node.at.line,
+        })
     }
 
-    fn path_match(&mut self, fields: &Fields<'a>) -> PathMatch {
+    fn path_match(&mut self, fields: &Fields<'a>) -> Option<PathMatch> {
         if let (Some(_), Some(exact)) = (fields.entry("path"), fields.entry("exact")) {
             self.error(exact.at, "a route has either `path` or `exact`", None);
         }
         if let Some(node) = fields.get("exact") {
-            let path = self.route_path(node).unwrap_or_default();
-            return PathMatch::Exact(path);
+            return self.route_path(node).map(PathMatch::Exact);
         }
-        PathMatch::Prefix(self.with_default(fields, "path", Self::route_path).unwrap_or_default())
+        match fields.get("path") {
+            Some(node) => self.route_path(node).map(PathMatch::Prefix),
+            None => self.with_default(fields, "path", Self::route_path).map(PathMatch::Prefix),
+        }
     }
 
     fn route_path(&mut self, node: &Node) -> Option<String> {
@@ -300,6 +311,9 @@ impl<'a> Checker<'a> {
             .filter_map(|key| fields.entry(key))
             .collect();
         match given.as_slice() {
+            [] if ["upstream", "redirect", "respond"].iter().any(|key| fields.is_meant(key)) => {
+                None
+            }
             [] => {
                 let help = "add `upstream: NAME`, `redirect: {to: …}` or `respond: {…}`".to_owned();
                 self.error(fields.at, "this route leads nowhere", help);

@@ -126,12 +126,13 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// The name of an upstream, or a server in its place: that becomes an upstream named by its URL.
+    /// The name of an upstream, or a server in its place: that becomes an upstream named by its
+    /// URL.
     pub(super) fn upstream_reference(&mut self, node: &'a Node) -> Option<String> {
         let text = self.line(node, "the name of an upstream or a server's URL")?;
         let is_server =
             text.contains("://") || text.starts_with("unix:") || text.starts_with("builtin:");
-        if is_server && !self.upstream_names.contains(&text) {
+        if is_server && !self.upstream_names.contains(text) {
             let server = self.server(node)?;
             let name = server.to_string();
             if !self.anonymous.contains_key(&name) {
@@ -140,13 +141,12 @@ impl<'a> Checker<'a> {
             }
             return Some(name);
         }
-        if looks_like_address(text) && !self.upstream_names.contains(&text) {
+        if looks_like_address(text) && !self.upstream_names.contains(text) {
             let message = format!("{} is no upstream's name and no URL", quoted(text));
             self.error(node.at, message, format!("did you mean `http://{text}`?"));
             return None;
         }
-        let names = self.upstream_names.clone();
-        self.reference(node, text, "upstream", &names).then(|| text.to_owned())
+        self.is_upstream(node, text).then(|| text.to_owned())
     }
 
     /// One server.
@@ -199,7 +199,6 @@ impl<'a> Checker<'a> {
     /// `host[:port]` after a scheme. Hosts may have `_`, as container names do.
     fn authority(&mut self, node: &Node, scheme: &str, rest: &str, port: u16) -> Option<Authority> {
         if rest.contains('@') {
-            self.hide(node);
             let help =
                 "a password does not belong here; a filter can set the field `authorization`";
             self.error(node.at, "a server's URL cannot hold a user or password", help.to_owned());
