@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
+
+use super::incoming::{Incoming, StreamError};
 
 use crate::telemetry::{Ending, Record};
 use crate::upstream::Lease;
@@ -21,7 +22,7 @@ use crate::upstream::Lease;
 #[derive(Debug)]
 pub enum BodyError {
     /// The other side of the stream failed.
-    Stream(hyper::Error),
+    Stream(StreamError),
     /// No piece came in time.
     Idle,
     /// More bytes than allowed.

@@ -9,12 +9,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::answer::{self, ExchangeError};
 use super::body::{Progress, RequestBody, ResponseBody};
 use super::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use super::headers::{self, Forwarding, X_REQUEST_ID};
+use super::incoming::Incoming;
 use super::websocket::Wish;
 use super::{echo, tunnel};
 use crate::config::{AccessLog, OnError, RouteAction, Scheme, Server};

@@ -6,6 +6,7 @@ mod echo;
 pub mod exchange;
 pub mod head;
 pub mod headers;
+pub mod incoming;
 pub mod plain;
 pub mod serve;
 mod tunnel;

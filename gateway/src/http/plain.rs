@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::answer::{self, ExchangeError};
 use super::body::ResponseBody;
 use super::exchange::{self, Connection};
 use super::head::{ResponseHead, ResponseSource};
+use super::incoming::Incoming;
 use crate::config::{Config, Scheme};
 use crate::route::split_authority;
 

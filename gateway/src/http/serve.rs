@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::LocalExecutor;
 use super::exchange::{self, Connection};
+use super::incoming::Incoming;
 use super::plain;
 use crate::config::{Limits, Scheme};
 
@@ -33,7 +34,8 @@ pub async fn connection<S>(
     let pulse = Arc::new(Pulse::new());
     let io = TokioIo::new(Tracked::new(stream, Arc::clone(&pulse), is_h2));
     let at_work = Arc::clone(&pulse);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let request = request.map(Incoming::Hyper);
         let (connection, pulse) = (Rc::clone(&connection), Arc::clone(&at_work));
         pulse.begin();
         async move {

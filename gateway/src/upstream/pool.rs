@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 
 use super::connect::{TlsClient, connect};
 use super::{Server, UpstreamError};
 use crate::config;
+use crate::http::incoming::Incoming;
 
 /// A connection that takes requests.
 pub(super) enum Sender<B> {
@@ -99,6 +100,7 @@ where
             match outcome {
                 Ok(response) => {
                     self.observe(start.elapsed());
+                    let response = response.map(Incoming::Hyper);
                     return Ok(Sent { response, lease });
                 }
                 Err(mut failed) => {
