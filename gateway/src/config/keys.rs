@@ -376,6 +376,8 @@ pub const KEYS: &[Key] = &[
         "From the first byte of a request to the end of its head."),
     key("limits.request-body-idle", &[Duration], Is("30s"),
         "Between two pieces of a request's body."),
+    key("limits.response-idle", &[Duration], Is("30s"),
+        "How long a client may take no byte of a response that is there."),
     key("limits.keepalive", &[Duration], Is("75s"),
         "How long a connection may be without a request."),
     key("limits.drain", &[Duration], Is("30s"), "How long open exchanges may go on after SIGTERM."),

@@ -588,6 +588,8 @@ pub struct Limits {
     pub request_head: Duration,
     /// Between two pieces of a request's body.
     pub request_body_idle: Duration,
+    /// How long a client may take no byte of a response that is there.
+    pub response_idle: Duration,
     /// How long a connection may be without a request.
     pub keepalive: Duration,
     /// How long open exchanges may go on after SIGTERM.

@@ -242,6 +242,7 @@ fn limits(l: &Limits) -> Tree {
         ("handshake", wait(l.handshake)),
         ("request-head", wait(l.request_head)),
         ("request-body-idle", wait(l.request_body_idle)),
+        ("response-idle", wait(l.response_idle)),
         ("keepalive", wait(l.keepalive)),
         ("drain", wait(l.drain)),
         ("request-head-size", text(size_text(l.request_head_bytes_max as u64))),

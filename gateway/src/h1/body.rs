@@ -200,9 +200,10 @@ impl Writer {
         self.total
     }
 
-    /// Whether all has been taken from the body.
-    pub fn has_ended(&self) -> bool {
-        self.has_ended
+    /// Whether it waits for the connection, not for the body.
+    pub fn is_blocked(&self) -> bool {
+        let has_bytes = self.written < self.out.len() || !self.payload.is_empty();
+        self.has_ended || has_bytes || !self.tail.is_empty()
     }
 
     /// The buffer, empty, for the next message.
@@ -398,7 +399,8 @@ mod tests {
             let mut stream = &text[4..];
             let (mut content, mut ends) = (Vec::new(), 0);
             loop {
-                let next = std::future::poll_fn(|cx| reader.poll_frame(&mut stream, &mut input, cx));
+                let next =
+                    std::future::poll_fn(|cx| reader.poll_frame(&mut stream, &mut input, cx));
                 match next.await.transpose().unwrap().map(Frame::into_data) {
                     Some(Ok(piece)) => content.extend_from_slice(&piece),
                     Some(Err(trailers)) => ends += usize::from(trailers.is_trailers()),

@@ -139,8 +139,11 @@ const TRAILERS: Bounds = Bounds { bytes_max: 8 * 1024, fields_max: 64 };
 mod tests {
     use super::*;
 
+    /// Content, trailers, and what comes after.
+    type Whole = (Vec<u8>, HeaderMap, Vec<u8>);
+
     /// The content and the trailers, with the bytes handed over `step` at a time.
-    fn read(text: &[u8], step: usize) -> Result<Option<(Vec<u8>, HeaderMap, Vec<u8>)>, HeadError> {
+    fn read(text: &[u8], step: usize) -> Result<Option<Whole>, HeadError> {
         let (mut decoder, mut input, mut content) =
             (Decoder::default(), BytesMut::new(), Vec::new());
         let mut parts = text.chunks(step);

@@ -243,11 +243,7 @@ enum Coding {
 
 /// Reads field lines up to the empty one. `head` holds the bytes that `rest` looks at, so that values
 /// are parts of it instead of copies.
-fn fields(
-    head: &Bytes,
-    rest: &mut &[u8],
-    bounds: Bounds,
-) -> Result<(HeaderMap, Body), HeadError> {
+fn fields(head: &Bytes, rest: &mut &[u8], bounds: Bounds) -> Result<(HeaderMap, Body), HeadError> {
     // Room for the fields that most requests have, and those that the gateway adds.
     let mut fields = HeaderMap::with_capacity(FIELDS_USUAL);
     let mut body = Body::default();
@@ -348,8 +344,8 @@ fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// Writes a request's first line and fields, and the empty line.
-pub fn write_request(out: &mut Vec<u8>, method: &Method, target: &Uri, fields: &HeaderMap) {
+/// Writes a request's first line, its target in origin form.
+pub fn write_request_line(out: &mut Vec<u8>, method: &Method, target: &Uri) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
     match target.path_and_query() {
@@ -357,10 +353,9 @@ pub fn write_request(out: &mut Vec<u8>, method: &Method, target: &Uri, fields: &
         None => out.push(b'/'),
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_fields(out, fields);
 }
 
-/// Writes a response's status line. Fields follow by [`write_field`] and [`end`].
+/// Writes a response's status line. Fields follow by [`write_field`].
 pub fn write_status(out: &mut Vec<u8>, status: StatusCode) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -448,7 +443,8 @@ mod tests {
 
     #[test]
     fn a_request_is_read_whole_and_nothing_after_it() {
-        let text = b"\r\nPOST /a?b HTTP/1.1\r\nHost: x\r\nX-Y:\t z \t\r\ncontent-length: 3\r\n\r\nabcGET";
+        let text =
+            b"\r\nPOST /a?b HTTP/1.1\r\nHost: x\r\nX-Y:\t z \t\r\ncontent-length: 3\r\n\r\nabcGET";
         let mut input = BytesMut::from(&text[..]);
         let head = take_request(&mut input, &mut 0, BOUNDS).unwrap().unwrap();
         assert_eq!((head.method, head.target.to_string()), (Method::POST, "/a?b".into()));

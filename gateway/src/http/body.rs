@@ -229,6 +229,15 @@ impl ResponseBody {
         self
     }
 
+    /// The body of a response that has none for the client, since it was asked by HEAD or its status
+    /// says so: nothing more is to come.
+    pub fn completed(mut self) -> Self {
+        if matches!(self.source, Source::Full(_)) {
+            self.source = Source::Full(None);
+        }
+        self
+    }
+
     fn end(&mut self, ending: Ending) {
         if let Source::Upstream(upstream) = &mut self.source
             && let Some(lease) = upstream.lease.take()

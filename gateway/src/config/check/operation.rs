@@ -192,6 +192,7 @@ impl<'a> Checker<'a> {
         let handshake = wait("handshake");
         let request_head = wait("request-head");
         let request_body_idle = wait("request-body-idle");
+        let response_idle = wait("response-idle");
         let keepalive = wait("keepalive");
         let drain =
             self.with_default(&limits, "drain", |c, n| c.duration(n, true)).unwrap_or_default();
@@ -212,6 +213,7 @@ impl<'a> Checker<'a> {
             handshake,
             request_head,
             request_body_idle,
+            response_idle,
             keepalive,
             drain,
             request_head_bytes_max: size(head),
