@@ -578,9 +578,8 @@ async fn within<F: Future>(
                 let since = progress.last.get().map_or(limit, |last| last.elapsed());
                 match limit.checked_sub(since) {
                     Some(left) if !left.is_zero() => wait = left,
-                    _ if !progress.has_ended.get() && progress.last.get().is_some() => {
-                        wait = limit;
-                    }
+                    // The client's turn; its own limit ends that wait.
+                    _ if progress.is_awaited.get() => wait = limit,
                     _ => {
                         let late = UpstreamError::ResponseTimeout(Arc::clone(label));
                         return Err(ExchangeError::Upstream(late));
