@@ -16,7 +16,7 @@ use super::host::log::Rate;
 use super::secret::Secrets;
 use super::v0_1::{self, Exports, Unlinked};
 use super::{Inspection, Plugin, pool, solver};
-use crate::config::{PluginConfig, Secret};
+use crate::config::{Manifest, PluginConfig, Secret};
 
 /// SHA-256 of a component file.
 pub(super) type Digest = [u8; 32];
@@ -87,6 +87,8 @@ impl Engine {
     /// When it is no component.
     pub fn inspect(&self, component: &Path) -> Result<Inspection, PluginError> {
         let (file, digest, subject) = read(&Arc::from(""), component)?;
+        let manifest = Manifest::of_component(&file, component)
+            .map_err(|cause| PluginError::Manifest(subject.clone(), cause))?;
         let component = Component::from_binary(&self.wasm, &file)
             .map_err(|cause| PluginError::Compile(subject, cause))?;
         let ty = component.component_type();
@@ -97,6 +99,7 @@ impl Engine {
             worlds: worlds.into_iter().map(str::to_owned).collect(),
             imports: ty.imports(&self.wasm).map(|(name, _)| name.to_owned()).collect(),
             exports: ty.exports(&self.wasm).map(|(name, _)| name.to_owned()).collect(),
+            manifest,
         })
     }
 

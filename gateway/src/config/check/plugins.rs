@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::node::{Node, Value};
+use super::super::conform;
+use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{Grants, HttpGrant, OnError, PluginConfig, PluginLimits, PluginUse, Secret};
 use super::fields::Fields;
@@ -16,6 +17,7 @@ impl<'a> Checker<'a> {
             let config = child(&entry.node, "config").map(|n| n.value.to_json());
             self.plugin_configs.insert(&entry.key, config.unwrap_or_default());
             if let Some(plugin) = self.plugin(&entry.node, entry.at.line) {
+                self.own_words(entry, &plugin);
                 plugins.insert(entry.key.clone(), plugin);
             }
         }
@@ -44,6 +46,61 @@ impl<'a> Checker<'a> {
             grants,
             line,
         })
+    }
+
+    /// Holds a stanza against what its component says about itself.
+    fn own_words(&mut self, entry: &'a Entry, plugin: &PluginConfig) {
+        let at = child(&entry.node, "component").map_or(entry.at, |node| node.at);
+        let manifest = match (self.read_manifest)(&plugin.component) {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return,
+            Err(report) => {
+                let first = report.diagnostics.first();
+                let why = first.map(|d| format!("line {}: {}", d.line, d.message));
+                let message = format!(
+                    "what the component says about itself is wrong: {}",
+                    why.unwrap_or_default()
+                );
+                let help = "mend its plugin.yaml and put it in with `witgate plugin embed`";
+                self.error(at, message, help.to_owned());
+                return;
+            }
+        };
+        if let Some(schema) = &manifest.config {
+            self.conforms(schema, child(&entry.node, "config"), entry.at);
+        }
+        for (name, wanted) in &manifest.secrets {
+            if wanted.required && !plugin.secrets.contains_key(name) {
+                let message = format!("the plugin needs the secret `{name}`");
+                let what = wanted.description.as_ref().map(|d| format!(" ({d})"));
+                let what = what.unwrap_or_default();
+                let help = format!("add `secrets: {{{name}: {{env: VARIABLE}}}}`{what}");
+                self.error(entry.at, message, help);
+            }
+        }
+        let secrets = child(&entry.node, "secrets").map(|node| &node.value);
+        if let Some(Value::Map(secrets)) = secrets {
+            for secret in secrets.iter().filter(|s| !manifest.secrets.contains_key(&s.key)) {
+                let message = format!("the plugin has no secret {}", quoted(&secret.key));
+                let help = match nearest(&secret.key, manifest.secrets.keys().map(String::as_str)) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => "remove it".to_owned(),
+                };
+                self.warning(secret.at, message, help);
+            }
+        }
+        if plugin.grants.http.is_empty() && !manifest.grants.http.is_empty() {
+            let message = "the plugin sends requests, and none is granted";
+            let all = manifest.grants.http.join("\", \"");
+            self.warning(entry.at, message, format!("it asks for `grants: {{http: [\"{all}\"]}}`"));
+        }
+        self.manifests.insert(&entry.key, manifest);
+    }
+
+    fn conforms(&mut self, schema: &serde_json::Value, config: Option<&'a Node>, key: Place) {
+        for problem in conform::problems(schema, config, key) {
+            self.error(problem.at, problem.message, problem.help);
+        }
     }
 
     fn plugin_limits(&mut self, fields: &Fields<'a>) -> PluginLimits {
@@ -143,7 +200,13 @@ impl<'a> Checker<'a> {
         };
         let name = self.plugin_reference(name_node, role)?;
         let config = match own {
-            Some(node) => node.value.to_json(),
+            Some(node) => {
+                let schema = self.manifests.get(name).and_then(|m| m.config.clone());
+                if let Some(schema) = schema {
+                    self.conforms(&schema, Some(node), node.at);
+                }
+                node.value.to_json()
+            }
             None => self.plugin_configs.get(name).cloned().unwrap_or_default(),
         };
         Some(PluginUse { plugin: name.to_owned(), config })
@@ -177,7 +240,7 @@ fn hosts_meet(grant: &str, host: &str) -> bool {
 }
 
 /// Reads one pattern of `grants.http`.
-fn http_grant(text: &str) -> Result<HttpGrant, (String, Option<String>)> {
+pub(in super::super) fn http_grant(text: &str) -> Result<HttpGrant, (String, Option<String>)> {
     let wrong = |message: String, help: String| Err((message, Some(help)));
     let (methods, url) = match text.rsplit_once(' ') {
         Some((methods, url)) => (methods.trim(), url),
