@@ -8,10 +8,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::check::http_grant;
+use super::check::{field_name, http_grant};
 use super::node::{self, Entry, Node, Place, Value};
 use super::report::{Finding, Severity, Source, nearest, quoted};
-use super::{Diagnostic, Report, conform, section};
+use super::{Diagnostic, FieldGrant, HeadGrant, Report, conform, section};
 
 /// What a plugin says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,6 +39,31 @@ pub struct Manifest {
 pub struct Wanted {
     /// Patterns as in `plugins.*.grants.http`.
     pub http: Vec<String>,
+    /// What it does with heads of requests.
+    pub request: WantedHead,
+    /// What it does with heads of responses.
+    pub response: WantedHead,
+}
+
+/// What a plugin does with the heads of one direction. What it says here it is held to; where it
+/// says nothing, `gateway.yaml` alone decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct WantedHead {
+    /// Fields it reads.
+    pub read: Option<FieldGrant>,
+    /// Fields and other parts of the head that it changes.
+    pub set: Option<FieldGrant>,
+}
+
+impl WantedHead {
+    /// What a plugin with these wishes may do where `gateway.yaml` gives it `given`.
+    pub fn granted(&self, given: &HeadGrant) -> HeadGrant {
+        let narrowed = |given: &FieldGrant, wanted: &Option<FieldGrant>| match wanted {
+            Some(wanted) => given.narrowed(wanted),
+            None => given.clone(),
+        };
+        HeadGrant { read: narrowed(&given.read, &self.read), set: narrowed(&given.set, &self.set) }
+    }
 }
 
 /// A secret that a plugin uses.
@@ -191,7 +216,29 @@ impl Reader {
                 }
             }
         }
+        wanted.request = self.head(grants, "request", &[":method", ":path", ":authority"]);
+        wanted.response = self.head(grants, "response", &[":status"]);
         wanted
+    }
+
+    fn head(&mut self, grants: &[Entry], side: &str, parts: &[&str]) -> WantedHead {
+        let Some(head) = entry(grants, side) else { return WantedHead::default() };
+        let head = self.entries(&head.node, HEAD);
+        let read = entry(head, "read").map(|entry| self.fields(&entry.node, &[]));
+        let set = entry(head, "set").map(|entry| self.fields(&entry.node, parts));
+        WantedHead { read, set }
+    }
+
+    fn fields(&mut self, node: &Node, parts: &[&str]) -> FieldGrant {
+        let mut grant = FieldGrant { others: false, named: Vec::new() };
+        for (name, at) in self.texts(node) {
+            match field_name(&name, parts) {
+                Ok(None) => grant.others = true,
+                Ok(Some(name)) => grant.named.push(name),
+                Err((message, help)) => self.error(at, message, &help.unwrap_or_default()),
+            }
+        }
+        grant
     }
 
     fn secrets(&mut self, entries: &[Entry]) -> BTreeMap<String, WantedSecret> {
@@ -296,7 +343,8 @@ fn entry<'e>(entries: &'e [Entry], key: &str) -> Option<&'e Entry> {
 /// The keys of `plugin.yaml`.
 const KEYS: &[&str] =
     &["name", "version", "worlds", "license", "description", "grants", "secrets", "config"];
-const GRANTS: &[&str] = &["http"];
+const GRANTS: &[&str] = &["http", "request", "response"];
+const HEAD: &[&str] = &["read", "set"];
 const SECRET: &[&str] = &["description", "required"];
 /// The worlds of the contract.
 const WORLDS: &[&str] = &["router", "filter", "dns-solver"];

@@ -6,6 +6,7 @@
 
 mod check;
 mod conform;
+mod field_grant;
 pub mod hostname;
 pub mod keys;
 mod manifest;
@@ -23,9 +24,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use field_grant::{FieldGrant, HeadGrant};
 pub use hostname::{HostPattern, Hostname};
 pub use keys::schema;
-pub use manifest::{Manifest, Wanted, WantedSecret, embed};
+pub use manifest::{Manifest, Wanted, WantedHead, WantedSecret, embed};
 pub use normal::normal_form;
 pub use report::{Diagnostic, Excerpt, Report, Severity};
 
@@ -543,6 +545,10 @@ impl std::fmt::Debug for SecretText {
 pub struct Grants {
     /// Outgoing requests.
     pub http: Vec<HttpGrant>,
+    /// Heads of requests.
+    pub request: HeadGrant,
+    /// Heads of responses.
+    pub response: HeadGrant,
 }
 
 /// One pattern of `grants.http`: `[METHOD[,METHOD] ]SCHEME://HOST[:PORT]/PATH`, where a `*` at the

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use wasmtime::component::{Component, InstancePre};
@@ -45,6 +45,9 @@ impl Engine {
     ) -> Result<Arc<Plugin>, PluginError> {
         let name: Arc<str> = Arc::from(name);
         let (file, digest, subject) = read(&name, &config.component)?;
+        let manifest = Manifest::of_component(&file, &config.component)
+            .map_err(|cause| PluginError::Manifest(subject.clone(), cause))?;
+        let wanted = manifest.as_ref().map(|manifest| manifest.grants.clone()).unwrap_or_default();
         let compiled = self.compile(&file, digest, &subject)?;
         drop(file);
         let secrets = Secrets::read(&config.secrets).map_err(|(secret, from, cause)| {
@@ -58,6 +61,9 @@ impl Engine {
         let facts = Facts {
             limits: config.limits.clone(),
             grants: config.grants.http.clone(),
+            request: wanted.request.granted(&config.grants.request),
+            response: wanted.response.granted(&config.grants.response),
+            refused: Mutex::default(),
             secrets,
             upstreams: upstreams.iter().cloned().collect(),
             state: self.state(&name),

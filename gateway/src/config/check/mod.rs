@@ -20,7 +20,7 @@ use super::report::{Finding, Severity, has_password, nearest, quoted};
 use super::{Config, Manifest, OnError, Report, Upstream};
 pub(super) use certificates::known_name;
 use fields::Fields;
-pub(super) use plugins::http_grant;
+pub(super) use plugins::{field_name, http_grant};
 
 /// What a walk left behind.
 pub(super) struct Checked {

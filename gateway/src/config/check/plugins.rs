@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use super::super::conform;
 use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
-use super::super::{Grants, HttpGrant, OnError, PluginConfig, PluginLimits, PluginUse, Secret};
+use super::super::{
+    FieldGrant, Grants, HeadGrant, HttpGrant, OnError, PluginConfig, PluginLimits, PluginUse,
+    Secret, WantedHead,
+};
 use super::fields::Fields;
 use super::upstreams::host_and_port;
-use super::{Checker, Role, Use, child};
+use super::{Checker, Role, Use, child, list};
 
 impl<'a> Checker<'a> {
     pub(super) fn plugins(&mut self, fields: &Fields<'a>) -> BTreeMap<String, PluginConfig> {
@@ -94,7 +97,34 @@ impl<'a> Checker<'a> {
             let all = manifest.grants.http.join("\", \"");
             self.warning(entry.at, message, format!("it asks for `grants: {{http: [\"{all}\"]}}`"));
         }
+        self.ungranted(entry, "request", &manifest.grants.request, &plugin.grants.request);
+        self.ungranted(entry, "response", &manifest.grants.response, &plugin.grants.response);
         self.manifests.insert(&entry.key, manifest);
+    }
+
+    /// Warns about fields that the component asks for and the stanza does not grant.
+    fn ungranted(&mut self, entry: &Entry, side: &str, wanted: &WantedHead, given: &HeadGrant) {
+        let uses = [("read", &wanted.read, &given.read), ("set", &wanted.set, &given.set)];
+        for (verb, wanted, given) in uses {
+            let Some(wanted) = wanted else { continue };
+            let missing: Vec<&str> =
+                wanted.named.iter().filter(|n| !given.covers(n)).map(String::as_str).collect();
+            if missing.is_empty() {
+                continue;
+            }
+            let all: Vec<String> = given
+                .words()
+                .chain(missing.iter().copied())
+                .map(|word| format!("\"{word}\""))
+                .collect();
+            let message = format!(
+                "the plugin asks to {verb} {} of a {side}, which is not granted",
+                list(&missing)
+            );
+            let help =
+                format!("to allow it: `grants: {{{side}: {{{verb}: [{}]}}}}`", all.join(", "));
+            self.warning(entry.at, message, help);
+        }
     }
 
     fn conforms(&mut self, schema: &serde_json::Value, config: Option<&'a Node>, key: Place) {
@@ -181,7 +211,29 @@ impl<'a> Checker<'a> {
                 Err((message, help)) => self.error(node.at, message, help),
             }
         }
-        Grants { http }
+        let request = self.head_grant(&grants, "request", &[":method", ":path", ":authority"]);
+        let response = self.head_grant(&grants, "response", &[":status"]);
+        Grants { http, request, response }
+    }
+
+    fn head_grant(&mut self, grants: &Fields<'a>, side: &str, parts: &[&str]) -> HeadGrant {
+        let head = self.part(grants, side);
+        let read = self.with_default(&head, "read", |c, n| Some(c.field_grant(n, &[])));
+        let set = self.with_default(&head, "set", |c, n| Some(c.field_grant(n, parts)));
+        HeadGrant { read: read.unwrap_or_default(), set: set.unwrap_or_default() }
+    }
+
+    fn field_grant(&mut self, node: &Node, parts: &[&str]) -> FieldGrant {
+        let mut grant = FieldGrant { others: false, named: Vec::new() };
+        for node in self.list(node, "names of header fields") {
+            let Some(text) = self.line(node, "the name of a header field") else { continue };
+            match field_name(text, parts) {
+                Ok(None) => grant.others = true,
+                Ok(Some(name)) => grant.named.push(name),
+                Err((message, help)) => self.error(node.at, message, help),
+            }
+        }
+        grant
     }
 
     /// A plugin's name, or `{plugin: NAME, config: …}`.
@@ -237,6 +289,37 @@ fn hosts_meet(grant: &str, host: &str) -> bool {
         suffix.is_some_and(|suffix| name.len() > suffix.len() && name.ends_with(suffix))
     };
     grant == host || within(grant, host) || within(host, grant)
+}
+
+/// Reads one name of a list of fields; none for `*`. `parts` are the other parts of the head that may
+/// be named.
+pub(in super::super) fn field_name(
+    text: &str,
+    parts: &[&str],
+) -> Result<Option<String>, (String, Option<String>)> {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if text == "*" {
+        return Ok(None);
+    }
+    if text.starts_with(':') {
+        return match parts.contains(&text) {
+            true => Ok(Some(text.to_owned())),
+            false => {
+                let message =
+                    format!("{} is no part of a head that can be named here", quoted(text));
+                let help = match parts {
+                    [] => "everything but fields can always be read".to_owned(),
+                    parts => format!("there are: {}", parts.join(", ")),
+                };
+                Err((message, Some(help)))
+            }
+        };
+    }
+    if text.is_empty() || !text.chars().all(is_token) || text.contains('*') {
+        let message = format!("{} is not the name of a header field", quoted(text));
+        return Err((message, Some("a name, such as x-tenant, or * alone for all".to_owned())));
+    }
+    Ok(Some(text.to_ascii_lowercase()))
 }
 
 /// Reads one pattern of `grants.http`.
