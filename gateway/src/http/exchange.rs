@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -84,7 +85,7 @@ pub async fn serve(
 }
 
 impl Exchange<'_> {
-    async fn run(mut self, incoming: Incoming, wish: Option<Wish>) -> Response<ResponseBody> {
+    async fn run(&mut self, incoming: Incoming, wish: Option<Wish>) -> Response<ResponseBody> {
         let limits = &self.view.generation.config.limits;
         let progress = Rc::new(Progress::default());
         let mut body = RequestBody::new(
@@ -251,7 +252,10 @@ impl Exchange<'_> {
         }
         let (response, lease) = loop {
             let limit = upstream.timeouts.response;
-            let sent = within(limit, progress, &server.label, server.send(request)).await;
+            let sent = {
+                let send = std::pin::pin!(server.send(request));
+                within(limit, progress, &server.label, send).await
+            };
             match sent {
                 Ok(Ok(sent)) => break (sent.response, sent.lease),
                 Ok(Err(failed)) => {
@@ -567,9 +571,8 @@ async fn within<F: Future>(
     limit: std::time::Duration,
     progress: &Progress,
     label: &Arc<str>,
-    send: F,
+    mut send: Pin<&mut F>,
 ) -> Result<F::Output, ExchangeError> {
-    tokio::pin!(send);
     let mut wait = limit;
     loop {
         match tokio::time::timeout(wait, &mut send).await {

@@ -218,12 +218,10 @@ impl Server {
     ) -> Option<Response<ResponseBody>> {
         let connection = Rc::clone(&self.connection);
         // In a box, so that a connection that waits is not as large as an exchange.
-        let mut exchange = Box::pin(async move {
-            match connection.scheme {
-                Scheme::Https => exchange::serve(&connection, request, tunnel).await,
-                Scheme::Http => plain::serve(&connection, request, tunnel).await,
-            }
-        });
+        let mut exchange: Pin<Box<dyn Future<Output = _>>> = match connection.scheme {
+            Scheme::Https => Box::pin(exchange::serve(&connection, request, tunnel)),
+            Scheme::Http => Box::pin(plain::serve(&connection, request, tunnel)),
+        };
         std::future::poll_fn(|cx| {
             if let Poll::Ready(response) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));

@@ -94,7 +94,7 @@ where
                     .map_err(|(cause, back)| (cause.into(), back)),
                 Sender::H2(mut h2) => {
                     let is_tls = matches!(self.address, config::Server::Https(_));
-                    let sent = h2.try_send_request(absolute(request, is_tls)).await;
+                    let sent = Box::pin(h2.try_send_request(absolute(request, is_tls))).await;
                     sent.map(|response| response.map(Incoming::Hyper)).map_err(|mut failed| {
                         let back = failed.take_message().map(|back| Box::new(origin(back)));
                         (failed.into_error().into(), back)
@@ -133,7 +133,8 @@ where
         {
             return Ok((kept, must_be_fresh));
         }
-        let attempt = connect(&self.address, self.pool.tls.as_ref(), &self.label);
+        // In a box: connecting is rare, and its future is several times as large as all the rest.
+        let attempt = Box::pin(connect(&self.address, self.pool.tls.as_ref(), &self.label));
         let sender = tokio::time::timeout(self.connect_timeout, attempt)
             .await
             .map_err(|_| UpstreamError::ConnectTimeout(Arc::clone(&self.label)))??;
