@@ -1,5 +1,5 @@
 # The front door. What needs logic is `cargo xtask` or tests/setup.
-.PHONY: run build plugins guests lint tools test
+.PHONY: run build plugins guests lint tools test bench
 
 ## run: the first example at https://localhost:8443, with the plugins of this checkout
 run: build
@@ -31,3 +31,9 @@ test: tools lint plugins guests
 
 tools:
 	tests/setup
+
+## bench: the release build beside the proxies that are installed; see docs/PERFORMANCE.md
+bench: build
+	tests/bench/setup
+	tests/bench/run -r 3 -s h1,h2,hs,resume,down,up
+	tests/bench/run -m -s idle,start1,start10k,ext,reload,lat
