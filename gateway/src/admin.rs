@@ -19,7 +19,8 @@ use tokio::task::JoinHandle;
 
 use crate::acme::Acme;
 use crate::clock::Timestamp;
-use crate::generation::Live;
+use crate::generation::{Generation, Live};
+use crate::plugin::{DECISIONS, HOOKS, Plugin, Totals};
 use crate::telemetry::Counters;
 use crate::tls::certs::Certs;
 
@@ -140,10 +141,7 @@ fn outcome(outcome: Result<u64, String>) -> (StatusCode, &'static str, String) {
 
 fn status(state: &State) -> String {
     let generation = state.live.current();
-    let plugins = generation
-        .plugins
-        .iter()
-        .map(|(name, plugin)| serde_json::json!({"name": name, "digest": plugin.digest()}));
+    let plugins = generation.plugins.iter().map(|(name, plugin)| plugin_status(name, plugin));
     let plugins: Vec<_> = plugins.collect();
     let served = state.certs.all().into_iter().map(|(slot, certificate)| {
         let names: Vec<String> = certificate.names.iter().map(ToString::to_string).collect();
@@ -164,6 +162,70 @@ fn status(state: &State) -> String {
         "served_certificates": served.collect::<Vec<_>>(),
     });
     format!("{status:#}\n")
+}
+
+/// What one plugin is and how it does.
+fn plugin_status(name: &str, plugin: &Plugin) -> serde_json::Value {
+    let totals = plugin.stats().totals();
+    serde_json::json!({
+        "name": name,
+        "version": plugin.locked().version,
+        "digest": plugin.digest(),
+        "worlds": plugin.worlds(),
+        "state": if totals.quarantined.is_empty() { "serving" } else { "quarantined" },
+        // The places of use on all workers where it is left alone, and why.
+        "quarantined": totals.quarantined,
+        "calls": totals.calls.iter().sum::<u64>(),
+        "failures": totals.failures,
+        "last_failure": totals.last_failure,
+    })
+}
+
+/// The metrics of plugins that run inside exchanges.
+fn plugin_metrics(text: &mut String, generation: &Generation) {
+    let totals: Vec<_> =
+        generation.plugins.iter().map(|(name, plugin)| (name, plugin.stats().totals())).collect();
+    let mut family =
+        |name: &str, kind: &str, help: &str, lines: &dyn Fn(&str, &Totals) -> String| {
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+            for (plugin, totals) in &totals {
+                text.push_str(&lines(plugin, totals));
+            }
+        };
+    let calls = "witgate_plugin_calls_total";
+    family(calls, "counter", "Calls into plugins, by hook.", &|plugin, totals| {
+        let lines = HOOKS.iter().zip(totals.calls).filter(|(_, count)| *count > 0);
+        lines
+            .map(|(hook, n)| format!("{calls}{{plugin=\"{plugin}\",hook=\"{hook}\"}} {n}\n"))
+            .collect()
+    });
+    let decisions = "witgate_plugin_decisions_total";
+    family(decisions, "counter", "What plugins decided.", &|plugin, totals| {
+        let lines = DECISIONS.iter().zip(totals.decisions).filter(|(_, count)| *count > 0);
+        lines
+            .map(|(what, n)| {
+                format!("{decisions}{{plugin=\"{plugin}\",decision=\"{what}\"}} {n}\n")
+            })
+            .collect()
+    });
+    let mut one = |name: &str, kind: &str, help: &str, value: &dyn Fn(&Totals) -> String| {
+        family(name, kind, help, &|plugin, totals| {
+            format!("{name}{{plugin=\"{plugin}\"}} {}\n", value(totals))
+        });
+    };
+    let failed = "Calls that trapped, overran a limit or broke a rule.";
+    one("witgate_plugin_traps_total", "counter", failed, &|t| t.failures.to_string());
+    let time = "Time in calls, estimated from one call in sixteen.";
+    one("witgate_plugin_seconds_total", "counter", time, &|t| {
+        let Totals { nanoseconds, .. } = t;
+        format!("{}.{:09}", nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000)
+    });
+    let started = "Instances started.";
+    one("witgate_plugin_instances_total", "counter", started, &|t| t.instances.to_string());
+    let memory = "The largest memory of an instance.";
+    one("witgate_plugin_memory_peak_bytes", "gauge", memory, &|t| t.memory_peak_bytes.to_string());
+    let quarantined = "Places of use where the plugin is left alone.";
+    one("witgate_plugin_quarantined", "gauge", quarantined, &|t| t.quarantined.len().to_string());
 }
 
 /// Prometheus text format.
@@ -190,6 +252,7 @@ fn metrics(state: &State) -> String {
         let value: u64 = counted.map(|counter| counter.load(load)).sum();
         let _ = writeln!(text, "witgate_requests_total{{status=\"{}xx\"}} {value}", class + 1);
     }
+    plugin_metrics(&mut text, &state.live.current());
     text.push_str("# HELP witgate_certificate_not_after_seconds End of validity.\n");
     text.push_str("# TYPE witgate_certificate_not_after_seconds gauge\n");
     for (slot, certificate) in state.certs.all() {

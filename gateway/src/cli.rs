@@ -41,6 +41,27 @@ pub enum Command {
         #[arg(long)]
         plugins: bool,
     },
+    /// Show what becomes of a request, step by step, without sending it anywhere.
+    ///
+    /// Certificate, client address, site, route, what each plugin decides and changes: against the
+    /// configuration file, with its plugins run for real. Try it with another file before a reload.
+    Explain {
+        /// The method, and the URL as a client would ask for it: `GET https://host/path`.
+        #[arg(required = true, num_args = 1..=2, value_names = ["METHOD", "URL"])]
+        request: Vec<String>,
+        /// A field of the request, as in `-H 'accept: text/html'`; repeat it for more.
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+        headers: Vec<String>,
+        /// The body, for filters that read its beginning.
+        #[arg(short, long, default_value = "")]
+        data: String,
+        /// The address that the connection comes from.
+        #[arg(long, value_name = "ADDRESS", default_value = "192.0.2.1")]
+        from: std::net::IpAddr,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// Print the JSON Schema of gateway.yaml, for editors.
     Schema,
     /// Make this machine trust the gateway's local CA.

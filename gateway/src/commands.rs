@@ -1,11 +1,13 @@
 //! The commands beside `run`: each prints what it found and ends.
 
 use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::lock::Lock;
 use crate::config::{self, Config, Manifest};
+use crate::explain;
 use crate::fault::describe;
 use crate::generation::Generation;
 use crate::plugin::{self, Engine};
@@ -38,21 +40,47 @@ pub fn check(file: &Path, is_full: bool, with_plugins: bool) -> Result<(), Strin
         eprintln!("{warning}");
     }
     if with_plugins {
-        let cache = tempfile_folder()?;
-        let config = loaded.config.clone();
-        let built = runtime()?.block_on(async {
-            let engine = Engine::start(cache.clone()).map_err(|cause| describe(&cause))?;
-            let built = Generation::build(config, &engine, None).await;
-            built.map_err(|errors| errors.iter().map(describe).collect::<Vec<_>>().join("\n"))
-        });
-        let _ = std::fs::remove_dir_all(&cache);
-        built?;
+        with_generation(loaded.config.clone(), |_| ())?;
     }
     if is_full {
         print!("{}", config::normal_form(&loaded.config));
     } else {
         println!("{}: fine, {}", file.display(), summary(&loaded.config));
     }
+    Ok(())
+}
+
+/// `witgate explain`.
+///
+/// # Errors
+/// When the configuration, a plugin or the request is wrong.
+pub fn explain(
+    file: &Path,
+    request: &[String],
+    headers: &[String],
+    data: String,
+    peer: IpAddr,
+) -> Result<(), String> {
+    let (method, url) = match request {
+        [method, url] => (method.as_str(), url),
+        [url] => ("GET", url),
+        _ => return Err("one method and one URL".to_owned()),
+    };
+    let method = method.parse().map_err(|_| format!("{method} is not a method"))?;
+    let url = url.parse().map_err(|cause| format!("{url} is not a URL: {cause}"))?;
+    let mut fields = Vec::new();
+    for header in headers {
+        let parsed = header.split_once(':').and_then(|(name, value)| {
+            let value = http::HeaderValue::from_str(value.trim()).ok()?;
+            Some((http::HeaderName::from_bytes(name.trim().as_bytes()).ok()?, value))
+        });
+        fields
+            .push(parsed.ok_or_else(|| format!("{header:?} is not a field: write `name: value`"))?);
+    }
+    let asked = explain::Asked { method, url, fields, peer, body: data.into_bytes() };
+    let loaded = config::load(file).map_err(|report| report.to_string())?;
+    let text = with_generation(loaded.config, |generation| explain::explain(generation, &asked))??;
+    print!("{text}");
     Ok(())
 }
 
@@ -264,6 +292,20 @@ fn local_root(file: &Path) -> Result<String, String> {
             Ok(local.root_pem())
         }
     }
+}
+
+/// Builds a generation beside any that runs, and looks at it.
+fn with_generation<T>(config: Config, look: impl FnOnce(&Generation) -> T) -> Result<T, String> {
+    let cache = tempfile_folder()?;
+    let looked = runtime()?.block_on(async {
+        let engine = Engine::start(cache.clone()).map_err(|cause| describe(&cause))?;
+        match Generation::build(config, &engine, None).await {
+            Ok(generation) => Ok(look(&generation)),
+            Err(errors) => Err(errors.iter().map(describe).collect::<Vec<_>>().join("\n")),
+        }
+    });
+    let _ = std::fs::remove_dir_all(&cache);
+    looked
 }
 
 /// The root without its key, which shares the file.

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod explain;
 pub mod fault;
 pub mod gateway;
 pub mod generation;

@@ -14,6 +14,9 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(file) => run(&file.config),
         Command::Check { file, full, plugins } => commands::check(&file.config, full, plugins),
+        Command::Explain { request, headers, data, from, file } => {
+            commands::explain(&file.config, &request, &headers, data, from)
+        }
         Command::Schema => commands::schema(),
         Command::Trust { file, print } => commands::trust(&file.config, print),
         Command::Untrust(file) => commands::untrust(&file.config),

@@ -14,6 +14,7 @@ mod cli;
 mod dns01_pebble;
 mod drain;
 mod errors;
+mod explain;
 mod fastapi;
 mod headers;
 mod house;

@@ -5,7 +5,70 @@ use std::time::Duration;
 use crate::harness::client::{Client, get};
 use crate::harness::load::{Load, Plan};
 use crate::harness::origin::field;
-use crate::harness::{Gateway, RustOrigin, heavy};
+use crate::harness::{Gateway, RustOrigin, SOON, heavy, output};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_is_answered_as_configured_and_shows_in_status_and_metrics() {
+    let mut gateway = Gateway::new();
+    let yaml = "
+workers: 1
+sites: [{hosts: [app.localhost], router: odd, upstream: \"builtin:echo\"}]
+plugins:
+  odd:
+    component: \"@guests@/hostile.wasm\"
+    on-error: {respond: {status: 503, body: \"back soon\", content-type: text/plain}}
+";
+    gateway.start(yaml).await;
+    let client = gateway.client().await;
+    let mark = gateway.mark();
+    let answer = client.get("app.localhost", "/panic").await;
+    assert_eq!((answer.status, answer.text().as_str()), (503, "back soon"));
+    assert_eq!(answer.header("content-type"), "text/plain");
+    let id = answer.header("x-request-id").to_owned();
+    // One event with all that it takes to find the bug.
+    let line = gateway.logged(mark, &["own words"]).await;
+    for word in [&*id, "\"plugin\":\"odd\"", "\"digest\"", "hostile::misbehave"] {
+        assert!(line.contains(word), "{word} in {line}");
+    }
+    assert_eq!(client.get("app.localhost", "/calm").await.status, 307);
+
+    let config = gateway.config().display().to_string();
+    let status = || async {
+        let ran = output(WITGATE, &["status", "--config", &config], 2 * SOON).await;
+        serde_json::from_slice::<serde_json::Value>(&ran.stdout).expect("JSON")["plugins"][0]
+            .clone()
+    };
+    let now = status().await;
+    assert_eq!((&now["state"], &now["failures"]), (&"serving".into(), &1.into()), "{now}");
+    assert_eq!(now["last_failure"]["request"], *id, "{now}");
+    assert!(now["last_failure"]["what"].as_str().expect("text").contains("own words"), "{now}");
+
+    // One that only fails is left alone, and the status says why.
+    for _ in 0..25 {
+        assert_eq!(client.get("app.localhost", "/panic").await.status, 503);
+    }
+    let now = status().await;
+    assert_eq!(now["state"], "quarantined", "{now}");
+    assert!(now["quarantined"][0].as_str().expect("a reason").contains("own words"), "{now}");
+
+    let socket = gateway.store().join("admin.sock").display().to_string();
+    let curl = ["--silent", "--unix-socket", &socket, "http://witgate/metrics"];
+    let metrics = output("curl", &curl, SOON).await.stdout;
+    let metrics = String::from_utf8(metrics).expect("UTF-8");
+    for line in [
+        "witgate_plugin_decisions_total{plugin=\"odd\",decision=\"redirect\"} 1",
+        "witgate_plugin_quarantined{plugin=\"odd\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    for name in ["traps_total", "calls_total", "seconds_total", "memory_peak_bytes"] {
+        let start = format!("witgate_plugin_{name}{{plugin=\"odd\"");
+        let line = metrics.lines().find(|line| line.starts_with(&start)).expect(name);
+        assert!(!line.ends_with(" 0") && !line.ends_with(" 0.000000000"), "{line}");
+    }
+}
+
+const WITGATE: &str = env!("CARGO_BIN_EXE_witgate");
 
 const YAML: &str = "
 sites:
@@ -25,9 +88,9 @@ upstreams:
   web: http://127.0.0.1:@web@
   api: http://127.0.0.1:@web@
 plugins:
-  calm: {component: \"@guests@/router.wasm\"}
-  closed: {component: \"@guests@/hostile.wasm\", limits: {deadline: 100ms, memory: 16MiB}}
-  open: {component: \"@guests@/hostile.wasm\", on-error: fail-open, limits: {deadline: 100ms, memory: 16MiB}}
+  calm: {component: \"@guests@/router.wasm\", limits: {deadline: 1s}}
+  closed: {component: \"@guests@/hostile.wasm\", limits: {deadline: @deadline@, memory: 16MiB}}
+  open: {component: \"@guests@/hostile.wasm\", on-error: fail-open, limits: {deadline: @deadline@, memory: 16MiB}}
 ";
 
 /// What the hostile guest does when a request asks for it, and a word of the log's reason.
@@ -56,17 +119,19 @@ const MISDEEDS: &[(&str, &str)] = &[
     ("/upstream", "upstream"),
 ];
 
-async fn served() -> (RustOrigin, Gateway, Client) {
+/// With a deadline for the plugins that misbehave: long where another limit is to be met first, since
+/// a busy machine takes its time for everything.
+async fn served(deadline: &str) -> (RustOrigin, Gateway, Client) {
     let web = RustOrigin::h1().await;
     let mut gateway = Gateway::new();
-    gateway.set("web", web.port).start(YAML).await;
+    gateway.set("web", web.port).set("deadline", deadline).start(YAML).await;
     let client = gateway.client().await;
     (web, gateway, client)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_misdeed_costs_its_own_request() {
-    let (web, gateway, client) = served().await;
+    let (web, gateway, client) = served("1s").await;
     for name in ["closed.localhost", "routed.localhost"] {
         for (path, reason) in MISDEEDS {
             let before = web.requests().len();
@@ -89,7 +154,7 @@ async fn every_misdeed_costs_its_own_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fail_open_goes_on_with_the_request_as_it_was() {
-    let (_web, _gateway, client) = served().await;
+    let (_web, _gateway, client) = served("1s").await;
     for (path, _) in MISDEEDS {
         let answer = client.get("open.localhost", path).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
@@ -102,7 +167,7 @@ async fn fail_open_goes_on_with_the_request_as_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fresh_instance_serves_the_next_request() {
-    let (_web, _gateway, client) = served().await;
+    let (_web, _gateway, client) = served("1s").await;
     let mut http = client.h1("closed.localhost").await.unwrap();
     for _ in 0..3 {
         let answer = http.send(get("closed.localhost", "/panic")).await.unwrap();
@@ -115,7 +180,7 @@ async fn a_fresh_instance_serves_the_next_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_that_fails_again_and_again_is_left_alone() {
-    let (_web, gateway, client) = served().await;
+    let (_web, gateway, client) = served("1s").await;
     let mut http = client.h1("closed.localhost").await.unwrap();
     let mut last = None;
     for _ in 0..25 {
@@ -131,8 +196,12 @@ async fn a_plugin_that_fails_again_and_again_is_left_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn others_wait_no_longer_than_a_deadline() {
     let _turn = heavy().await;
-    let (_web, gateway, client) = served().await;
+    let (_web, gateway, client) = served("100ms").await;
     let plan = Plan { h1: 4, h2: 1, streams: 2, fresh: 0, pause: Duration::from_millis(2) };
+    // What the machine itself takes, with nobody misbehaving.
+    let load = Load::start(&client, "calm.localhost", "/web", plan, |a| a.status == 200).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let usual = load.stop().await.quantile(0.999);
     let load = Load::start(&client, "calm.localhost", "/web", plan, |a| a.status == 200).await;
     let before = gateway.rss_kib();
     let mut http = client.h1("closed.localhost").await.unwrap();
@@ -148,14 +217,14 @@ async fn others_wait_no_longer_than_a_deadline() {
     // One call at a time misbehaves, so a request waits for at most one deadline of 100 ms, and for
     // what the machine itself takes.
     let slowest = report.quantile(0.999);
-    assert!(slowest < Duration::from_millis(400), "{slowest:?}");
+    assert!(slowest < Duration::from_millis(400) + 4 * usual, "{slowest:?}, usually {usual:?}");
     let growth = gateway.rss_kib().saturating_sub(before);
     assert!(growth < 60_000, "memory grew by {growth} KiB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_log_lines_is_cut() {
-    let (_web, gateway, client) = served().await;
+    let (_web, gateway, client) = served("1s").await;
     client.get("closed.localhost", "/log").await;
     client.get("closed.localhost", "/stdout").await;
     let log = gateway.log();

@@ -476,13 +476,26 @@ pub struct PluginConfig {
     pub line: u64,
 }
 
+/// A response that the file itself holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedResponse {
+    /// 200 to 599.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+    /// Its media type.
+    pub content_type: String,
+}
+
 /// `plugins.*.on-error`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnError {
     /// The request is answered with 500.
     FailClosed,
     /// The request goes on as if the plugin were not there. Not for routers.
     FailOpen,
+    /// The request is answered with this.
+    Respond(FixedResponse),
 }
 
 /// `plugins.*.limits`.

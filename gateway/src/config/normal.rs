@@ -10,9 +10,9 @@ use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 use super::check::known_name;
 use super::units::{duration_text, size_text};
 use super::{
-    AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, HeadGrant, Issuer,
-    Limits, LogFormat, OnError, PathMatch, PluginConfig, PluginUse, Route, RouteAction, Secret,
-    SecretRef, Site, SiteCertificate, Upstream,
+    AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HeadGrant,
+    Issuer, Limits, LogFormat, OnError, PathMatch, PluginConfig, PluginUse, Route, RouteAction,
+    Secret, SecretRef, Site, SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -198,10 +198,19 @@ fn upstream(u: &Upstream) -> Tree {
     map(fields)
 }
 
+fn respond(fixed: &FixedResponse) -> Tree {
+    map([
+        ("status", int(fixed.status.into())),
+        ("body", text(&fixed.body)),
+        ("content-type", text(&fixed.content_type)),
+    ])
+}
+
 fn plugin(p: &PluginConfig) -> Tree {
-    let on_error = match p.on_error {
-        OnError::FailClosed => "fail-closed",
-        OnError::FailOpen => "fail-open",
+    let on_error = match &p.on_error {
+        OnError::FailClosed => text("fail-closed"),
+        OnError::FailOpen => text("fail-open"),
+        OnError::Respond(fixed) => map([("respond", respond(fixed))]),
     };
     let bytes = |n: usize| text(size_text(n as u64));
     let limits = map([
@@ -217,7 +226,7 @@ fn plugin(p: &PluginConfig) -> Tree {
     if !p.config.is_null() {
         fields.push(("config", Tree::Json(p.config.clone())));
     }
-    fields.push(("on-error", text(on_error)));
+    fields.push(("on-error", on_error));
     fields.push(("limits", limits));
     let secret = |s: &Secret| source(&s.source, Some(&s.hosts));
     fields.push(("secrets", names(p.secrets.iter(), secret)));

@@ -247,7 +247,10 @@ fn gateway_yaml_documents_every_key_once_with_its_default() {
             wrong.push(format!("{} is there {count} times", key.path));
         }
         let value = live.iter().chain(&found).find(|(path, _)| path == key.path);
+        // A mapping below a word is the other form of the key, as in `challenge`.
+        let is_word = key.forms.iter().any(|form| matches!(form, keys::Form::Word(_)));
         if let (Some((_, value)), KeyDefault::Is(default)) = (value, key.default)
+            && !(is_word && matches!(value, Value::Map(_)))
             && value.to_json() != node::read(default).unwrap().value.to_json()
         {
             wrong.push(format!("{}: {} is not the default", key.path, value.to_json()));

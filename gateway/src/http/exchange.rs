@@ -146,15 +146,9 @@ impl Exchange<'_> {
                 redirect(*status, location)
             }
             RouteAction::Respond { status, body, content_type } => {
-                let mut fields = HeaderMap::new();
-                if let Ok(media) = HeaderValue::from_str(content_type) {
-                    fields.insert(CONTENT_TYPE, media);
-                }
-                let status = StatusCode::from_u16(*status)
-                    .map_err(|_| ExchangeError::Internal("a route's status is no status"))?;
-                let source = ResponseSource::Gateway;
-                let head = ResponseHead { status, headers: fields, source };
-                Ok(Target::Answer(head, Bytes::copy_from_slice(body.as_bytes())))
+                let (head, body) = fixed_response(*status, body, content_type)
+                    .ok_or(ExchangeError::Internal("a route's status is no status"))?;
+                Ok(Target::Answer(head, body))
             }
         }
     }
@@ -215,7 +209,7 @@ impl Exchange<'_> {
         Counters::add(&self.record.counters.plugin_failures, 1);
         let generation = &self.view.generation;
         let name = generation.uses.get(index).map(|place| place.plugin.clone()).unwrap_or_default();
-        let on_error = generation.config.plugins.get(&name).map(|plugin| plugin.on_error);
+        let on_error = generation.config.plugins.get(&name).map(|plugin| &plugin.on_error);
         match on_error {
             Some(OnError::FailOpen) => {
                 let text = format!("plugin {name} was left out: {cause}");
@@ -422,11 +416,20 @@ impl Exchange<'_> {
             self.filters.clear();
         }
         self.record.failure = Some((error.fault(), describe(error)));
-        let (mut head, body) = error.answer(&self.head.headers, &self.head.id);
+        let (mut head, body) =
+            self.fallback(error).unwrap_or_else(|| error.answer(&self.head.headers, &self.head.id));
         if let Ok(id) = HeaderValue::from_str(&self.head.id) {
             head.headers.insert(X_REQUEST_ID, id);
         }
         self.answer(head, body)
+    }
+
+    /// What a plugin's failure is answered with, where its `on-error` says so.
+    fn fallback(&self, error: &ExchangeError) -> Option<(ResponseHead, Bytes)> {
+        let ExchangeError::Plugin(name, _) = error else { return None };
+        let plugin = self.view.generation.config.plugins.get(name)?;
+        let OnError::Respond(fixed) = &plugin.on_error else { return None };
+        fixed_response(fixed.status, &fixed.body, &fixed.content_type)
     }
 
     fn take_record(&mut self) -> Box<Record> {
@@ -434,6 +437,17 @@ impl Exchange<'_> {
         let counters = Arc::clone(&self.record.counters);
         std::mem::replace(&mut self.record, Box::new(Record::blank(log, counters)))
     }
+}
+
+/// A response that the configuration holds; none when its status or type were not checked.
+fn fixed_response(status: u16, body: &str, content_type: &str) -> Option<(ResponseHead, Bytes)> {
+    let mut headers = HeaderMap::new();
+    if let Ok(media) = HeaderValue::from_str(content_type) {
+        headers.insert(CONTENT_TYPE, media);
+    }
+    let status = StatusCode::from_u16(status).ok()?;
+    let head = ResponseHead { status, headers, source: ResponseSource::Gateway };
+    Some((head, Bytes::copy_from_slice(body.as_bytes())))
 }
 
 /// A refusal before there was a head to route by.

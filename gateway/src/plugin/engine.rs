@@ -12,6 +12,7 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAll
 use super::error::PluginError;
 use super::host::state::State;
 use super::load::{Compiled, Digest};
+use super::stats::Stats;
 
 /// One per process: the wasmtime engine, the epoch ticker, the cache of compiled code, and the
 /// key-value state of all plugins.
@@ -25,6 +26,8 @@ pub struct Engine {
     compiled: Mutex<HashMap<Digest, Arc<Mutex<Weak<Compiled>>>>>,
     /// The key-value state of plugins, by name. Never shrinks: it survives swaps and reloads.
     states: Mutex<HashMap<Arc<str>, Arc<State>>>,
+    /// What is counted about plugins, by name. Never shrinks, as above.
+    stats: Mutex<HashMap<Arc<str>, Arc<Stats>>>,
     /// Instances alive now.
     pub(super) live: Arc<AtomicUsize>,
 }
@@ -56,6 +59,7 @@ impl Engine {
             cache,
             compiled: Mutex::default(),
             states: Mutex::default(),
+            stats: Mutex::default(),
             live: Arc::default(),
         }))
     }
@@ -74,6 +78,12 @@ impl Engine {
                 || place.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
         });
         Arc::clone(all.entry(*digest).or_default())
+    }
+
+    /// What is counted about the plugin called `name`.
+    pub(super) fn stats(&self, name: &Arc<str>) -> Arc<Stats> {
+        let mut all = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(Arc::clone(name)).or_default())
     }
 
     /// The state of the plugin called `name`, made when absent.

@@ -89,11 +89,11 @@ impl Engine {
         };
         let plugin = Arc::new(Plugin {
             locked,
+            stats: self.stats(&name),
             engine: Arc::clone(self),
             compiled,
             facts: Arc::new(facts),
             config: config.config.to_string().into(),
-            on_error: config.on_error,
         });
         // The first instance proves that it starts and takes its configuration.
         if plugin.compiled.exports.solver.is_some() {

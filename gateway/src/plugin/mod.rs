@@ -17,6 +17,7 @@ mod pool;
 mod secret;
 mod sign;
 mod solver;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod v0_1;
@@ -26,13 +27,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::acme::solve::dns01::DnsSolver;
+use crate::config::Manifest;
 use crate::config::lock::Locked;
-use crate::config::{Manifest, OnError};
 
 pub use engine::Engine;
 pub use error::{PluginError, Subject};
 pub use pool::Hooks;
 pub use sign::{SignError, sign};
+pub use stats::{DECISIONS, Failure, HOOKS, Stats, Totals};
 
 /// A component, compiled, linked and self-tested: `configure` succeeded with the plugin's own
 /// config.
@@ -42,8 +44,8 @@ pub struct Plugin {
     facts: Arc<facts::Facts>,
     /// `config:` as JSON text.
     config: Box<str>,
-    on_error: OnError,
     locked: Locked,
+    stats: Arc<Stats>,
 }
 
 /// The hooks that an instance asked for in `configure`.
@@ -133,9 +135,9 @@ impl Plugin {
         &self.locked
     }
 
-    /// What becomes of a request when it fails.
-    pub fn on_error(&self) -> OnError {
-        self.on_error
+    /// What is counted about it and the versions before it.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// The worlds it can be used as: `router`, `filter`, `dns-solver`.

@@ -12,6 +12,7 @@ use super::call::{self, Overrun};
 use super::engine::TICK;
 use super::error::PluginError;
 use super::host::{Host, Phase};
+use super::stats::{self, Calls};
 use super::{Decision, Hooked, Plugin};
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead};
 
@@ -22,6 +23,7 @@ pub struct Hooks {
     config: Box<str>,
     hooked: Hooked,
     slot: RefCell<Slot>,
+    calls: Arc<Calls>,
 }
 
 struct Slot {
@@ -40,7 +42,9 @@ impl Hooks {
         let config: Box<str> = config.to_string().into();
         let (instance, hooked) = Instance::start(&plugin, &config, START_MAX)?;
         let slot = Slot { instance: Some(instance), breaker: Breaker::default() };
-        Ok(Self { plugin, config, hooked, slot: RefCell::new(slot) })
+        let calls = plugin.stats.place();
+        calls.started();
+        Ok(Self { plugin, config, hooked, slot: RefCell::new(slot), calls })
     }
 
     /// The plugin in use.
@@ -59,7 +63,7 @@ impl Hooks {
     /// # Errors
     /// When no instance can be started.
     pub fn warm(&self) -> Result<(), PluginError> {
-        self.slot.borrow_mut().instance(&self.plugin, &self.config).map(|_| ())
+        self.slot.borrow_mut().instance(&self.plugin, &self.config, &self.calls).map(|_| ())
     }
 
     /// Calls `router.route`. On an error the head is as it was before.
@@ -138,7 +142,8 @@ impl Hooks {
         run: impl FnOnce(&mut Instance) -> wasmtime::Result<()>,
     ) -> Result<Decision, PluginError> {
         let slot = &mut *self.slot.borrow_mut();
-        let instance = slot.instance(&self.plugin, &self.config)?;
+        let instance = slot.instance(&self.plugin, &self.config, &self.calls)?;
+        let started = self.calls.begin(counted(phase)).then(Instant::now);
         let deadline = self.plugin.facts.limits.deadline;
         instance.store.set_epoch_deadline(ticks(deadline));
         let host = instance.store.data_mut();
@@ -150,6 +155,10 @@ impl Hooks {
             std::mem::swap(&mut host.exchange.response, response);
         }
         let result = run(instance);
+        if let Some(started) = started {
+            self.calls.measured(started.elapsed());
+            self.calls.memory(instance.store.data().memory.used());
+        }
         let Host { exchange, output, facts, .. } = instance.store.data_mut();
         match &result {
             Ok(()) => exchange.journal.clear(),
@@ -167,7 +176,11 @@ impl Hooks {
         let decision = std::mem::replace(&mut exchange.decision, Decision::Continue);
         match result {
             Ok(()) => {
-                slot.breaker.failures = 0;
+                if slot.breaker.failures > 0 {
+                    slot.breaker.failures = 0;
+                    self.calls.recovered();
+                }
+                self.calls.decided(&decision);
                 Ok(decision)
             }
             Err(cause) => {
@@ -175,9 +188,31 @@ impl Hooks {
                 let error = call::failure(facts, hook, Overrun::Deadline, deadline, &stderr, cause);
                 call::log(&error, facts, &request.id, &stderr);
                 slot.fail(&error, Instant::now());
+                let what = facts_of(&self.plugin, &error);
+                self.calls.failed(&request.id, what, slot.breaker.open_until.is_some());
                 Err(error)
             }
         }
+    }
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        self.plugin.stats.retire(&self.calls);
+    }
+}
+
+/// What a failure was, without secrets.
+fn facts_of(plugin: &Plugin, error: &PluginError) -> String {
+    plugin.facts.secrets.mask_text(&error.to_string()).into_owned()
+}
+
+fn counted(phase: Phase) -> stats::Hook {
+    match phase {
+        Phase::Route => stats::Hook::Route,
+        Phase::Idle | Phase::Request => stats::Hook::Request,
+        Phase::RequestBody => stats::Hook::RequestBody,
+        Phase::Response => stats::Hook::Response,
     }
 }
 
@@ -197,7 +232,12 @@ pub(super) fn self_test(plugin: &Plugin) -> Result<(), PluginError> {
 
 impl Slot {
     /// The instance to call, started when there is none.
-    fn instance(&mut self, plugin: &Plugin, config: &str) -> Result<&mut Instance, PluginError> {
+    fn instance(
+        &mut self,
+        plugin: &Plugin,
+        config: &str,
+        calls: &Calls,
+    ) -> Result<&mut Instance, PluginError> {
         if self.instance.is_none() {
             let now = Instant::now();
             if self.breaker.is_open(now) {
@@ -207,11 +247,15 @@ impl Slot {
             // It started before, so a start that takes long now is a failure like any other.
             let allowed = plugin.facts.limits.deadline.saturating_mul(10).max(RESTART_MIN);
             match Instance::start(plugin, config, allowed) {
-                Ok((instance, _)) => self.instance = Some(instance),
+                Ok((instance, _)) => {
+                    calls.started();
+                    self.instance = Some(instance);
+                }
                 Err(error) => {
                     call::log(&error, &plugin.facts, "", "");
                     self.fail(&error, now);
                     self.breaker.open(now);
+                    calls.failed("", facts_of(plugin, &error), true);
                     return Err(error);
                 }
             }

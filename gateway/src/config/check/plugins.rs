@@ -9,8 +9,8 @@ use super::super::conform;
 use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    FieldGrant, Grants, HeadGrant, HttpGrant, OnError, PluginConfig, PluginLimits, PluginUse,
-    Secret, WantedHead,
+    FieldGrant, FixedResponse, Grants, HeadGrant, HttpGrant, OnError, PluginConfig, PluginLimits,
+    PluginUse, RouteAction, Secret, WantedHead,
 };
 use super::fields::Fields;
 use super::upstreams::host_and_port;
@@ -44,21 +44,38 @@ impl<'a> Checker<'a> {
         }
         let fields = self.fields(node, "plugins.*")?;
         let component = self.required(&fields, "component").and_then(|n| self.path(n));
-        let on_error = [("fail-closed", OnError::FailClosed), ("fail-open", OnError::FailOpen)];
-        let on_error = self.with_default(&fields, "on-error", |c, n| c.word(n, &on_error));
+        let on_error = self.on_error(&fields);
         let limits = self.plugin_limits(&fields);
         let grants = self.grants(&fields);
         let secrets = self.secrets(&fields, &grants);
         Some(PluginConfig {
             component: component?,
             config: fields.get("config").map(|n| n.value.to_json()).unwrap_or_default(),
-            on_error: on_error.unwrap_or(OnError::FailClosed),
+            on_error,
             limits,
             secrets,
             grants,
             keys: Vec::new(),
             line,
         })
+    }
+
+    fn on_error(&mut self, fields: &Fields<'a>) -> OnError {
+        if let Some(node) = fields.get("on-error").filter(|n| matches!(n.value, Value::Map(_))) {
+            let Some(fields) = self.fields(node, "plugins.*.on-error") else {
+                return OnError::FailClosed;
+            };
+            let respond = self.required(&fields, "respond").and_then(|n| self.respond(n));
+            return match respond {
+                Some(RouteAction::Respond { status, body, content_type }) => {
+                    OnError::Respond(FixedResponse { status, body, content_type })
+                }
+                _ => OnError::FailClosed,
+            };
+        }
+        let words = [("fail-closed", OnError::FailClosed), ("fail-open", OnError::FailOpen)];
+        let on_error = self.with_default(fields, "on-error", |c, n| c.word(n, &words));
+        on_error.unwrap_or(OnError::FailClosed)
     }
 
     /// `plugin-keys` as written, and decoded.

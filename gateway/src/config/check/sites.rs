@@ -395,7 +395,7 @@ impl<'a> Checker<'a> {
         Some(text.to_owned())
     }
 
-    fn respond(&mut self, node: &'a Node) -> Option<RouteAction> {
+    pub(super) fn respond(&mut self, node: &'a Node) -> Option<RouteAction> {
         if let Value::Int(status) = node.value {
             let message = "expected a mapping, found a number";
             self.error(node.at, message, format!("write {{status: {status}}}"));

@@ -212,6 +212,13 @@ pub(super) struct Memory {
     max: usize,
 }
 
+impl Memory {
+    /// Bytes that the instance has now.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+}
+
 impl ResourceLimiter for Memory {
     fn memory_growing(
         &mut self,
