@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01T00:00:00Z, as certificates and stored state use them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
@@ -26,5 +28,16 @@ impl std::ops::Add<Duration> for Timestamp {
 
     fn add(self, wait: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl std::fmt::Display for Timestamp {
+    /// As RFC 3339 writes it, in UTC, to the second.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let format = &time::format_description::well_known::Rfc3339;
+        match time::OffsetDateTime::from_unix_timestamp(self.0).map(|time| time.format(format)) {
+            Ok(Ok(text)) => f.write_str(&text),
+            _ => write!(f, "{} s since 1970", self.0),
+        }
     }
 }

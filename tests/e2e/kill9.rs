@@ -9,9 +9,10 @@ use super::dns01_pebble::{YAML, prepared};
 use crate::harness::client::Client;
 use crate::harness::{Gateway, LATER, SOON, until};
 
-const KILLS: u64 = 50;
-/// A new name is ordered every so many kills, so that there always is an order to interrupt.
-const KILLS_PER_NAME: u64 = 4;
+/// Kills that meet an order under way.
+const KILLS: usize = 50;
+/// How long an order takes at most, from the start of the gateway: kills fall into this time.
+const ORDER_MS: u64 = 1200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_lose_nothing() {
@@ -21,25 +22,31 @@ async fn fifty_kills_lose_nothing() {
     let mut random = Random::new();
     let mut kept = BTreeMap::new();
     let mut account = BTreeMap::new();
-    for kill in 0..KILLS {
-        gateway.set("sites", sites(1 + kill / KILLS_PER_NAME));
+    let (mut names, mut met, mut starts) = (0, 0, 0);
+    while met < KILLS {
+        starts += 1;
+        assert!(starts < 4 * KILLS, "only {met} of {starts} kills met an order");
+        // A new name when all are served, so that there is an order to interrupt.
+        if issued(&gateway) == names {
+            names += 1;
+        }
+        gateway.set("sites", sites(names));
         gateway.configure(YAML);
         gateway.spawn();
-        let alive = Duration::from_millis(random.below(1500));
-        if random.below(4) == 0 {
-            // Killed somewhere on its way up.
-            tokio::time::sleep(alive / 3).await;
-        } else {
+        // From the way up to the last step of the order.
+        let at = tokio::time::Instant::now() + Duration::from_millis(random.below(ORDER_MS));
+        if starts % 5 == 0 {
             gateway.ready().await;
-            check(&gateway, &client, &mut kept, &mut account, kill / KILLS_PER_NAME).await;
-            tokio::time::sleep(alive).await;
+            check(&gateway, &client, &mut kept, &mut account, names).await;
         }
+        tokio::time::sleep_until(at).await;
         gateway.process().assert_running();
+        let is_ordering = gateway.log().contains("ordering");
         gateway.kill9();
+        met += usize::from(is_ordering && issued(&gateway) < names);
     }
     gateway.spawn();
     gateway.ready().await;
-    let names = 1 + (KILLS - 1) / KILLS_PER_NAME;
     for number in 0..names {
         let name = format!("n{number}.example.com");
         let leaf = client.certified(&name, LATER).await;
@@ -52,6 +59,14 @@ async fn fifty_kills_lose_nothing() {
         left.is_empty().then_some(())
     })
     .await;
+    println!("{met} of {starts} kills met an order, {names} names");
+}
+
+/// Certificates in the store.
+fn issued(gateway: &Gateway) -> usize {
+    let folder = std::fs::read_dir(gateway.store().join("acme/certificates"));
+    let files = folder.into_iter().flatten().filter_map(Result::ok);
+    files.filter(|file| file.file_name().to_string_lossy().ends_with(".pem")).count()
 }
 
 /// The account is the same, and every certificate that was ever served still is.
@@ -60,7 +75,7 @@ async fn check(
     client: &Client,
     kept: &mut BTreeMap<String, String>,
     account: &mut BTreeMap<String, Vec<u8>>,
-    names: u64,
+    names: usize,
 ) {
     for (path, content) in account_files(&gateway.store()) {
         let first = account.entry(path.clone()).or_insert_with(|| content.clone());
@@ -101,7 +116,7 @@ fn account_files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn sites(count: u64) -> String {
+fn sites(count: usize) -> String {
     let site = |number| {
         format!(
             "  - hosts: [n{number}.example.com]\n    \

@@ -20,6 +20,7 @@ mod headers;
 mod house;
 mod http2;
 mod kill9;
+mod pebble_accounts;
 mod peers;
 mod plugin_grants;
 mod plugin_swap;

@@ -37,12 +37,30 @@ pub struct Options {
     pub validity: u64,
     /// Whether it reuses valid authorizations for half of the orders, as its default is.
     pub reuses: bool,
+    /// The external account binding that it requires: key identifier and key, base64url.
+    pub eab: Option<(String, String)>,
+    /// Further profiles: the name, and how long certificates are valid, in seconds.
+    pub profiles: Vec<(String, u64)>,
+    /// The port of its API; none takes a free one.
+    pub port: Option<u16>,
+    /// Nonces refused, of a hundred.
+    pub nonces_refused: u32,
 }
 
 impl Options {
     /// For a gateway on these ports.
     pub fn new(http: u16, https: u16) -> Self {
-        Self { http, https, dns: None, validity: 90 * 24 * 3600, reuses: true }
+        Self {
+            http,
+            https,
+            dns: None,
+            validity: 90 * 24 * 3600,
+            reuses: true,
+            eab: None,
+            profiles: Vec::new(),
+            port: None,
+            nonces_refused: 5,
+        }
     }
 }
 
@@ -58,7 +76,16 @@ impl Pebble {
             std::fs::write(&path, text).expect("a file of Pebble");
             path
         };
-        let (acme, management) = (port(), port());
+        let (acme, management) = (options.port.unwrap_or_else(port), port());
+        let mut profiles = json!({"default": {
+            "description": "for tests",
+            "validityPeriod": options.validity,
+        }});
+        for (name, validity) in &options.profiles {
+            profiles[name] = json!({"description": "for tests", "validityPeriod": validity});
+        }
+        let keys = options.eab.iter().map(|(kid, key)| (kid.clone(), json!(key)));
+        let keys: serde_json::Map<_, _> = keys.collect();
         let config = json!({"pebble": {
             "listenAddress": format!("127.0.0.1:{acme}"),
             "managementListenAddress": format!("127.0.0.1:{management}"),
@@ -67,14 +94,12 @@ impl Pebble {
             "httpPort": options.http,
             "tlsPort": options.https,
             "ocspResponderURL": "",
-            "externalAccountBindingRequired": false,
+            "externalAccountBindingRequired": options.eab.is_some(),
+            "externalAccountMACKeys": keys,
             "domainBlocklist": ["blocked.org"],
             "retryAfter": {"authz": 1, "order": 1},
             "keyAlgorithm": "ecdsa",
-            "profiles": {"default": {
-                "description": "for tests",
-                "validityPeriod": options.validity,
-            }},
+            "profiles": profiles,
         }});
         let (dns, dns_port) = match options.dns {
             Some(port) => (None, port),
@@ -87,6 +112,7 @@ impl Pebble {
         command.arg("-config").arg(write("pebble.json", &config.to_string()));
         command.args(["-dnsserver", &format!("127.0.0.1:{dns_port}")]);
         command.env("PEBBLE_VA_NOSLEEP", "1");
+        command.env("PEBBLE_WFE_NONCEREJECT", options.nonces_refused.to_string());
         if !options.reuses {
             command.env("PEBBLE_AUTHZREUSE", "0");
         }

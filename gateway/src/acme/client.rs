@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER};
-use http::{Request, Response};
+use http::header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
@@ -46,18 +46,28 @@ impl HttpClient for Client {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let (tls, retry_after) = (Arc::clone(&self.tls), Arc::clone(&self.retry_after));
+        let is_plain = matches!(*request.method(), Method::GET | Method::HEAD);
         Box::pin(async move {
             let exchange = tokio::time::timeout(REQUEST_TIME, exchange(tls, request));
             let response = match exchange.await {
                 Ok(outcome) => outcome.map_err(Error::Other)?,
                 Err(_) => return Err(Error::Other("no answer in time".into())),
             };
-            let status = response.status().as_u16();
-            if status >= 400 {
-                let asked = wait(response.headers(), SystemTime::now());
+            let (mut parts, mut body) = response;
+            if parts.status.is_client_error() || parts.status.is_server_error() {
+                let asked = wait(&parts.headers, SystemTime::now());
                 *retry_after.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+                body = problem(parts.status, body);
+                if is_plain {
+                    // instant-acme would take the body of any answer for what it asked for.
+                    return Err(Error::Api(serde_json::from_slice(&body)?));
+                }
+            } else if is_plain && !parts.headers.contains_key(RETRY_AFTER) {
+                // instant-acme refuses renewal information without it; RFC 9773, section 4.3, asks
+                // clients to take six hours then.
+                parts.headers.insert(RETRY_AFTER, HeaderValue::from_static("21600"));
             }
-            Ok(BytesResponse::from(response))
+            Ok(BytesResponse::from(Response::from_parts(parts, Full::new(body))))
         })
     }
 }
@@ -67,7 +77,7 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 async fn exchange(
     tls: Arc<rustls::ClientConfig>,
     request: Request<BodyWrapper<Bytes>>,
-) -> Result<Response<Full<Bytes>>, AnyError> {
+) -> Result<(http::response::Parts, Bytes), AnyError> {
     let uri = request.uri().clone();
     let host = uri.host().ok_or("the URL has no host")?.trim_matches(['[', ']']).to_owned();
     if uri.scheme_str() != Some("https") {
@@ -82,12 +92,13 @@ async fn exchange(
     let (mut parts, body) = request.into_parts();
     let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
     parts.headers.insert(HOST, HeaderValue::from_str(&authority)?);
+    parts.headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     parts.uri = uri.path_and_query().cloned().map(http::Uri::from).unwrap_or_default();
     let response = sender.send_request(Request::from_parts(parts, body)).await?;
     let (parts, body) = response.into_parts();
     let body = Limited::new(body, BODY_BYTES_MAX).collect().await?.to_bytes();
     task.abort();
-    Ok(Response::from_parts(parts, Full::new(body)))
+    Ok((parts, body))
 }
 
 /// `retry-after` as seconds or as a date (RFC 9110, section 10.2.3).
@@ -103,6 +114,26 @@ fn wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(SystemTime::from(at).duration_since(now).unwrap_or_default())
 }
 
+/// The problem document of a failed answer: its own with the status filled in, or one made from
+/// whatever a proxy or a broken server sent instead.
+fn problem(status: StatusCode, body: Bytes) -> Bytes {
+    let own = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body);
+    let mut problem = own.unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(&body);
+        let start: String = text.trim().chars().take(DETAIL_CHARS_MAX).collect();
+        let detail = match start.is_empty() {
+            true => format!("HTTP status {status} without a body"),
+            false => format!("HTTP status {status} and no problem document: {start}"),
+        };
+        serde_json::Map::from_iter([("detail".to_owned(), detail.into())])
+    });
+    problem.insert("status".to_owned(), status.as_u16().into());
+    serde_json::to_vec(&problem).map_or(body, Bytes::from)
+}
+
+/// RFC 8555, section 6.1.
+const AGENT: &str = concat!("witgate/", env!("CARGO_PKG_VERSION"), " instant-acme/0.8");
+const DETAIL_CHARS_MAX: usize = 200;
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
@@ -123,5 +154,24 @@ mod tests {
             headers.insert(RETRY_AFTER, text.parse().unwrap());
             assert_eq!(wait(&headers, now), seconds.map(Duration::from_secs), "{text}");
         }
+    }
+
+    #[test]
+    fn every_failed_answer_becomes_a_problem() {
+        let read = |status, body: &'static str| {
+            let body = problem(status, Bytes::from_static(body.as_bytes()));
+            serde_json::from_slice::<instant_acme::Problem>(&body).unwrap()
+        };
+        let html = read(StatusCode::BAD_GATEWAY, "<html>Bad Gateway</html>");
+        assert_eq!(html.status, Some(502));
+        assert!(html.detail.unwrap().contains("<html>Bad Gateway"));
+        let nothing = read(StatusCode::SERVICE_UNAVAILABLE, "");
+        assert!(nothing.detail.unwrap().contains("503"));
+        let list = read(StatusCode::INTERNAL_SERVER_ERROR, "[1]");
+        assert!(list.detail.unwrap().contains("[1]"));
+        let kind = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"slow down"}"#;
+        let own = read(StatusCode::TOO_MANY_REQUESTS, kind);
+        assert_eq!(own.status, Some(429));
+        assert_eq!(own.detail.as_deref(), Some("slow down"));
     }
 }

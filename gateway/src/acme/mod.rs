@@ -16,10 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use instant_acme::CertificateIdentifier;
-use rustls_pki_types::CertificateDer;
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::clock::Timestamp;
 use crate::config::{AcmeIssuer, Challenge, HostPattern, Propagation};
@@ -28,7 +26,7 @@ use crate::store::{Store, StoreError};
 use crate::tls::certs::{Certificate, Certs, Origin};
 use account::{Member, Members};
 use error::AcmeError;
-use need::{Life, Need, State};
+use need::{Attempt, Held, History, Issuers, Need, Waiting, Wanted};
 use order::{Desk, Proof};
 use solve::dns01::{Dns01, DnsSolver};
 use solve::http01::Tokens;
@@ -69,6 +67,10 @@ impl Want {
         let names: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
         names.join(",")
     }
+
+    fn directories(&self) -> Vec<&str> {
+        self.issuers.iter().map(|issuer| &*issuer.directory).collect()
+    }
 }
 
 /// The state of one wanted certificate, for the log, the status and `witgate certs`.
@@ -78,10 +80,20 @@ pub struct CertificateStatus {
     pub hosts: Vec<String>,
     /// What it waits for or what it has, in words for a person.
     pub state: String,
+    /// The directory URL of the CA that issued what is served now.
+    pub issued_by: Option<String>,
+    /// Start of validity of what is served now, in seconds since 1970.
+    pub not_before: Option<i64>,
     /// End of validity of what is served now, in seconds since 1970.
     pub not_after: Option<i64>,
+    /// When it is renewed, in seconds since 1970.
+    pub renew_at: Option<i64>,
+    /// The window in which the CA wants it renewed (RFC 9773), in seconds since 1970.
+    pub window: Option<(i64, i64)>,
     /// When something is next done about it, in seconds since 1970.
     pub next_at: Option<i64>,
+    /// Attempts that failed since the last success.
+    pub failures: u32,
     /// The last failure: issuer, RFC 8555 problem type and detail.
     pub last_error: Option<String>,
 }
@@ -107,14 +119,16 @@ struct Shared {
 struct Book {
     wants: Option<Wants>,
     entries: BTreeMap<String, Entry>,
+    issuers: Issuers,
     dns: Option<Arc<Dns01>>,
     leftovers_due: bool,
 }
 
 #[derive(Default, Clone)]
 struct Entry {
-    state: State,
+    history: History,
     served: Option<Arc<Certificate>>,
+    held: Option<Held>,
     is_under_way: bool,
     is_asked_for: bool,
 }
@@ -122,14 +136,32 @@ struct Entry {
 /// What a task of one certificate came to.
 struct Outcome {
     name: String,
-    result: Result<Done, AcmeError>,
+    result: Result<Done, Failed>,
 }
 
 enum Done {
-    Issued(Arc<Certificate>, String),
-    /// The window, and when to ask again.
-    Window(Option<(i64, i64)>, i64),
+    Issued(Issued),
+    /// The window, and how long until the CA is asked again.
+    Window(Option<(Timestamp, Timestamp)>, Duration),
 }
+
+struct Issued {
+    certificate: Arc<Certificate>,
+    issuer: String,
+    directory: String,
+    is_second_challenge: bool,
+}
+
+/// An order that failed, or a question for a window.
+struct Failed {
+    cause: AcmeError,
+    /// The directory URL of the CA; empty when that is not known.
+    directory: String,
+    has_other_challenge: bool,
+}
+
+/// The names of the tasks under way.
+type Names = BTreeMap<tokio::task::Id, String>;
 
 impl Acme {
     /// Starts the task on the current tokio runtime. Nothing is done before [`Acme::want`].
@@ -142,12 +174,20 @@ impl Acme {
         tokens: Arc<Tokens>,
     ) -> Result<Self, StoreError> {
         store.list("acme/certificates")?;
+        let issuers = match store.read(ISSUERS)?.map(|text| serde_json::from_slice(&text)) {
+            Some(Ok(issuers)) => issuers,
+            Some(Err(cause)) => {
+                store.set_aside(ISSUERS, &cause.to_string())?;
+                Issuers::default()
+            }
+            None => Issuers::default(),
+        };
         let shared = Arc::new(Shared {
             store,
             certs,
             tokens,
             members: Members::default(),
-            book: Mutex::default(),
+            book: Mutex::new(Book { issuers, ..Book::default() }),
             changed: Notify::new(),
             stopping: Notify::new(),
         });
@@ -156,7 +196,8 @@ impl Acme {
     }
 
     /// Sets what is wanted from now on, publishes what the store has of it, and withdraws the rest.
-    /// Never triggers an order by itself: a name that waits for a retry goes on waiting.
+    /// Never triggers an order by itself: a name that waits for a retry goes on waiting, unless what
+    /// held it up was the configuration that changed.
     pub fn want(&self, wants: Wants) {
         self.shared.want(wants);
         self.shared.changed.notify_one();
@@ -166,7 +207,7 @@ impl Acme {
     pub fn status(&self) -> Vec<CertificateStatus> {
         let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(wants) = &book.wants else { return Vec::new() };
-        wants.certificates.iter().map(|want| status(want, book.entries.get(&want.name()))).collect()
+        wants.certificates.iter().map(|want| book.status(want)).collect()
     }
 
     /// Orders the certificate of a host now, whatever is due; waits that a CA asked for still hold.
@@ -209,8 +250,15 @@ impl Shared {
         let slots: Vec<String> = gone.iter().map(|name| slot(name)).collect();
         self.certs.withdraw(&slots);
         let mut found = Vec::new();
-        for name in names {
-            if book.entries.contains_key(&name) {
+        let is_other = book.wants.as_ref().is_none_or(|known| !known.has_same_means(&wants));
+        let before =
+            book.wants.as_ref().map(|known| known.certificates.clone()).unwrap_or_default();
+        for want in &wants.certificates {
+            let name = want.name();
+            if let Some(entry) = book.entries.get_mut(&name) {
+                if is_other || !before.contains(want) {
+                    entry.history.configuration_changed();
+                }
                 continue;
             }
             let entry = self.stored(&name);
@@ -242,14 +290,17 @@ impl Shared {
         let item = state_item(name);
         if let Ok(Some(text)) = self.store.read(&item) {
             match serde_json::from_slice(&text) {
-                Ok(state) => entry.state = state,
+                Ok(state) => entry.history = state,
                 Err(cause) => self.set_aside(&item, &cause.to_string()),
             }
         }
         let item = certificate_item(name);
         if let Ok(Some(pem)) = self.store.read(&item) {
             match Certificate::from_pem(&pem, &pem, Origin::Acme) {
-                Ok(certificate) => entry.served = Some(Arc::new(certificate)),
+                Ok(certificate) => {
+                    entry.held = Some(order::held(&certificate));
+                    entry.served = Some(Arc::new(certificate));
+                }
                 Err(cause) => self.set_aside(&item, &cause.to_string()),
             }
         }
@@ -264,24 +315,37 @@ impl Shared {
 
     async fn keep(self: Arc<Self>) {
         let mut tasks: JoinSet<Outcome> = JoinSet::new();
+        let mut names = Names::new();
         loop {
             self.clean_leftovers();
-            let wait = self.start_due(&mut tasks);
+            let wait = self.start_due(&mut tasks, &mut names);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.changed.notified() => {}
-                Some(ended) = tasks.join_next() => {
-                    if let Ok(outcome) = ended {
-                        self.take_in(outcome);
-                    }
-                }
+                Some(ended) = tasks.join_next_with_id() => self.end(ended, &mut names),
                 () = self.stopping.notified() => break,
             }
         }
         // Orders end by themselves within their own limits; `stop` does not wait for all of that.
-        while let Some(ended) = tasks.join_next().await {
-            if let Ok(outcome) = ended {
+        while let Some(ended) = tasks.join_next_with_id().await {
+            self.end(ended, &mut names);
+        }
+    }
+
+    fn end(&self, ended: Result<(tokio::task::Id, Outcome), JoinError>, names: &mut Names) {
+        match ended {
+            Ok((id, outcome)) => {
+                names.remove(&id);
                 self.take_in(outcome);
+            }
+            // A fault of ours; the certificate must not wait for good because of it.
+            Err(broken) => {
+                if let Some(name) = names.remove(&broken.id()) {
+                    let cause = AcmeError::Broken(broken.to_string());
+                    let directory = String::new();
+                    let result = Err(Failed { cause, directory, has_other_challenge: false });
+                    self.take_in(Outcome { name, result });
+                }
             }
         }
     }
@@ -302,45 +366,76 @@ impl Shared {
     }
 
     /// Starts what is due; returns how long nothing else will be.
-    fn start_due(self: &Arc<Self>, tasks: &mut JoinSet<Outcome>) -> Duration {
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Some(wants), Some(dns)) = (book.wants.clone(), book.dns.clone()) else {
-            return IDLE_TIME;
-        };
+    fn start_due(self: &Arc<Self>, tasks: &mut JoinSet<Outcome>, names: &mut Names) -> Duration {
+        let mut guard = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let book = &mut *guard;
+        let (Some(wants), Some(dns)) = (&book.wants, &book.dns) else { return IDLE_TIME };
         let now = Timestamp::now();
         let mut wait = IDLE_TIME;
+        let mut due = Vec::new();
         for want in &wants.certificates {
             let name = want.name();
             let entry = book.entries.entry(name.clone()).or_default();
-            if entry.is_under_way || tasks.len() >= ORDERS_MAX {
+            if entry.is_under_way {
                 continue;
             }
-            let life = entry.served.as_ref().map(|c| life(c));
-            let mut need = need::decide(&name, life, &entry.state, want.issuers.len(), now);
-            if entry.is_asked_for && entry.state.not_before <= now.0 {
-                need = Need::Order(0);
+            match entry.need(want, &name, &book.issuers, now) {
+                Need::Wait { at, .. } => wait = wait.min(now.until(at)),
+                // Those that never failed first, so that hopeless ones keep nobody waiting.
+                need => due.push((entry.history.failures, entry.end(), name, need, want)),
             }
-            let (want, wants, dns) = (want.clone(), wants.clone(), Arc::clone(&dns));
-            let (shared, state, served) =
-                (Arc::clone(self), entry.state.clone(), entry.served.clone());
-            match need {
-                Need::Wait(until) => wait = wait.min(now.until(until)),
-                Need::Order(index) => {
-                    entry.is_under_way = true;
+        }
+        due.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
+        for (_, _, name, need, want) in due {
+            let Some(entry) = book.entries.get_mut(&name) else { continue };
+            if tasks.len() >= ORDERS_MAX {
+                break;
+            }
+            // An order before it in this turn may have used up what a CA allows.
+            let need = match need {
+                Need::Order { .. } => entry.need(want, &name, &book.issuers, now),
+                need => need,
+            };
+            let (shared, want, wants) = (Arc::clone(self), want.clone(), wants.clone());
+            let (history, served) = (entry.history.clone(), entry.served.clone());
+            let task = match need {
+                Need::Wait { at, .. } => {
+                    wait = wait.min(now.until(at));
+                    continue;
+                }
+                Need::Order { issuer, reason, is_replacement } => {
+                    let Some(issuer) = want.issuers.get(issuer).cloned() else { continue };
                     entry.is_asked_for = false;
+                    tracing::info!(
+                        certificate = name,
+                        issuer = issuer.name,
+                        reason = reason.words(),
+                        "ordering"
+                    );
+                    if !is_replacement {
+                        // Before the CA counts it, so that a kill does not lose count.
+                        let directory = issuer.directory.clone();
+                        book.issuers.entry(directory).or_default().order_at(now);
+                        self.save(ISSUERS, &book.issuers);
+                    }
+                    let served = served.filter(|_| is_replacement);
+                    let (name, dns) = (name.clone(), Arc::clone(dns));
                     tasks.spawn(async move {
-                        let result = shared.order(&want, &wants, &dns, &state, served, index).await;
+                        let result =
+                            shared.order(&want, &wants, &dns, &history, served, &issuer).await;
                         Outcome { name, result }
-                    });
+                    })
                 }
                 Need::AskWindow => {
-                    entry.is_under_way = true;
+                    let name = name.clone();
                     tasks.spawn(async move {
-                        let result = shared.ask_window(&want, &wants, served).await;
+                        let result = shared.ask_window(&want, &wants, &history, served).await;
                         Outcome { name, result }
-                    });
+                    })
                 }
-            }
+            };
+            entry.is_under_way = true;
+            names.insert(task.id(), name);
         }
         wait.max(SHORTEST_WAIT)
     }
@@ -350,138 +445,314 @@ impl Shared {
         want: &Want,
         wants: &Wants,
         dns: &Dns01,
-        state: &State,
-        served: Option<Arc<Certificate>>,
-        index: usize,
-    ) -> Result<Done, AcmeError> {
-        let none = || AcmeError::Setup("no issuer is configured".to_owned());
-        let issuer = want.issuers.get(index).ok_or_else(none)?;
-        let mut proofs = proofs(want, wants, state)?.into_iter();
+        history: &History,
+        replaced: Option<Arc<Certificate>>,
+        issuer: &AcmeIssuer,
+    ) -> Result<Done, Failed> {
+        let directory = issuer.directory.clone();
+        let mut has_other_challenge = false;
+        let ordered = async {
+            let proofs = proofs(want, wants, history)?;
+            has_other_challenge = proofs.has_other;
+            let (pem, at) = self.obtain(want, wants, dns, proofs.list, replaced, issuer).await?;
+            let certificate = Certificate::from_pem(pem.as_bytes(), pem.as_bytes(), Origin::Acme);
+            let certificate = Arc::new(certificate.map_err(AcmeError::Unusable)?);
+            // Stored, then served.
+            let name = want.name();
+            self.store.write(&certificate_item(&name), pem.as_bytes()).map_err(AcmeError::Store)?;
+            order::finish(&self.store, &name)?;
+            let is_second_challenge = history.is_second_challenge != (at > 0);
+            Ok((certificate, is_second_challenge))
+        };
+        match ordered.await {
+            Ok((certificate, is_second_challenge)) => {
+                let issuer = issuer.name.clone();
+                Ok(Done::Issued(Issued { certificate, issuer, directory, is_second_challenge }))
+            }
+            Err(cause) => Err(Failed { cause, directory, has_other_challenge }),
+        }
+    }
+
+    /// Runs the order with each proof until one is accepted: with `auto` the other way is tried at
+    /// once when the first cannot be reached. Gives the certificate and which proof it was.
+    async fn obtain(
+        &self,
+        want: &Want,
+        wants: &Wants,
+        dns: &Dns01,
+        proofs: Vec<Proof>,
+        replaced: Option<Arc<Certificate>>,
+        issuer: &AcmeIssuer,
+    ) -> Result<(String, usize), AcmeError> {
         let name = want.name();
-        tracing::info!(certificate = name, issuer = issuer.name, "ordering");
-        let member = self.member(issuer, wants.contact.as_deref()).await?;
+        let contact = wants.contact.as_deref();
+        let mut member = self.member(issuer, contact, None).await?;
         let (store, certs, tokens) = (&*self.store, &self.certs, &self.tokens);
         let desk = Desk { store, certs, tokens, dns };
-        let replaces = served.and_then(|served| served.key.cert.first().cloned());
-        let profile = issuer.profile.as_deref();
-        let mut last = None;
-        // With `auto` the other way is tried at once when the first cannot be reached.
-        let pem = loop {
-            let Some(proof) = proofs.next() else {
-                return Err(last.unwrap_or_else(none));
+        let replaces = replaced.as_deref().and_then(order::certificate_id);
+        let mut failed: Option<AcmeError> = None;
+        for (at, proof) in proofs.into_iter().enumerate() {
+            let request = order::Request {
+                name: &name,
+                hosts: &want.hosts,
+                proof,
+                profile: issuer.profile.as_deref(),
+                replaces: replaces.clone(),
             };
-            let replaces = replaces.clone();
-            let request =
-                order::Request { name: &name, hosts: &want.hosts, proof, profile, replaces };
-            match order::obtain(&desk, &member, &request).await {
-                Ok(pem) => break pem,
-                Err(cause) if cause.is_authorization() => last = Some(cause),
+            let mut outcome = order::obtain(&desk, &member, &request).await;
+            if let Err(cause) = &outcome
+                && cause.problem() == Some("accountDoesNotExist")
+            {
+                // The CA has lost the account, as test CAs do at each start.
+                member = self.member(issuer, contact, Some(&member)).await?;
+                outcome = order::obtain(&desk, &member, &request).await;
+            }
+            match outcome {
+                Ok(pem) => return Ok((pem, at)),
+                Err(cause) if cause.authorizations_failed() > 0 => {
+                    failed = Some(match failed {
+                        Some(earlier) => earlier.and(cause),
+                        None => cause,
+                    });
+                }
                 Err(cause) => return Err(cause),
             }
-        };
-        let certificate = Certificate::from_pem(pem.as_bytes(), pem.as_bytes(), Origin::Acme);
-        let certificate = certificate.map_err(AcmeError::Unusable)?;
-        // Stored, then served.
-        let item = certificate_item(&name);
-        self.store.write(&item, pem.as_bytes()).map_err(AcmeError::Store)?;
-        order::finish(&self.store, &name)?;
-        Ok(Done::Issued(Arc::new(certificate), issuer.name.clone()))
+        }
+        Err(failed.unwrap_or_else(|| AcmeError::Setup("no challenge can be used".to_owned())))
     }
 
     async fn ask_window(
         &self,
         want: &Want,
         wants: &Wants,
+        history: &History,
         served: Option<Arc<Certificate>>,
-    ) -> Result<Done, AcmeError> {
-        let again = Timestamp::now() + WINDOW_PAUSE;
-        let leaf = served.as_ref().and_then(|served| served.key.cert.first());
-        let (Some(issuer), Some(leaf)) = (want.issuers.first(), leaf) else {
-            return Ok(Done::Window(None, again.0));
+    ) -> Result<Done, Failed> {
+        let by = history.issued_by.as_deref();
+        let issuer = want.issuers.iter().find(|issuer| Some(&*issuer.directory) == by);
+        let id = served.as_deref().and_then(order::certificate_id);
+        let (Some(issuer), Some(id)) = (issuer, id) else {
+            return Ok(Done::Window(None, WINDOW_PAUSE));
         };
-        let member = self.member(issuer, wants.contact.as_deref()).await?;
-        let leaf: &CertificateDer<'_> = leaf;
-        let Ok(id) = CertificateIdentifier::try_from(leaf) else {
-            return Ok(Done::Window(None, again.0));
-        };
-        match member.account.renewal_info(&id).await {
-            Ok((info, pause)) => {
-                let window = info.suggested_window;
-                let window = (window.start.unix_timestamp(), window.end.unix_timestamp());
-                let again = Timestamp::now() + pause.clamp(WINDOW_PAUSE_MIN, WINDOW_PAUSE_MAX);
-                Ok(Done::Window(Some(window), again.0))
+        let ask = async {
+            let member = self.member(issuer, wants.contact.as_deref(), None).await?;
+            match member.account.renewal_info(&id).await {
+                Ok((info, pause)) => {
+                    let window = info.suggested_window;
+                    let of = |at: time::OffsetDateTime| Timestamp(at.unix_timestamp());
+                    Ok(Done::Window(Some((of(window.start), of(window.end))), pause))
+                }
+                Err(cause) => Err(member.error(cause)),
             }
+        };
+        match ask.await {
+            Ok(done) => Ok(done),
             // A CA without renewal information, or a broken answer: renewal goes by the
             // certificate's own life.
             Err(cause) => {
-                tracing::debug!(certificate = want.name(), %cause, "no renewal window");
-                Ok(Done::Window(None, again.0))
+                let cause: AcmeError = cause;
+                tracing::debug!(certificate = want.name(), "no renewal window: {cause}");
+                Ok(Done::Window(None, cause.retry_after().unwrap_or(WINDOW_PAUSE)))
             }
         }
     }
 
-    /// The account at a CA, opened once however many orders need it.
+    /// The account at a CA, opened once however many orders need it. `lost` is one that the CA does
+    /// not know any more.
     async fn member(
         &self,
         issuer: &AcmeIssuer,
         contact: Option<&str>,
+        lost: Option<&Arc<Member>>,
     ) -> Result<Arc<Member>, AcmeError> {
         let cell = {
             let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(members.entry(format!("{issuer:?}")).or_default())
+            let cell = members.entry(format!("{issuer:?} {contact:?}")).or_default();
+            // Whoever notices first clears the way; the others find the new one.
+            let is_lost =
+                lost.zip(cell.get()).is_some_and(|(lost, known)| Arc::ptr_eq(lost, known));
+            if is_lost {
+                *cell = Arc::default();
+            }
+            Arc::clone(cell)
         };
         let opened = cell.get_or_try_init(|| async {
-            Member::open(&self.store, issuer, contact).await.map(Arc::new)
+            Member::open(&self.store, issuer, contact, lost.is_some()).await.map(Arc::new)
         });
         opened.await.map(Arc::clone)
     }
 
     fn take_in(&self, outcome: Outcome) {
         let Outcome { name, result } = outcome;
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = book.entries.get_mut(&name) else { return };
-        entry.is_under_way = false;
+        let mut guard = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let book = &mut *guard;
         let now = Timestamp::now();
         match result {
-            Ok(Done::Issued(certificate, issuer)) => {
-                let until = text(certificate.not_after);
-                tracing::info!(
-                    certificate = name,
-                    issuer,
-                    valid_until = until,
-                    "certificate issued"
-                );
-                entry.state = need::succeeded();
-                entry.served = Some(Arc::clone(&certificate));
-                self.certs.publish(vec![(slot(&name), certificate)]);
-            }
+            Ok(Done::Issued(issued)) => self.take_in_issued(book, &name, issued, now),
             Ok(Done::Window(window, again)) => {
-                entry.state.window = window;
-                entry.state.window_due = again;
+                let Some(entry) = book.entries.get_mut(&name) else { return };
+                entry.is_under_way = false;
+                if let Some(held) = &entry.held {
+                    entry.history.set_window(held, window, again, now);
+                }
+                self.save(&state_item(&name), &entry.history);
             }
-            Err(cause) => {
-                let words = describe(&cause);
-                let (wait, is_authorization) = (cause.retry_after(), cause.is_authorization());
-                entry.state =
-                    need::failed(&name, &entry.state, words.clone(), wait, is_authorization, now);
-                let next = text(Timestamp(entry.state.not_before));
-                tracing::warn!(
-                    certificate = name,
-                    failures = entry.state.failures,
-                    next_try = next,
-                    "no certificate: {words}"
-                );
-            }
+            Err(failed) => self.take_in_failed(book, &name, &failed, now),
         }
-        let state = serde_json::to_vec(&entry.state).unwrap_or_default();
-        if let Err(cause) = self.store.write(&state_item(&name), &state) {
-            tracing::error!("{cause}");
+    }
+
+    fn take_in_issued(&self, book: &mut Book, name: &str, issued: Issued, now: Timestamp) {
+        let Issued { certificate, issuer, directory, is_second_challenge } = issued;
+        let valid_until = certificate.not_after;
+        tracing::info!(certificate = name, issuer, %valid_until, "certificate issued");
+        book.issuers.entry(directory.clone()).or_default().end_at(None, now);
+        self.save(ISSUERS, &book.issuers);
+        // No longer wanted: it stays in the store for when it is wanted again.
+        let Some(entry) = book.entries.get_mut(name) else {
+            let mut history = self.stored(name).history;
+            history.succeed_at(&directory, now);
+            self.save(&state_item(name), &history);
+            return;
+        };
+        entry.is_under_way = false;
+        // Whoever asked meanwhile has it.
+        entry.is_asked_for = false;
+        entry.history.is_second_challenge = is_second_challenge;
+        entry.history.succeed_at(&directory, now);
+        entry.held = Some(order::held(&certificate));
+        entry.served = Some(Arc::clone(&certificate));
+        self.save(&state_item(name), &entry.history);
+        self.certs.publish(vec![(slot(name), certificate)]);
+    }
+
+    /// Notes a failed attempt, and says in the log what is waited for and until when.
+    fn take_in_failed(&self, book: &mut Book, name: &str, failed: &Failed, now: Timestamp) {
+        let Failed { cause, directory, has_other_challenge } = failed;
+        let ended = Some((cause.trouble(), cause.retry_after()));
+        if !directory.is_empty() {
+            book.issuers.entry(directory.clone()).or_default().end_at(ended, now);
+            self.save(ISSUERS, &book.issuers);
+        }
+        let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
+        let want = wants.into_iter().find(|want| want.name() == name);
+        let (Some(want), Some(entry)) = (want, book.entries.get_mut(name)) else { return };
+        entry.is_under_way = false;
+        let words = describe(cause);
+        let attempt = Attempt {
+            directory,
+            trouble: cause.trouble(),
+            text: words.clone(),
+            authorizations_failed: cause.authorizations_failed(),
+            retry_after: cause.retry_after(),
+            has_other_challenge: *has_other_challenge,
+        };
+        let directories = want.directories();
+        let (hosts, directories) = (&want.hosts, &directories);
+        let wanted = Wanted { name, hosts, directories, is_asked_for: false };
+        entry.history.fail_at(&wanted, entry.held.as_ref(), &attempt, now);
+        self.save(&state_item(name), &entry.history);
+        let next_try =
+            match need::need(&wanted, entry.held.as_ref(), &entry.history, &book.issuers, now) {
+                Need::Wait { waiting: Waiting::Renewal(at), .. } | Need::Wait { at, .. } => at,
+                Need::Order { .. } | Need::AskWindow => now,
+            };
+        let left = entry.held.as_ref().map(|held| now.until(held.not_after));
+        let failures = entry.history.failures;
+        let advice = cause.advice();
+        tracing::warn!(
+            certificate = name,
+            failures,
+            %next_try,
+            fault = %cause.fault(),
+            seconds_left = left.map(|left| left.as_secs()),
+            advice = (!advice.is_empty()).then_some(advice),
+            "no certificate: {words}"
+        );
+    }
+
+    /// Keeps what happened. A failure is logged: the state in memory stays right until a restart.
+    fn save(&self, item: &str, what: &impl serde::Serialize) {
+        let text = serde_json::to_vec(what).unwrap_or_default();
+        if let Err(cause) = self.store.write(item, &text) {
+            tracing::error!("{}", describe(&cause));
         }
     }
 }
 
-/// How control of a certificate's names is proved, this time: in the order to try.
-fn proofs(want: &Want, wants: &Wants, state: &State) -> Result<Vec<Proof>, AcmeError> {
+impl Wants {
+    /// Whether what could hold up a certificate is as before: listeners, solvers, DNS.
+    fn has_same_means(&self, other: &Self) -> bool {
+        let labels = |wants: &Self| -> Vec<(String, String)> {
+            let solvers = wants.solvers.iter();
+            solvers.map(|(name, solver)| (name.clone(), solver.label())).collect()
+        };
+        self.resolvers == other.resolvers
+            && self.propagation == other.propagation
+            && self.has_https == other.has_https
+            && self.has_http == other.has_http
+            && labels(self) == labels(other)
+    }
+}
+
+impl Entry {
+    fn need(&self, want: &Want, name: &str, issuers: &Issuers, now: Timestamp) -> Need {
+        let (hosts, directories) = (&want.hosts, &want.directories());
+        let wanted = Wanted { name, hosts, directories, is_asked_for: self.is_asked_for };
+        need::need(&wanted, self.held.as_ref(), &self.history, issuers, now)
+    }
+
+    /// End of what is held; the beginning of time without any, so that it sorts first.
+    fn end(&self) -> Timestamp {
+        self.held.as_ref().map_or(Timestamp(i64::MIN), |held| held.not_after)
+    }
+}
+
+impl Book {
+    fn status(&self, want: &Want) -> CertificateStatus {
+        let name = want.name();
+        let entry = self.entries.get(&name).cloned().unwrap_or_default();
+        let now = Timestamp::now();
+        let need = entry.need(want, &name, &self.issuers, now);
+        let has = match &entry.held {
+            Some(held) if held.not_after > now => {
+                format!("serving, valid until {}", held.not_after)
+            }
+            Some(held) => format!("serving one that ended {}", held.not_after),
+            None => "no certificate yet".to_owned(),
+        };
+        let (does, next_at) = match (entry.is_under_way, &need) {
+            (true, _) => ("under way".to_owned(), now),
+            (false, Need::Wait { at, waiting }) => (waiting.words(*at), *at),
+            (false, Need::AskWindow) => ("asking the CA when to renew".to_owned(), now),
+            (false, Need::Order { reason, .. }) => {
+                (format!("waiting for its turn: {}", reason.words()), now)
+            }
+        };
+        let held = entry.held.as_ref();
+        CertificateStatus {
+            hosts: want.hosts.iter().map(ToString::to_string).collect(),
+            state: format!("{has}; {does}"),
+            issued_by: held.and(entry.history.issued_by.clone()),
+            not_before: held.map(|held| held.not_before.0),
+            not_after: held.map(|held| held.not_after.0),
+            renew_at: held.map(|held| need::renewal_at(&name, held, &entry.history, now).0),
+            window: held.and_then(|held| entry.history.suggested(held)).map(|(a, b)| (a.0, b.0)),
+            next_at: Some(next_at.0),
+            failures: entry.history.failures,
+            last_error: entry.history.last_failure.map(|failure| failure.text),
+        }
+    }
+}
+
+/// The ways in which control is proved in one attempt, in the order to try.
+struct Proofs {
+    list: Vec<Proof>,
+    /// Whether the next attempt can take another way.
+    has_other: bool,
+}
+
+/// How control of a certificate's names is proved, this time.
+fn proofs(want: &Want, wants: &Wants, history: &History) -> Result<Proofs, AcmeError> {
     let wildcard = want.hosts.iter().find(|host| matches!(host, HostPattern::Wildcard(_)));
     if let (Some(host), false) = (wildcard, matches!(want.challenge, Challenge::Dns01(_))) {
         return Err(AcmeError::Setup(format!(
@@ -489,55 +760,32 @@ fn proofs(want: &Want, wants: &Wants, state: &State) -> Result<Vec<Proof>, AcmeE
              `certificate: {{challenge: {{dns-01: PLUGIN}}}}`"
         )));
     }
+    let only = |proof| Ok(Proofs { list: vec![proof], has_other: false });
     match &want.challenge {
-        Challenge::Http01 => Ok(vec![Proof::Http01]),
-        Challenge::TlsAlpn01 => Ok(vec![Proof::TlsAlpn01]),
+        Challenge::Http01 => only(Proof::Http01),
+        Challenge::TlsAlpn01 => only(Proof::TlsAlpn01),
         Challenge::Dns01(name) => match wants.solvers.get(name) {
-            Some(solver) => Ok(vec![Proof::Dns01(name.clone(), Arc::clone(solver))]),
+            Some(solver) => only(Proof::Dns01(name.clone(), Arc::clone(solver))),
             None => Err(AcmeError::Setup(format!("the solver {name} is not loaded"))),
         },
-        // Once both ways have failed, later tries take turns, to spare the CA's limits.
         Challenge::Auto => match (wants.has_https, wants.has_http) {
-            (true, true) if state.failures == 0 => Ok(vec![Proof::TlsAlpn01, Proof::Http01]),
-            (true, true) if state.failures % 2 == 1 => Ok(vec![Proof::Http01]),
-            (true, _) => Ok(vec![Proof::TlsAlpn01]),
-            (false, true) => Ok(vec![Proof::Http01]),
+            (true, true) => {
+                let mut list = vec![Proof::TlsAlpn01, Proof::Http01];
+                if history.is_second_challenge {
+                    list.reverse();
+                }
+                // Once both ways have failed, later tries take turns, to spare the CA's limits.
+                let is_first_try = history.failures == 0;
+                list.truncate(if is_first_try { 2 } else { 1 });
+                Ok(Proofs { list, has_other: !is_first_try })
+            }
+            (true, false) => only(Proof::TlsAlpn01),
+            (false, true) => only(Proof::Http01),
             (false, false) => {
                 Err(AcmeError::Setup("no listener can answer a challenge".to_owned()))
             }
         },
     }
-}
-
-fn status(want: &Want, entry: Option<&Entry>) -> CertificateStatus {
-    let entry = entry.cloned().unwrap_or_default();
-    let name = want.name();
-    let served = entry.served.as_deref();
-    let issuers = want.issuers.len();
-    let now = Timestamp::now();
-    let need = need::decide(&name, served.map(life), &entry.state, issuers, now);
-    let next_at = match need {
-        Need::Wait(until) => until,
-        Need::Order(_) | Need::AskWindow => now,
-    };
-    let state = match (served, entry.is_under_way) {
-        (Some(_), true) => "serving, renewing".to_owned(),
-        (None, true) => "ordering".to_owned(),
-        (Some(_), false) => "serving".to_owned(),
-        (None, false) if entry.state.failures > 0 => "waiting for the next try".to_owned(),
-        (None, false) => "waiting to be ordered".to_owned(),
-    };
-    CertificateStatus {
-        hosts: want.hosts.iter().map(ToString::to_string).collect(),
-        state,
-        not_after: served.map(|served| served.not_after.0),
-        next_at: Some(next_at.0),
-        last_error: entry.state.last_error,
-    }
-}
-
-fn life(certificate: &Certificate) -> Life {
-    Life { not_before: certificate.not_before, not_after: certificate.not_after }
 }
 
 fn slot(name: &str) -> String {
@@ -552,17 +800,11 @@ fn state_item(name: &str) -> String {
     format!("acme/state/{name}.json")
 }
 
-fn text(at: Timestamp) -> String {
-    let format = &time::format_description::well_known::Rfc3339;
-    let at = time::OffsetDateTime::from_unix_timestamp(at.0).ok();
-    at.and_then(|at| at.format(format).ok()).unwrap_or_default()
-}
-
 const ORDERS_MAX: usize = 8;
 const IDLE_TIME: Duration = Duration::from_secs(3600);
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);
 const STOP_TIME: Duration = Duration::from_secs(10);
 /// How often a CA is asked for a window when it does not say.
 const WINDOW_PAUSE: Duration = Duration::from_secs(6 * 3600);
-const WINDOW_PAUSE_MIN: Duration = Duration::from_secs(60);
-const WINDOW_PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// What happened with each CA.
+const ISSUERS: &str = "acme/issuers.json";

@@ -1,7 +1,6 @@
 //! One order from beginning to end. What a kill could lose is stored before the CA hears of it: the
 //! certificate's key first, then the order's address, then the certificate with its key as one item.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +13,14 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use super::account::{Member, retry_nonce};
-use super::error::{AcmeError, short};
+use super::error::{AcmeError, Unvalidated, plain, short};
+use super::need::Held;
 use super::solve::dns01::{Dns01, DnsSolver, Presented};
 use super::solve::http01::{self, Tokens};
 use super::solve::tls_alpn01;
 use crate::config::{HostPattern, Hostname};
 use crate::store::Store;
-use crate::tls::certs::Certs;
+use crate::tls::certs::{Certificate, Certs};
 
 /// How control is proved in one order.
 #[derive(Clone)]
@@ -55,8 +55,8 @@ pub struct Request<'a> {
     pub proof: Proof,
     /// The profile.
     pub profile: Option<&'a str>,
-    /// The leaf that this one replaces (RFC 9773, section 5).
-    pub replaces: Option<CertificateDer<'static>>,
+    /// The certificate that this one replaces (RFC 9773, section 5).
+    pub replaces: Option<CertificateIdentifier<'static>>,
 }
 
 /// An order that is under way, as the store has it.
@@ -91,6 +91,22 @@ pub async fn obtain(
     }
     let chain_pem = outcome?;
     Ok(format!("{key_pem}{chain_pem}"))
+}
+
+/// What `need` wants to know of a certificate.
+pub fn held(certificate: &Certificate) -> Held {
+    Held {
+        names: certificate.names.clone(),
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
+        id: certificate_id(certificate).map(|id| id.to_string()),
+    }
+}
+
+/// The id of a certificate (RFC 9773, section 4.1); none without an authority key identifier.
+pub fn certificate_id(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
+    let leaf: &CertificateDer<'_> = certificate.key.cert.first()?;
+    CertificateIdentifier::try_from(leaf).ok().map(CertificateIdentifier::into_owned)
 }
 
 /// Forgets the order of a certificate that is now stored.
@@ -145,10 +161,8 @@ async fn new_order(member: &Member, request: &Request<'_>) -> Result<Order, Acme
             if let Some(profile) = request.profile {
                 new = new.profile(profile);
             }
-            if let Some(leaf) = replaces
-                && let Ok(id) = CertificateIdentifier::try_from(leaf)
-            {
-                new = new.replaces(id);
+            if let Some(id) = replaces {
+                new = new.replaces(id.clone());
             }
             member.account.new_order(&new).await
         });
@@ -165,6 +179,7 @@ async fn new_order(member: &Member, request: &Request<'_>) -> Result<Order, Acme
 fn concerns_replacement(cause: &instant_acme::Error) -> bool {
     match cause {
         instant_acme::Error::Unsupported(_) => true,
+        instant_acme::Error::Other(text) => text.to_string().starts_with("replaces field"),
         instant_acme::Error::Api(problem) => matches!(
             short(problem.r#type.as_deref()).as_str(),
             "alreadyReplaced" | "malformed" | "serverInternal" | "unauthorized"
@@ -328,19 +343,21 @@ async fn await_validation(
         }
     }
     // Which name it was, and why, stands in its authorization.
-    let mut reasons: BTreeMap<String, (String, String)> = BTreeMap::new();
+    let mut names = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         let _ = authorization.refresh().await;
         let problem = authorization.challenges.iter().find_map(|c| c.error.clone());
         if let Some(problem) = problem {
-            let reason = (short(problem.r#type.as_deref()), problem.detail.unwrap_or_default());
-            reasons.insert(authorization.identifier().to_string(), reason);
+            names.push(Unvalidated {
+                host: authorization.identifier().to_string(),
+                challenge,
+                problem: short(problem.r#type.as_deref()),
+                detail: plain(&problem.detail.unwrap_or_default()),
+            });
         }
     }
-    let (host, (problem, detail)) = reasons.into_iter().next().unwrap_or_default();
-    let issuer = member.issuer.clone();
-    Err(AcmeError::NotValidated { host, issuer, challenge, problem, detail })
+    Err(AcmeError::NotValidated { issuer: member.issuer.clone(), names })
 }
 
 /// The name to validate, without the `*.` of a wildcard.
