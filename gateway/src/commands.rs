@@ -12,6 +12,7 @@ use crate::plugin::{self, Engine};
 use crate::store::Store;
 use crate::tls::local::LocalCa;
 use crate::trust;
+use crate::upstream::sticky::StickyKey;
 
 /// The runtime for everything that is not on a request's path.
 ///
@@ -42,7 +43,7 @@ pub fn check(file: &Path, is_full: bool, with_plugins: bool) -> Result<(), Strin
         let config = loaded.config.clone();
         let built = runtime()?.block_on(async {
             let engine = Engine::start(cache.clone()).map_err(|cause| describe(&cause))?;
-            let built = Generation::build(config, &engine, None).await;
+            let built = Generation::build(config, &engine, None, &StickyKey::new(&[])).await;
             built.map_err(|errors| errors.iter().map(describe).collect::<Vec<_>>().join("\n"))
         });
         let _ = std::fs::remove_dir_all(&cache);
