@@ -14,6 +14,7 @@ use crate::plugin::{self, Engine};
 use crate::store::Store;
 use crate::tls::local::LocalCa;
 use crate::trust;
+use crate::upstream::sticky::StickyKey;
 
 /// The runtime for everything that is not on a request's path.
 ///
@@ -299,7 +300,7 @@ fn with_generation<T>(config: Config, look: impl FnOnce(&Generation) -> T) -> Re
     let cache = tempfile_folder()?;
     let looked = runtime()?.block_on(async {
         let engine = Engine::start(cache.clone()).map_err(|cause| describe(&cause))?;
-        match Generation::build(config, &engine, None).await {
+        match Generation::build(config, &engine, None, &StickyKey::new(&[])).await {
             Ok(generation) => Ok(look(&generation)),
             Err(errors) => Err(errors.iter().map(describe).collect::<Vec<_>>().join("\n")),
         }

@@ -24,6 +24,7 @@ use crate::tls::accept::Acceptor;
 use crate::tls::certs::Certs;
 use crate::tls::files::Files;
 use crate::tls::local::{LocalCa, LocalCaError};
+use crate::upstream::sticky::StickyKey;
 use crate::watch::Watcher;
 use crate::worker::Worker;
 
@@ -36,6 +37,7 @@ pub struct Gateway {
     workers: Workers,
     certs: Arc<Certs>,
     files: Files,
+    sticky: StickyKey,
     local: Arc<LocalCa>,
     acme: Arc<Acme>,
     counters: Vec<Arc<Counters>>,
@@ -95,12 +97,14 @@ impl Gateway {
         let certs = Arc::new(Certs::default());
         let tokens = Arc::new(Tokens::default());
         let local = LocalCa::open(&store).map_err(StartError::LocalCa)?;
+        let sticky = sticky_key(&store).map_err(StartError::Store)?;
         let mut files = Files::default();
         files
             .load(&config.certificates.files, &certs)
             .map_err(|cause| StartError::Files(cause.to_string()))?;
-        let generation =
-            Generation::build(config, &engine, None).await.map_err(StartError::Generation)?;
+        let generation = Generation::build(config, &engine, None, &sticky)
+            .await
+            .map_err(StartError::Generation)?;
         let live = Arc::new(Live::new(Arc::clone(&generation)));
         let acceptor = Acceptor::new(Arc::clone(&certs)).map_err(StartError::Tls)?;
         let count = generation.config.workers.unwrap_or_else(cores);
@@ -116,6 +120,7 @@ impl Gateway {
             workers,
             certs,
             files,
+            sticky,
             local,
             acme: Arc::new(acme),
             counters,
@@ -242,7 +247,8 @@ impl Gateway {
     /// Builds the next generation and swaps it in, or changes nothing.
     async fn replace(&mut self, config: Config, why: &str) -> Result<u64, String> {
         let previous = self.live.current();
-        let next = match Generation::build(config, &self.engine, Some(&previous)).await {
+        let built = Generation::build(config, &self.engine, Some(&previous), &self.sticky).await;
+        let next = match built {
             Ok(next) => next,
             Err(errors) => {
                 let text: Vec<String> = errors.iter().map(describe).collect();
@@ -320,6 +326,16 @@ impl Gateway {
             }
         }
     }
+}
+
+/// The key of sticky cookies, which is kept so that clients stay at their servers over a restart.
+fn sticky_key(store: &Store) -> Result<StickyKey, StoreError> {
+    if let Some(bytes) = store.read(STICKY_KEY)?.filter(|bytes| bytes.len() >= 32) {
+        return Ok(StickyKey::new(&bytes));
+    }
+    let bytes = StickyKey::random();
+    store.write(STICKY_KEY, &bytes)?;
+    Ok(StickyKey::new(&bytes))
 }
 
 fn start_workers(
@@ -462,4 +478,5 @@ impl std::error::Error for StartError {
 }
 
 /// How often certificates of the local CA are looked at.
+const STICKY_KEY: &str = "sticky.key";
 const LOCAL_RENEWALS: Duration = Duration::from_secs(3600);

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::config::lock::Lock;
-use crate::config::{Config, PluginUse, Report, Server, SiteCertificate};
+use crate::config::{Config, PluginUse, Report, Server, SiteCertificate, Upstream};
 use crate::fault::Fault;
 use crate::plugin::{Engine, Hooks, Plugin, PluginError};
 use crate::route::RouteTable;
 use crate::tls::roots::{self, RootsError};
-use crate::upstream::TlsClient;
 use crate::upstream::health::Health;
+use crate::upstream::sticky::StickyKey;
+use crate::upstream::{Circuit, Parts, TlsClient};
 
 /// Everything that decides about an exchange. Never changes; replaced as a whole.
 pub struct Generation {
@@ -30,20 +31,12 @@ pub struct Generation {
     /// Plugins by name.
     pub plugins: BTreeMap<String, Arc<Plugin>>,
     /// Upstreams by name.
-    pub upstreams: BTreeMap<Arc<str>, UpstreamParts>,
+    pub upstreams: BTreeMap<Arc<str>, Parts>,
     /// Every place where a router or filter is used, each once.
     pub uses: Vec<PluginUse>,
     /// For each site: its router and filters, then the filters of each of its routes, as indices
     /// into `uses`.
     pub sites: Vec<SiteUses>,
-}
-
-/// What workers make an upstream from.
-pub struct UpstreamParts {
-    /// How to speak TLS to it, when it has `https` servers.
-    pub tls: Option<TlsClient>,
-    /// Its health.
-    pub health: Arc<Health>,
 }
 
 /// The plugins of a site, as indices into [`Generation::uses`].
@@ -116,6 +109,7 @@ impl Generation {
         config: Config,
         engine: &Arc<Engine>,
         previous: Option<&Generation>,
+        sticky: &StickyKey,
     ) -> Result<Arc<Self>, Vec<GenerationError>> {
         let mut errors = Vec::new();
         let names: Arc<[Arc<str>]> =
@@ -134,16 +128,14 @@ impl Generation {
         for (name, upstream) in &config.upstreams {
             match tls_client(upstream) {
                 Ok(tls) => {
-                    let key: Arc<str> = Arc::from(name.as_str());
                     let known = previous.and_then(|previous| {
-                        let same = previous.config.upstreams.get(name) == Some(upstream);
-                        previous.upstreams.get(&key).filter(|_| same)
+                        Some((
+                            previous.upstreams.get(name.as_str())?,
+                            previous.config.upstreams.get(name)?,
+                        ))
                     });
-                    let health = match known {
-                        Some(known) => Arc::clone(&known.health),
-                        None => Health::start(name, upstream, tls.as_ref()),
-                    };
-                    upstreams.insert(key, UpstreamParts { tls, health });
+                    let parts = parts(name, upstream, tls, known, sticky);
+                    upstreams.insert(Arc::from(name.as_str()), parts);
                 }
                 Err(cause) => errors.push(GenerationError::Roots(name.clone(), cause)),
             }
@@ -176,7 +168,9 @@ impl Generation {
     pub fn watched(&self) -> Vec<PathBuf> {
         let plugins = self.config.plugins.values().map(|plugin| plugin.component.clone());
         let roots = self.config.upstreams.values().filter_map(|upstream| upstream.roots.clone());
-        plugins.chain(roots).collect()
+        let pairs = self.config.upstreams.values().filter_map(|u| u.client_certificate.as_ref());
+        let pairs = pairs.flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]);
+        plugins.chain(roots).chain(pairs).collect()
     }
 }
 
@@ -321,14 +315,49 @@ async fn try_uses(
     }
 }
 
-fn tls_client(upstream: &crate::config::Upstream) -> Result<Option<TlsClient>, RootsError> {
+/// What workers share of an upstream. What did not change is kept: counts, and what checks know.
+fn parts(
+    name: &str,
+    upstream: &Upstream,
+    tls: Option<TlsClient>,
+    known: Option<(&Parts, &Upstream)>,
+    sticky: &StickyKey,
+) -> Parts {
+    let same = known.filter(|(parts, config)| {
+        let digest = |tls: Option<&TlsClient>| tls.map(|tls| tls.digest);
+        *config == upstream && digest(parts.tls.as_ref()) == digest(tls.as_ref())
+    });
+    if let Some((parts, _)) = same {
+        return parts.clone();
+    }
+    let was_up = |server: &Server| {
+        let index = known.and_then(|(_, config)| config.servers.iter().position(|s| s == server));
+        index.is_none_or(|index| known.is_none_or(|(parts, _)| parts.health.is_up(index)))
+    };
+    let health = Health::start(name, upstream, tls.as_ref(), was_up);
+    let circuit = Circuit::new(&upstream.circuit, upstream.servers.len());
+    let tokens = match upstream.sticky {
+        Some(_) => upstream.servers.iter().map(|server| sticky.token(name, server)).collect(),
+        None => Arc::default(),
+    };
+    Parts { tls, health, circuit, tokens }
+}
+
+fn tls_client(upstream: &Upstream) -> Result<Option<TlsClient>, RootsError> {
     if !upstream.servers.iter().any(|server| matches!(server, Server::Https(_))) {
         return Ok(None);
     }
-    let mut config = roots::client_config(upstream.roots.as_deref())?;
+    let pair = upstream.client_certificate.as_ref();
+    let mut config = roots::client_config_with(upstream.roots.as_deref(), pair)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let server_name = upstream.server_name.clone();
-    Ok(Some(TlsClient { config: Arc::new(config), server_name }))
+    let files = pair.map(|pair| [&pair.certificate, &pair.key]).into_iter().flatten();
+    let mut hasher = std::hash::DefaultHasher::new();
+    for file in upstream.roots.iter().chain(files) {
+        std::hash::Hash::hash(&std::fs::read(file).unwrap_or_default(), &mut hasher);
+    }
+    let digest = std::hash::Hasher::finish(&hasher);
+    Ok(Some(TlsClient { config: Arc::new(config), server_name, digest }))
 }
 
 impl GenerationError {

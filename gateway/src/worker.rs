@@ -142,11 +142,11 @@ impl View {
             let Some(config) = generation.config.upstreams.get(name.as_ref()) else { continue };
             let kept = old.and_then(|old| {
                 let same = old.generation.config.upstreams.get(name.as_ref()) == Some(config);
-                old.upstreams.get(name).filter(|_| same).map(Rc::clone)
+                old.upstreams.get(name).filter(|u| same && u.is_made_of(parts)).map(Rc::clone)
             });
             let upstream = kept.unwrap_or_else(|| {
-                let (name, tls) = (Arc::clone(name), parts.tls.clone());
-                Rc::new(Upstream::new(name, config, tls, Arc::clone(&parts.health)))
+                let old = old.and_then(|old| old.upstreams.get(name)).map(|old| &**old);
+                Rc::new(Upstream::new(Arc::clone(name), config, parts.clone(), old))
             });
             upstreams.insert(Arc::clone(name), upstream);
         }

@@ -53,6 +53,7 @@ impl Origin {
 /// | `/half` | a head that promises 1000 bytes, 10 bytes, then the connection ends |
 /// | `/stall` | a head and 10 bytes, then nothing |
 /// | `/slow` | after `?ms=N` |
+/// | `/status` | `?code=N` as its status |
 /// | `/trailers` | a body with the trailer `x-checksum` |
 /// | `/big` | `?bytes=N` bytes |
 /// | `/hop` | hop-by-hop fields of its own |
@@ -153,6 +154,11 @@ async fn answer(
         "/slow" => {
             tokio::time::sleep(Duration::from_millis(number)).await;
             Ok(Response::new(whole(request.to_string())))
+        }
+        "/status" => {
+            let mut response = Response::new(whole("as asked"));
+            *response.status_mut() = http::StatusCode::from_u16(number as u16).expect("a status");
+            Ok(response)
         }
         "/trailers" => {
             let mut trailers = HeaderMap::new();

@@ -355,8 +355,20 @@ pub enum RouteAction {
 pub struct Upstream {
     /// Servers, at least one.
     pub servers: Vec<Server>,
+    /// The share of each server, in the same order; at least 1.
+    pub weights: Vec<u32>,
     /// How a server is chosen.
     pub balance: Balance,
+    /// The cookie that keeps a client at its server.
+    pub sticky: Option<Sticky>,
+    /// The time in which a server that is new or back comes to its whole share.
+    pub slow_start: Duration,
+    /// When a server that fails is left out; `None` never leaves one out.
+    pub eject: Option<Eject>,
+    /// Bounds for what is under way.
+    pub circuit: Circuit,
+    /// When a request is sent again.
+    pub retries: Retries,
     /// Active health checks.
     pub health: Option<Health>,
     /// Waits for this upstream.
@@ -365,6 +377,8 @@ pub struct Upstream {
     pub roots: Option<PathBuf>,
     /// The name to ask for and to check in TLS, instead of the server's own.
     pub server_name: Option<Hostname>,
+    /// Shown to `https://` servers that ask for one.
+    pub client_certificate: Option<CertificateFiles>,
     /// Whether the upstream sees the client's `Host` (true) or the server's own.
     pub preserve_host: bool,
 }
@@ -417,7 +431,7 @@ impl std::fmt::Display for Authority {
 }
 
 /// `upstreams.*.balance`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Balance {
     /// The better of two picked at random, by open requests and recent latency.
     P2c,
@@ -425,13 +439,82 @@ pub enum Balance {
     RoundRobin,
     /// The fewest open requests.
     LeastConnections,
+    /// The same server for the same key.
+    Hash(HashBy),
+}
+
+/// `upstreams.*.balance.hash`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashBy {
+    /// The client's address.
+    Address,
+    /// The value of a cookie.
+    Cookie(String),
+    /// The value of a header field, its name in lower case.
+    Header(String),
+}
+
+/// `upstreams.*.sticky`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sticky {
+    /// The cookie's name.
+    pub cookie: String,
+    /// How long browsers keep it; `None` until they are closed.
+    pub max_age: Option<Duration>,
+}
+
+/// `upstreams.*.eject`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eject {
+    /// Failures in a row that leave a server out.
+    pub after: u32,
+    /// For how long the first time; each further time doubles it.
+    pub time: Duration,
+    /// The longest time.
+    pub time_max: Duration,
+    /// The most servers that may be left out, in percent, inclusive.
+    pub share_max_percent: u32,
+}
+
+/// `upstreams.*.circuit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Circuit {
+    /// The most requests under way at one server, inclusive; `None` for no limit.
+    pub open_max: Option<u32>,
+    /// The most requests that wait for a place, inclusive.
+    pub pending_max: u32,
+}
+
+/// `upstreams.*.retries`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retries {
+    /// The most attempts after the first.
+    pub attempts: u32,
+    /// The most attempts of requests that were sent, in percent of all requests.
+    pub budget_percent: u32,
+    /// Statuses that are worth another attempt.
+    pub statuses: Vec<u16>,
+    /// How long to wait for a response while another attempt may follow; `None` as long as for the
+    /// last.
+    pub try_timeout: Option<Duration>,
+}
+
+/// `upstreams.*.health.check`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthCheck {
+    /// A GET of this path is answered with 2xx or 3xx.
+    Http(String),
+    /// A connection is made, TLS included.
+    Tcp,
+    /// gRPC's health service (`grpc.health.v1`) says that this service is serving.
+    Grpc(String),
 }
 
 /// `upstreams.*.health`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Health {
-    /// The path to ask for.
-    pub path: String,
+    /// What is asked.
+    pub check: HealthCheck,
     /// The time between two checks.
     pub interval: Duration,
     /// How long one check may take.

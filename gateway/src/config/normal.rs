@@ -10,9 +10,9 @@ use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 use super::check::known_name;
 use super::units::{duration_text, size_text};
 use super::{
-    AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HeadGrant,
-    Issuer, Limits, LogFormat, OnError, PathMatch, PluginConfig, PluginUse, Route, RouteAction,
-    Secret, SecretRef, Site, SiteCertificate, Upstream,
+    AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HashBy,
+    HeadGrant, HealthCheck, Issuer, Limits, LogFormat, OnError, PathMatch, PluginConfig, PluginUse,
+    Route, RouteAction, Secret, SecretRef, Site, SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -166,24 +166,63 @@ fn is_anonymous(name: &str, upstream: &Upstream) -> bool {
 }
 
 fn upstream(u: &Upstream) -> Tree {
-    let balance = match u.balance {
-        Balance::P2c => "p2c",
-        Balance::RoundRobin => "round-robin",
-        Balance::LeastConnections => "least-connections",
+    let servers = u.servers.iter().zip(&u.weights).map(|(server, weight)| match weight {
+        1 => text(server.to_string()),
+        _ => map([("url", text(server.to_string())), ("weight", int((*weight).into()))]),
+    });
+    let hash = |by| map([("hash", by)]);
+    let balance = match &u.balance {
+        Balance::P2c => text("p2c"),
+        Balance::RoundRobin => text("round-robin"),
+        Balance::LeastConnections => text("least-connections"),
+        Balance::Hash(HashBy::Address) => hash(text("address")),
+        Balance::Hash(HashBy::Cookie(name)) => hash(map([("cookie", text(name))])),
+        Balance::Hash(HashBy::Header(name)) => hash(map([("header", text(name))])),
     };
-    let mut fields = vec![
-        ("servers", list(u.servers.iter().map(|s| text(s.to_string())))),
-        ("balance", text(balance)),
-    ];
+    let mut fields = vec![("servers", list(servers)), ("balance", balance)];
+    if let Some(sticky) = &u.sticky {
+        let mut parts = vec![("cookie", text(&sticky.cookie))];
+        parts.extend(sticky.max_age.map(|age| ("max-age", wait(age))));
+        fields.push(("sticky", map(parts)));
+    }
+    let off = |value: Option<Tree>| value.unwrap_or_else(|| text("off"));
+    let eject = u.eject.as_ref().map(|eject| {
+        map([
+            ("after", int(eject.after.into())),
+            ("time", wait(eject.time)),
+            ("time-max", wait(eject.time_max)),
+            ("share-max", int(eject.share_max_percent.into())),
+        ])
+    });
+    let circuit = map([
+        ("requests", off(u.circuit.open_max.map(|n| int(n.into())))),
+        ("pending", int(u.circuit.pending_max.into())),
+    ]);
+    let retries = map([
+        ("attempts", int(u.retries.attempts.into())),
+        ("budget", int(u.retries.budget_percent.into())),
+        ("statuses", list(u.retries.statuses.iter().map(|s| int((*s).into())))),
+        ("try-timeout", off(u.retries.try_timeout.map(wait))),
+    ]);
+    fields.extend([
+        ("slow-start", wait(u.slow_start)),
+        ("eject", off(eject)),
+        ("circuit", circuit),
+        ("retries", retries),
+    ]);
     if let Some(health) = &u.health {
-        let health = map([
-            ("path", text(&health.path)),
+        let mut parts = match &health.check {
+            HealthCheck::Http(path) => vec![("check", text("http")), ("path", text(path))],
+            HealthCheck::Tcp => vec![("check", text("tcp"))],
+            HealthCheck::Grpc(name) => vec![("check", text("grpc")), ("service", text(name))],
+        };
+        parts.extend([
             ("interval", wait(health.interval)),
             ("timeout", wait(health.timeout)),
             ("unhealthy-after", int(health.unhealthy_after.into())),
             ("healthy-after", int(health.healthy_after.into())),
         ]);
-        fields.push(("health", health));
+        fields.push(("health", map(parts)));
     }
     let timeouts = map([
         ("connect", wait(u.timeouts.connect)),
@@ -194,6 +233,10 @@ fn upstream(u: &Upstream) -> Tree {
     fields.push(("timeouts", timeouts));
     fields.extend(u.roots.as_deref().map(|r| ("roots", path(r))));
     fields.extend(u.server_name.as_ref().map(|n| ("server-name", text(n.as_str()))));
+    fields.extend(u.client_certificate.as_ref().map(|pair| {
+        let files = [("certificate", path(&pair.certificate)), ("key", path(&pair.key))];
+        ("client-certificate", map(files))
+    }));
     fields.push(("preserve-host", Tree::Bool(u.preserve_host)));
     map(fields)
 }

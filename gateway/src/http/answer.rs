@@ -57,6 +57,7 @@ impl ExchangeError {
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::Upstream(UpstreamError::Full(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(cause) if cause.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Plugin(..) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -95,6 +96,9 @@ impl ExchangeError {
             Self::Coding => "The transfer coding of the request is not supported here.",
             Self::BodyTooLarge => "The body of the request is larger than allowed here.",
             Self::BodyStalled => "The body of the request did not arrive in time.",
+            Self::Upstream(UpstreamError::Full(_)) => {
+                "The application behind this server has too much to do. Try again later."
+            }
             Self::Upstream(cause) if cause.is_timeout() => {
                 "The application behind this server did not answer in time."
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode};
 
 use super::answer::{self, ExchangeError};
@@ -25,7 +25,7 @@ use crate::generation::SiteUses;
 use crate::plugin::{Decision, Hooked, Hooks, PluginError};
 use crate::route::split_authority;
 use crate::telemetry::{Counters, Record};
-use crate::upstream::{Lease, UpstreamError};
+use crate::upstream::{Lease, Miss, UpstreamError};
 use crate::worker::{View, Worker};
 
 /// A client's connection, as its exchanges need it.
@@ -232,9 +232,11 @@ impl Exchange<'_> {
         let upstream = view
             .upstream(name)
             .ok_or(ExchangeError::Internal("the upstream is not in this generation"))?;
+        let key = upstream.key(&self.head.headers, self.facts.client.ip());
         let mut tried: Vec<Arc<str>> = Vec::new();
-        let mut server =
-            upstream.pick(&tried).ok_or(ExchangeError::Internal("the upstream has no server"))?;
+        let place = upstream.place(&tried, &key).await.map_err(ExchangeError::Upstream)?;
+        let (mut server, mut permit) =
+            place.ok_or(ExchangeError::Internal("the upstream has no server"))?;
         self.record.upstream = Some((Arc::clone(&upstream.name), Arc::clone(&server.label)));
         if matches!(server.address, Server::Echo) {
             let (head, body) = echo::page(&self.head, self.forwarding().as_ref());
@@ -244,39 +246,91 @@ impl Exchange<'_> {
         if let Some(wish) = &wish {
             wish.ask(request.headers_mut());
         }
-        let (response, lease) = loop {
-            let limit = upstream.timeouts.response;
-            let sent = {
+        let has_body = !matches!(request.body(), RequestBody::Empty);
+        let is_kept = wish.is_none() && upstream.keeps_copies(request.method(), has_body);
+        // A response that was worth another attempt, should none give a better one.
+        let mut held = None;
+        let sent = loop {
+            let copy = is_kept.then(|| Box::new(repeated(&request)));
+            let limit = match upstream.retries.try_timeout {
+                Some(limit) if is_kept && upstream.may_follow(tried.len()) => {
+                    limit.min(upstream.timeouts.response)
+                }
+                _ => upstream.timeouts.response,
+            };
+            let outcome = {
                 let send = std::pin::pin!(server.send(request));
                 within(limit, progress, &server.label, send).await
             };
-            match sent {
-                Ok(Ok(sent)) => break (sent.response, sent.lease),
+            let (miss, again, error) = match outcome {
+                Ok(Ok(mut sent)) => {
+                    sent.lease.hold(permit.take());
+                    let status = sent.response.status();
+                    upstream.note(&server, Some(status));
+                    match copy.filter(|_| upstream.retries.statuses.contains(&status.as_u16())) {
+                        None => break sent,
+                        copy => {
+                            held = Some((sent, Rc::clone(&server)));
+                            (Miss::Status, copy, None)
+                        }
+                    }
+                }
                 Ok(Err(failed)) => {
                     if let Some(error) = body_failure(progress) {
                         return Err(error);
                     }
-                    // Only what never left may go to another server.
-                    tried.push(Arc::clone(&server.label));
-                    match (failed.unsent, upstream.pick(&tried)) {
-                        (Some(unsent), Some(next)) if tried.len() < ATTEMPTS_MAX => {
-                            request = *unsent;
-                            server = next;
-                            let label = Arc::clone(&server.label);
-                            self.record.upstream = Some((Arc::clone(&upstream.name), label));
-                        }
-                        _ => return Err(ExchangeError::Upstream(failed.cause)),
-                    }
+                    upstream.note(&server, None);
+                    let miss = Miss::of(&failed.cause);
+                    (miss, failed.unsent, Some(ExchangeError::Upstream(failed.cause)))
                 }
-                Err(late) => return Err(late),
+                Err(late) => {
+                    upstream.note(&server, None);
+                    (Miss::Late, copy, Some(late))
+                }
+            };
+            drop(permit.take());
+            tried.push(Arc::clone(&server.label));
+            let next = match again {
+                Some(again) if upstream.may_retry(miss, tried.len()) => {
+                    let place = upstream.place(&tried, &key).await.ok().flatten();
+                    place.map(|place| (again, place))
+                }
+                _ => None,
+            };
+            let sent = match (next, held.take(), error) {
+                (Some((again, (next, place))), still_held, _) => {
+                    held = still_held;
+                    request = *again;
+                    (server, permit) = (next, place);
+                    if let Some(host) = own_host(&server.address, upstream.preserve_host) {
+                        request.headers_mut().insert(HOST, host);
+                    }
+                    None
+                }
+                (None, Some((sent, its_server)), _) => {
+                    server = its_server;
+                    Some(sent)
+                }
+                (None, None, Some(error)) => return Err(error),
+                (None, None, None) => return Err(ExchangeError::Internal("no response is held")),
+            };
+            let label = Arc::clone(&server.label);
+            self.record.upstream = Some((Arc::clone(&upstream.name), label));
+            if let Some(sent) = sent {
+                break sent;
             }
         };
+        let (response, lease) = (sent.response, sent.lease);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.tunnel(response, lease, wish);
         }
         let (parts, incoming) = response.into_parts();
         let mut fields = parts.headers;
         headers::strip_hop_by_hop(&mut fields);
+        let is_secure = self.connection.scheme == Scheme::Https;
+        if let Some(cookie) = upstream.cookie(&server, &key, is_secure) {
+            fields.append(SET_COOKIE, cookie);
+        }
         let source = ResponseSource::Upstream;
         let head = ResponseHead { status: parts.status, headers: fields, source };
         let body = ResponseBody::upstream(incoming, lease, upstream.timeouts.idle);
@@ -311,12 +365,10 @@ impl Exchange<'_> {
         if let Ok(id) = HeaderValue::from_str(&self.head.id) {
             fields.insert(X_REQUEST_ID, id);
         }
-        let host = match server {
-            Server::Http(a) | Server::Https(a) | Server::H2c(a) if !preserve_host => {
-                HeaderValue::from_str(&a.to_string())
-            }
-            _ if forwarding.authority == self.head.authority => Ok(forwarding.authority),
-            _ => HeaderValue::from_str(&self.head.authority),
+        let host = match own_host(server, preserve_host) {
+            Some(host) => Ok(host),
+            None if forwarding.authority == self.head.authority => Ok(forwarding.authority),
+            None => HeaderValue::from_str(&self.head.authority),
         };
         let host =
             host.map_err(|_| ExchangeError::BadRequest("The host of the request is not valid."))?;
@@ -350,8 +402,10 @@ impl Exchange<'_> {
         let mut fields = parts.headers;
         let wish = wish.filter(|wish| wish.is_granted(&fields));
         let (Some(wish), Incoming::Upgraded(upstream)) = (wish, incoming) else {
-            let why = "the upstream switched protocols without being asked";
-            return Err(ExchangeError::Internal(why));
+            let label = self.record.upstream.as_ref().map(|(_, server)| Arc::clone(server));
+            let why = "it switched protocols without being asked".into();
+            let cause = UpstreamError::Protocol(label.unwrap_or_default(), why);
+            return Err(ExchangeError::Upstream(cause));
         };
         headers::strip_hop_by_hop(&mut fields);
         let status = wish.grant(&mut fields);
@@ -607,6 +661,26 @@ async fn within<F: Future>(
     }
 }
 
+/// The `host` of a server that does not see the client's.
+fn own_host(server: &Server, preserve_host: bool) -> Option<HeaderValue> {
+    match server {
+        Server::Http(a) | Server::Https(a) | Server::H2c(a) if !preserve_host => {
+            HeaderValue::from_str(&a.to_string()).ok()
+        }
+        _ => None,
+    }
+}
+
+/// A request without a body once more.
+fn repeated(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
 /// When the request's body is what failed, the client is told so, not that the upstream did.
 fn body_failure(progress: &Progress) -> Option<ExchangeError> {
     match progress.failure.get()? {
@@ -696,4 +770,3 @@ fn scheme_text(scheme: Scheme) -> &'static str {
 
 /// What to call of a filter whose instance did not start.
 const NOT_STARTED: Hooked = Hooked { request: true, request_body_bytes_max: None, response: true };
-const ATTEMPTS_MAX: usize = 3;

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::CertificateFiles;
 
 /// Why no client configuration could be made.
 #[derive(Debug)]
@@ -15,13 +17,20 @@ pub enum RootsError {
     Read(PathBuf, rustls_pki_types::pem::Error),
     /// The PEM file holds no certificate that can be a root.
     Empty(PathBuf),
+    /// The client certificate in this file and its key cannot be used.
+    Pair(PathBuf, rustls::Error),
 }
 
 impl std::fmt::Display for RootsError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Read(path, _) => write!(f, "cannot read roots from {}", path.display()),
+            Self::Read(path, _) => write!(f, "cannot read PEM from {}", path.display()),
             Self::Empty(path) => write!(f, "{} holds no root certificate", path.display()),
+            Self::Pair(path, _) => write!(
+                f,
+                "the client certificate {} and its key do not go together",
+                path.display()
+            ),
         }
     }
 }
@@ -30,6 +39,7 @@ impl std::error::Error for RootsError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Read(_, cause) => Some(cause),
+            Self::Pair(_, cause) => Some(cause),
             Self::Empty(_) => None,
         }
     }
@@ -46,6 +56,30 @@ pub fn client_config(roots: Option<&Path>) -> Result<ClientConfig, RootsError> {
         None => Arc::clone(system()),
     };
     Ok(ClientConfig::builder().with_root_certificates(store).with_no_client_auth())
+}
+
+/// The same, and shows the certificate of `pair` to servers that ask for one.
+///
+/// # Errors
+/// Also when the pair cannot be read or is none.
+pub fn client_config_with(
+    roots: Option<&Path>,
+    pair: Option<&CertificateFiles>,
+) -> Result<ClientConfig, RootsError> {
+    let Some(pair) = pair else { return client_config(roots) };
+    let store = match roots {
+        Some(path) => Arc::new(from_file(path)?),
+        None => Arc::clone(system()),
+    };
+    let read = |path: &Path, cause| RootsError::Read(path.to_owned(), cause);
+    let chain = CertificateDer::pem_file_iter(&pair.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|cause| read(&pair.certificate, cause))?;
+    let key = PrivateKeyDer::from_pem_file(&pair.key).map_err(|cause| read(&pair.key, cause))?;
+    ClientConfig::builder()
+        .with_root_certificates(store)
+        .with_client_auth_cert(chain, key)
+        .map_err(|cause| RootsError::Pair(pair.certificate.clone(), cause))
 }
 
 fn from_file(path: &Path) -> Result<RootCertStore, RootsError> {

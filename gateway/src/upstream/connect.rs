@@ -23,6 +23,8 @@ pub struct TlsClient {
     pub config: Arc<rustls::ClientConfig>,
     /// The name to ask for and check instead of the server's own.
     pub server_name: Option<Hostname>,
+    /// Of the files that `config` was made from: another one means another trust or certificate.
+    pub digest: u64,
 }
 
 /// Connects to `server` and makes it ready for requests. `label` names it in errors.

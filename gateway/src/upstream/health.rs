@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use super::TlsClient;
 use super::connect::tcp;
-use crate::config::{self, Server};
+use crate::config::{self, HealthCheck, Server};
 
 /// Which servers of an upstream are up. Ends its checks when the last owner lets go.
 #[derive(Debug)]
@@ -30,12 +31,18 @@ impl Health {
 
     /// Starts checks on the current runtime when the upstream asks for them. Servers count as up
     /// until a check says otherwise.
-    pub fn start(name: &str, upstream: &config::Upstream, tls: Option<&TlsClient>) -> Arc<Self> {
+    /// `was_up` tells what is known of a server already.
+    pub fn start(
+        name: &str,
+        upstream: &config::Upstream,
+        tls: Option<&TlsClient>,
+        was_up: impl Fn(&Server) -> bool,
+    ) -> Arc<Self> {
         let Some(health) = &upstream.health else {
             return Self::unchecked(upstream.servers.len());
         };
         let up: Arc<[AtomicBool]> =
-            upstream.servers.iter().map(|_| AtomicBool::new(true)).collect();
+            upstream.servers.iter().map(|server| AtomicBool::new(was_up(server))).collect();
         let tasks = upstream.servers.iter().enumerate().map(|(index, server)| {
             tokio::spawn(watch(
                 name.to_owned(),
@@ -74,7 +81,7 @@ async fn watch(
 ) {
     let mut run = 0u32;
     loop {
-        let check = check(&server, tls.as_ref(), &health.path);
+        let check = check(&server, tls.as_ref(), &health.check);
         let outcome = match tokio::time::timeout(health.timeout, check).await {
             Ok(outcome) => outcome,
             Err(_) => Err("no answer in time".to_owned()),
@@ -97,14 +104,23 @@ async fn watch(
     }
 }
 
-async fn check(server: &Server, tls: Option<&TlsClient>, path: &str) -> Result<(), String> {
+async fn check(
+    server: &Server,
+    tls: Option<&TlsClient>,
+    check: &HealthCheck,
+) -> Result<(), String> {
     let text = |cause: std::io::Error| cause.to_string();
     match server {
-        Server::Http(authority) => ask(tcp(authority).await.map_err(text)?, authority, path).await,
-        Server::H2c(authority) => tcp(authority).await.map(drop).map_err(text),
+        Server::Http(authority) => {
+            ask(tcp(authority).await.map_err(text)?, authority, "http", false, check).await
+        }
+        Server::H2c(authority) => {
+            ask(tcp(authority).await.map_err(text)?, authority, "http", true, check).await
+        }
         Server::Unix(socket) => {
             let host = config::Authority { host: "localhost".into(), port: 80 };
-            ask(UnixStream::connect(socket).await.map_err(text)?, &host, path).await
+            let stream = UnixStream::connect(socket).await.map_err(text)?;
+            ask(stream, &host, "http", false, check).await
         }
         Server::Https(authority) => {
             let stream = tcp(authority).await.map_err(text)?;
@@ -112,33 +128,160 @@ async fn check(server: &Server, tls: Option<&TlsClient>, path: &str) -> Result<(
             let name = tls.server_name.as_ref().map_or(authority.host.as_str(), |n| n.as_str());
             let name = rustls_pki_types::ServerName::try_from(name.to_owned())
                 .map_err(|cause| cause.to_string())?;
-            let mut h1_only = (*tls.config).clone();
-            h1_only.alpn_protocols = vec![b"http/1.1".to_vec()];
-            let connector = tokio_rustls::TlsConnector::from(Arc::new(h1_only));
-            ask(connector.connect(name, stream).await.map_err(text)?, authority, path).await
+            let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
+            let stream = connector.connect(name, stream).await.map_err(text)?;
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            ask(stream, authority, "https", is_h2, check).await
         }
         Server::Echo => Ok(()),
     }
 }
 
-async fn ask<S>(stream: S, authority: &config::Authority, path: &str) -> Result<(), String>
+async fn ask<S>(
+    stream: S,
+    authority: &config::Authority,
+    scheme: &str,
+    is_h2: bool,
+    check: &HealthCheck,
+) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|cause| cause.to_string())?;
-    let task = tokio::spawn(connection);
-    let request = hyper::Request::get(path)
-        .header(http::header::HOST, authority.to_string())
-        .header(http::header::USER_AGENT, "witgate-health")
-        .body(Empty::<Bytes>::new())
-        .map_err(|cause| cause.to_string())?;
-    let status = sender.send_request(request).await.map(|response| response.status());
-    task.abort();
-    match status {
-        Ok(status) if status.is_success() || status.is_redirection() => Ok(()),
-        Ok(status) => Err(format!("answered {status}")),
-        Err(cause) => Err(cause.to_string()),
+    match check {
+        // The connection is there, TLS included.
+        HealthCheck::Tcp => Ok(()),
+        HealthCheck::Http(path) => {
+            let target = if is_h2 { format!("{scheme}://{authority}{path}") } else { path.clone() };
+            let mut request = hyper::Request::get(target)
+                .header(http::header::USER_AGENT, AGENT)
+                .body(Full::<Bytes>::default())
+                .map_err(|cause| cause.to_string())?;
+            if !is_h2 && let Ok(host) = http::HeaderValue::from_str(&authority.to_string()) {
+                request.headers_mut().insert(http::header::HOST, host);
+            }
+            let (response, _connection) = exchange(stream, is_h2, request).await?;
+            match response.status() {
+                status if status.is_success() || status.is_redirection() => Ok(()),
+                status => Err(format!("answered {status}")),
+            }
+        }
+        HealthCheck::Grpc(_) if !is_h2 => Err("does not speak HTTP/2, which gRPC needs".to_owned()),
+        HealthCheck::Grpc(service) => {
+            let target = format!("{scheme}://{authority}/grpc.health.v1.Health/Check");
+            let request = hyper::Request::post(target)
+                .header(http::header::USER_AGENT, AGENT)
+                .header(http::header::CONTENT_TYPE, "application/grpc")
+                .header(http::header::TE, "trailers")
+                .body(Full::from(grpc_question(service)))
+                .map_err(|cause| cause.to_string())?;
+            let (response, _connection) = exchange(stream, true, request).await?;
+            let (head, body) = response.into_parts();
+            if head.status != http::StatusCode::OK {
+                return Err(format!("answered {}", head.status));
+            }
+            let body = Limited::new(body, GRPC_BYTES_MAX).collect().await;
+            let body = body.map_err(|cause| cause.to_string())?;
+            // An error alone has its status in the head ("trailers-only").
+            let status = |fields: &http::HeaderMap| {
+                fields
+                    .get("grpc-status")
+                    .map(|s| String::from_utf8_lossy(s.as_bytes()).into_owned())
+            };
+            let code = body.trailers().and_then(status).or_else(|| status(&head.headers));
+            match code.as_deref() {
+                Some("0") => grpc_answer(&body.to_bytes()),
+                Some("5") => Err("does not know this service".to_owned()),
+                Some("12") => Err("has no health service (grpc.health.v1)".to_owned()),
+                Some(code) => Err(format!("answered gRPC status {code}")),
+                None => Err("answered without a gRPC status".to_owned()),
+            }
+        }
+    }
+}
+
+/// Sends one request. The connection ends with what is returned.
+async fn exchange<S>(
+    stream: S,
+    is_h2: bool,
+    request: hyper::Request<Full<Bytes>>,
+) -> Result<(hyper::Response<Incoming>, Connection), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    use hyper::client::conn::{http1, http2};
+    let text = |cause: hyper::Error| cause.to_string();
+    let io = TokioIo::new(stream);
+    if is_h2 {
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), io).await.map_err(text)?;
+        let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
+        Ok((sender.send_request(request).await.map_err(text)?, connection))
+    } else {
+        let (mut sender, connection) = http1::handshake(io).await.map_err(text)?;
+        let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
+        Ok((sender.send_request(request).await.map_err(text)?, connection))
+    }
+}
+
+/// The task of a connection; ends it when dropped.
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A gRPC message that holds `HealthCheckRequest { service = 1: service }`.
+fn grpc_question(service: &str) -> Bytes {
+    let mut message = Vec::new();
+    if !service.is_empty() {
+        message.push(0x0a);
+        push_varint(&mut message, service.len());
+        message.extend_from_slice(service.as_bytes());
+    }
+    let mut frame = vec![0];
+    frame.extend_from_slice(&u32::try_from(message.len()).unwrap_or(0).to_be_bytes());
+    frame.extend_from_slice(&message);
+    frame.into()
+}
+
+/// Reads `HealthCheckResponse { status = 1: enum }`; 1 is serving.
+fn grpc_answer(frame: &[u8]) -> Result<(), String> {
+    match frame {
+        [0, _, _, _, _, 0x08, 1, ..] => Ok(()),
+        [0, _, _, _, _, 0x08, 2, ..] => Err("says NOT_SERVING".to_owned()),
+        [0, _, _, _, _, 0x08, 3, ..] => Err("says SERVICE_UNKNOWN".to_owned()),
+        _ => Err("says nothing about its health".to_owned()),
+    }
+}
+
+fn push_varint(out: &mut Vec<u8>, mut n: usize) {
+    while n >= 0x80 {
+        out.push((n & 0x7f) as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+const AGENT: &str = "witgate-health";
+const GRPC_BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_messages_are_framed() {
+        assert_eq!(&grpc_question("")[..], [0, 0, 0, 0, 0]);
+        assert_eq!(&grpc_question("a.B")[..], b"\0\0\0\0\x05\x0a\x03a.B");
+        let long = "s".repeat(300);
+        let framed = grpc_question(&long);
+        assert_eq!(&framed[..8], [0, 0, 0, 1, 0x2f, 0x0a, 0xac, 0x02]);
+        assert_eq!(framed.len(), 308);
+        assert_eq!(grpc_answer(b"\0\0\0\0\x02\x08\x01"), Ok(()));
+        for other in [&b""[..], b"\0\0\0\0\0", b"\0\0\0\0\x02\x08\x02", b"\0\0\0\0\x02\x08\x03"] {
+            assert!(grpc_answer(other).is_err());
+        }
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Pool<B> {
 /// Holds the place of a request at its server until the response has ended.
 pub struct Lease<B> {
     server: Rc<Server<B>>,
+    /// Its place among those that `circuit` allows.
+    permit: Option<super::Permit>,
     /// Where an HTTP/1.1 connection comes back to when its response has ended.
     slot: Slot,
 }
@@ -78,6 +80,7 @@ where
     ) -> Result<Sent<B>, Box<SendError<B>>> {
         let mut is_retry = false;
         loop {
+            let lease = Lease::new(self);
             let (sender, is_fresh) = match self.sender(is_retry).await {
                 Ok(found) => found,
                 Err(cause) => {
@@ -86,7 +89,6 @@ where
                 }
             };
             let start = Instant::now();
-            let lease = Lease::new(self);
             let outcome = match sender {
                 Sender::H1(h1) => h1
                     .send(request, &lease.slot)
@@ -184,7 +186,12 @@ impl<B: Body + 'static> Pool<B> {
 impl<B> Lease<B> {
     fn new(server: &Rc<Server<B>>) -> Self {
         server.open.set(server.open.get() + 1);
-        Self { server: Rc::clone(server), slot: Slot::default() }
+        Self { server: Rc::clone(server), permit: None, slot: Slot::default() }
+    }
+
+    /// Has it hold a place as long as itself.
+    pub fn hold(&mut self, permit: Option<super::Permit>) {
+        self.permit = permit;
     }
 
     /// Ends the request in order: its connection is kept for the next one.

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
-use super::super::{Authority, Balance, Health, Hostname, Server, Upstream, UpstreamTimeouts};
+use super::super::{
+    Authority, Balance, CertificateFiles, Circuit, Eject, HashBy, Health, HealthCheck, Hostname,
+    Retries, Server, Sticky, Upstream, UpstreamTimeouts,
+};
 use super::Checker;
 use super::fields::Fields;
 
@@ -24,7 +27,7 @@ impl<'a> Checker<'a> {
         match &node.value {
             Value::Text(_) => {
                 let server = self.server(node)?;
-                Some(self.upstream_of(vec![server]))
+                Some(self.upstream_of(server))
             }
             Value::Map(_) => {
                 let fields = self.fields(node, "upstreams.*")?;
@@ -34,7 +37,7 @@ impl<'a> Checker<'a> {
                         if all.is_empty() && matches!(list.value, Value::List(_)) {
                             self.error(list.at, "an upstream needs at least one server", None);
                         }
-                        all.iter().filter_map(|n| self.server(n)).collect()
+                        all.iter().filter_map(|n| self.weighted_server(n)).collect()
                     }
                     None => Vec::new(),
                 };
@@ -53,19 +56,156 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// An upstream of these servers with all defaults.
-    fn upstream_of(&mut self, servers: Vec<Server>) -> Upstream {
-        self.upstream_with(&Fields::empty("upstreams.*", Place::default()), servers)
+    /// An upstream of one server with all defaults.
+    fn upstream_of(&mut self, server: Server) -> Upstream {
+        self.upstream_with(&Fields::empty("upstreams.*", Place::default()), vec![(server, 1)])
     }
 
-    fn upstream_with(&mut self, fields: &Fields<'a>, servers: Vec<Server>) -> Upstream {
-        let balances = [
+    /// A server, or a server and its weight.
+    fn weighted_server(&mut self, node: &'a Node) -> Option<(Server, u32)> {
+        if !matches!(node.value, Value::Map(_)) {
+            return self.server(node).map(|server| (server, 1));
+        }
+        let fields = self.fields(node, "upstreams.*.servers[]")?;
+        let server = self.required(&fields, "url").and_then(|n| self.server(n));
+        let weight = self.count(&fields, "weight", 1, 1_000);
+        Some((server?, weight))
+    }
+
+    /// A number of this range from a key with a default.
+    fn count(&mut self, fields: &Fields<'a>, key: &str, min: u32, max: u32) -> u32 {
+        let number = |c: &mut Self, n: &Node| c.number(n, min.into(), max.into());
+        let found = self.with_default(fields, key, number);
+        found.and_then(|n| u32::try_from(n).ok()).unwrap_or(min)
+    }
+
+    fn wait(&mut self, fields: &Fields<'a>, key: &str, may_be_zero: bool) -> std::time::Duration {
+        let wait = self.with_default(fields, key, |c, n| c.duration(n, may_be_zero));
+        wait.unwrap_or_default()
+    }
+
+    fn balance(&mut self, fields: &Fields<'a>) -> Balance {
+        let words = [
             ("p2c", Balance::P2c),
             ("round-robin", Balance::RoundRobin),
             ("least-connections", Balance::LeastConnections),
         ];
-        let balance = self.with_default(fields, "balance", |c, n| c.word(n, &balances));
-        let health = fields.get("health").and_then(|n| self.health(n));
+        match fields.get("balance") {
+            Some(node) if matches!(node.value, Value::Map(_)) => {
+                let part = self.fields(node, "upstreams.*.balance");
+                let by = part.and_then(|part| {
+                    let hash = self.required(&part, "hash")?;
+                    self.hash_by(hash)
+                });
+                by.map_or(Balance::P2c, Balance::Hash)
+            }
+            _ => {
+                let word = self.with_default(fields, "balance", |c, n| c.word(n, &words));
+                word.unwrap_or(Balance::P2c)
+            }
+        }
+    }
+
+    fn hash_by(&mut self, node: &'a Node) -> Option<HashBy> {
+        if !matches!(node.value, Value::Map(_)) {
+            return self.word(node, &[("address", HashBy::Address)]);
+        }
+        let fields = self.fields(node, "upstreams.*.balance.hash")?;
+        match (fields.get("cookie"), fields.get("header")) {
+            (Some(cookie), None) => self.token(cookie, "a cookie's name").map(HashBy::Cookie),
+            (None, Some(header)) => {
+                let name = self.token(header, "a field's name")?;
+                Some(HashBy::Header(name.to_ascii_lowercase()))
+            }
+            _ => {
+                let message = "a hash goes by one thing";
+                let help = "write address, {cookie: NAME} or {header: NAME}";
+                self.error(node.at, message, help.to_owned());
+                None
+            }
+        }
+    }
+
+    /// The name of a cookie or field (RFC 9110, section 5.6.2).
+    fn token(&mut self, node: &Node, what: &str) -> Option<String> {
+        let text = self.line(node, what)?;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        if text.is_empty() || !text.chars().all(allowed) {
+            let help = "use letters, digits, `-` and `_`".to_owned();
+            self.error(node.at, format!("{} is not {what}", quoted(text)), help);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn sticky(&mut self, node: &'a Node) -> Option<Sticky> {
+        let fields = self.fields(node, "upstreams.*.sticky")?;
+        let cookie = self.with_default(&fields, "cookie", |c, n| c.token(n, "a cookie's name"));
+        let max_age = fields.get("max-age").and_then(|n| self.duration(n, false));
+        Some(Sticky { cookie: cookie?, max_age })
+    }
+
+    fn eject(&mut self, fields: &Fields<'a>) -> Option<Eject> {
+        if let Some(node) = fields.get("eject")
+            && !matches!(node.value, Value::Map(_))
+        {
+            self.word(node, &[("off", ())]);
+            return None;
+        }
+        let part = self.part(fields, "eject");
+        Some(Eject {
+            after: self.count(&part, "after", 1, 1_000),
+            time: self.wait(&part, "time", false),
+            time_max: self.wait(&part, "time-max", false),
+            share_max_percent: self.count(&part, "share-max", 0, 100),
+        })
+    }
+
+    fn circuit(&mut self, fields: &Fields<'a>) -> Circuit {
+        let part = self.part(fields, "circuit");
+        let open = self.with_default(&part, "requests", |c, n| match is_off(n) {
+            true => Some(None),
+            false => c.number(n, 1, 1_000_000).map(Some),
+        });
+        let open_max = open.flatten().and_then(|n| u32::try_from(n).ok());
+        let pending_max = self.count(&part, "pending", 0, 1_000_000);
+        if let (None, Some(entry)) = (open_max, part.entry("pending"))
+            && pending_max > 0
+        {
+            let message = "`pending` has no effect: nothing bounds `requests`";
+            self.warning(entry.at, message, None);
+        }
+        Circuit { open_max, pending_max }
+    }
+
+    fn retries(&mut self, fields: &Fields<'a>) -> Retries {
+        let part = self.part(fields, "retries");
+        let attempts = self.count(&part, "attempts", 0, 10);
+        let budget_percent = self.count(&part, "budget", 0, 100);
+        let mut statuses = Vec::new();
+        for node in self.list_of(&part, "statuses", "statuses") {
+            let status = self.number(node, 400, 599).and_then(|n| u16::try_from(n).ok());
+            statuses.extend(status);
+        }
+        let try_timeout = self.with_default(&part, "try-timeout", |c, n| match is_off(n) {
+            true => Some(None),
+            false => c.duration(n, false).map(Some),
+        });
+        Retries { attempts, budget_percent, statuses, try_timeout: try_timeout.flatten() }
+    }
+
+    fn client_certificate(&mut self, node: &'a Node) -> Option<CertificateFiles> {
+        let fields = self.fields(node, "upstreams.*.client-certificate")?;
+        let certificate = self.required(&fields, "certificate").and_then(|n| self.path(n));
+        let key = self.required(&fields, "key").and_then(|n| self.path(n));
+        Some(CertificateFiles { certificate: certificate?, key: key? })
+    }
+
+    fn upstream_with(&mut self, fields: &Fields<'a>, servers: Vec<(Server, u32)>) -> Upstream {
+        let (servers, weights): (Vec<Server>, Vec<u32>) = servers.into_iter().unzip();
+        let balance = self.balance(fields);
+        let sticky = fields.get("sticky").and_then(|n| self.sticky(n));
+        let health = fields.get("health").and_then(|n| self.health(n, &servers));
         let timeouts = self.part(fields, "timeouts");
         let mut wait = |key| {
             self.with_default(&timeouts, key, |c, n| c.duration(n, false)).unwrap_or_default()
@@ -79,7 +219,9 @@ impl<'a> Checker<'a> {
         let roots = self.optional_path(fields, "roots");
         let server_name = fields.get("server-name").and_then(|n| self.hostname(n));
         let is_tls = servers.iter().any(|s| matches!(s, Server::Https(_)));
-        for key in ["roots", "server-name"] {
+        let client_certificate =
+            fields.get("client-certificate").and_then(|n| self.client_certificate(n));
+        for key in ["roots", "server-name", "client-certificate"] {
             if let Some(entry) = fields.entry(key)
                 && !is_tls
                 && !servers.is_empty()
@@ -91,25 +233,48 @@ impl<'a> Checker<'a> {
         let preserve_host = self.with_default(fields, "preserve-host", Self::bool);
         Upstream {
             servers,
-            balance: balance.unwrap_or(Balance::P2c),
+            weights,
+            balance,
+            sticky,
+            slow_start: self.wait(fields, "slow-start", true),
+            eject: self.eject(fields),
+            circuit: self.circuit(fields),
+            retries: self.retries(fields),
             health,
             timeouts,
             roots,
             server_name,
+            client_certificate,
             preserve_host: preserve_host.unwrap_or(true),
         }
     }
 
-    fn health(&mut self, node: &'a Node) -> Option<Health> {
+    fn health(&mut self, node: &'a Node, servers: &[Server]) -> Option<Health> {
         let fields = self.fields(node, "upstreams.*.health")?;
-        let path = self.required(&fields, "path").and_then(|n| {
-            let path = self.line(n, "a path")?;
-            if !path.starts_with('/') {
-                let message = format!("the path {} does not start with `/`", quoted(path));
-                self.error(n.at, message, format!("did you mean `/{path}`?"));
-            }
-            Some(path.to_owned())
+        let kinds = [("http", "http"), ("tcp", "tcp"), ("grpc", "grpc")];
+        let kind = self.with_default(&fields, "check", |c, n| c.word(n, &kinds));
+        let service = self.with_default(&fields, "service", |c, n| {
+            c.text(n, "a service's name").map(str::to_owned)
         });
+        let service = service.unwrap_or_default();
+        for (key, owner) in [("path", "http"), ("service", "grpc")] {
+            if let Some(entry) = fields.entry(key)
+                && kind.is_some_and(|kind| kind != owner)
+            {
+                let message = format!("`{key}` has no effect without `check: {owner}`");
+                self.warning(entry.at, message, None);
+            }
+        }
+        let check = match kind? {
+            "http" => HealthCheck::Http(self.health_path(&fields)?),
+            "tcp" => HealthCheck::Tcp,
+            _ => HealthCheck::Grpc(service),
+        };
+        let is_h1 = |s: &&Server| matches!(s, Server::Http(_) | Server::Unix(_));
+        if let (HealthCheck::Grpc(_), Some(server)) = (&check, servers.iter().find(is_h1)) {
+            let message = format!("gRPC needs HTTP/2, which {server} is not asked to speak");
+            self.error(node.at, message, "write the server as h2c:// or https://".to_owned());
+        }
         let wait = |c: &mut Self, key| {
             c.with_default(&fields, key, |c, n| c.duration(n, false)).unwrap_or_default()
         };
@@ -118,12 +283,28 @@ impl<'a> Checker<'a> {
             u32::try_from(count.unwrap_or(1)).unwrap_or(1)
         };
         Some(Health {
-            path: path?,
+            check,
             interval: wait(self, "interval"),
             timeout: wait(self, "timeout"),
             unhealthy_after: count(self, "unhealthy-after"),
             healthy_after: count(self, "healthy-after"),
         })
+    }
+
+    fn health_path(&mut self, fields: &Fields<'a>) -> Option<String> {
+        let Some(node) = fields.get("path") else {
+            if !fields.is_meant("path") {
+                let help = "as in path: /healthz, or write check: tcp".to_owned();
+                self.error(fields.at, "a health check needs a path to ask for", help);
+            }
+            return None;
+        };
+        let path = self.line(node, "a path")?;
+        if !path.starts_with('/') {
+            let message = format!("the path {} does not start with `/`", quoted(path));
+            self.error(node.at, message, format!("did you mean `/{path}`?"));
+        }
+        Some(path.to_owned())
     }
 
     /// The name of an upstream, or a server in its place: that becomes an upstream named by its
@@ -136,7 +317,7 @@ impl<'a> Checker<'a> {
             let server = self.server(node)?;
             let name = server.to_string();
             if !self.anonymous.contains_key(&name) {
-                let upstream = self.upstream_of(vec![server]);
+                let upstream = self.upstream_of(server);
                 self.anonymous.insert(name.clone(), upstream);
             }
             return Some(name);
@@ -272,6 +453,12 @@ pub(super) fn host_and_port(text: &str, default: u16) -> Option<(String, u16)> {
         && !host.contains("..")
         && host.chars().all(allowed);
     (is_v6 || is_host).then(|| (host.to_ascii_lowercase(), port))
+}
+
+/// Whether `off` stands here, or what other programs make of it.
+fn is_off(node: &Node) -> bool {
+    matches!(&node.value, Value::Text(text) if text == "off")
+        || matches!(node.value, Value::Bool(false))
 }
 
 /// Whether a text without a scheme was probably meant as host and port.
