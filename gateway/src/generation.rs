@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use crate::config::{Config, PluginUse, Server, SiteCertificate};
 use crate::fault::Fault;
 use crate::plugin::{Engine, Hooks, Plugin, PluginError};
+use crate::policy::{PolicyError, PolicyTable};
 use crate::route::RouteTable;
 use crate::tls::roots::{self, RootsError};
 use crate::upstream::TlsClient;
@@ -35,6 +36,8 @@ pub struct Generation {
     /// For each site: its router and filters, then the filters of each of its routes, as indices
     /// into `uses`.
     pub sites: Vec<SiteUses>,
+    /// What the gateway itself does with requests.
+    pub policies: PolicyTable,
 }
 
 /// What workers make an upstream from.
@@ -72,6 +75,8 @@ pub enum GenerationError {
     World(String, String, &'static str),
     /// Roots of an upstream could not be read: its name.
     Roots(String, RootsError),
+    /// A policy of a site or route cannot be carried out.
+    Policy(PolicyError),
     /// The task that builds was ended.
     Cancelled,
 }
@@ -142,12 +147,17 @@ impl Generation {
                 Err(cause) => errors.push(GenerationError::Roots(name.clone(), cause)),
             }
         }
+        let policies = PolicyTable::build(&config, previous.map(|previous| &previous.policies));
+        let policies = policies.unwrap_or_else(|wrong| {
+            errors.extend(wrong.into_iter().map(GenerationError::Policy));
+            PolicyTable::default()
+        });
         if !errors.is_empty() {
             return Err(errors);
         }
         let id = previous.map_or(1, |previous| previous.id + 1);
         let routes = RouteTable::new(&config.sites);
-        Ok(Arc::new(Self { id, config, routes, plugins, upstreams, uses, sites }))
+        Ok(Arc::new(Self { id, config, routes, plugins, upstreams, uses, sites, policies }))
     }
 
     /// Files that decide about this generation beside the configuration: a change of one is a reason
@@ -155,7 +165,7 @@ impl Generation {
     pub fn watched(&self) -> Vec<PathBuf> {
         let plugins = self.config.plugins.values().map(|plugin| plugin.component.clone());
         let roots = self.config.upstreams.values().filter_map(|upstream| upstream.roots.clone());
-        plugins.chain(roots).collect()
+        plugins.chain(roots).chain(PolicyTable::watched(&self.config)).collect()
     }
 }
 
@@ -296,6 +306,7 @@ impl GenerationError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Plugin(cause) => cause.fault(),
+            Self::Policy(cause) => cause.fault(),
             Self::World(..) | Self::Roots(..) => Fault::Operator,
             Self::Cancelled => Fault::Internal,
         }
@@ -312,6 +323,7 @@ impl fmt::Display for GenerationError {
                  that world; see what it is with `witgate plugin inspect`"
             ),
             Self::Roots(name, cause) => write!(f, "upstream {name}: {cause}"),
+            Self::Policy(cause) => cause.fmt(f),
             Self::Cancelled => f.write_str("building the generation was cancelled"),
         }
     }
@@ -322,6 +334,7 @@ impl std::error::Error for GenerationError {
         match self {
             Self::Plugin(cause) => cause.source(),
             Self::Roots(_, cause) => cause.source(),
+            Self::Policy(cause) => cause.source(),
             Self::World(..) | Self::Cancelled => None,
         }
     }

@@ -23,6 +23,7 @@ mod peers;
 mod plugin_swap;
 mod plugin_trap;
 mod plugins;
+mod policies;
 mod redirect;
 mod reload;
 mod renewal_under_load;

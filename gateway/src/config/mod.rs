@@ -9,6 +9,7 @@ pub mod hostname;
 pub mod keys;
 mod node;
 mod normal;
+pub mod policies;
 mod report;
 mod secret;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub use hostname::{HostPattern, Hostname};
 pub use keys::schema;
 pub use normal::normal_form;
+pub use policies::Policies;
 pub use report::{Diagnostic, Excerpt, Report, Severity};
 
 /// A configuration and what it should be told about.
@@ -242,6 +244,8 @@ pub struct Site {
     pub router: Option<PluginUse>,
     /// Filters in the order in which requests meet them.
     pub filters: Vec<PluginUse>,
+    /// What holds for every request, where its route does not say otherwise.
+    pub policies: Policies,
     /// Routes as written; [`crate::route`] orders them.
     pub routes: Vec<Route>,
     /// The line of the site in the file, for messages. A site whose names need different issuers,
@@ -286,6 +290,8 @@ pub struct Route {
     pub query: Vec<(String, Option<String>)>,
     /// Filters of this route, after those of the site.
     pub filters: Vec<PluginUse>,
+    /// What holds for its requests, in the place of what the site says.
+    pub policies: Policies,
     /// Where it leads.
     pub action: RouteAction,
     /// The line in the file, for messages.
