@@ -68,7 +68,20 @@ pub enum Command {
 /// Work with plugins.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
-    /// Show what a component is: its worlds, imports, exports, size and digest.
+    /// Put a plugin.yaml into the component it describes.
+    ///
+    /// A gateway then checks the plugin's `config:` with file, line and column, names missing
+    /// secrets, and shows what the plugin wants, all without running it.
+    Embed {
+        /// The component, changed in place.
+        file: PathBuf,
+        /// The plugin.yaml.
+        manifest: PathBuf,
+        /// Write the result here, and leave the component as it is.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Show what a component is: what it says about itself, its worlds, imports and digest.
     Inspect {
         /// The component.
         file: PathBuf,

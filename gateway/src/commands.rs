@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Manifest};
 use crate::fault::describe;
 use crate::generation::Generation;
 use crate::plugin::Engine;
@@ -124,11 +124,62 @@ pub fn inspect(component: &Path, is_json: bool) -> Result<(), String> {
         return Ok(());
     }
     println!("{}", component.display());
+    if let Some(manifest) = &found.manifest {
+        print_manifest(manifest);
+    }
     println!("  digest   sha256:{}", found.digest);
     println!("  size     {} bytes", found.bytes);
     println!("  worlds   {}", found.worlds.join(", "));
     println!("  imports  {}", found.imports.join("\n           "));
     println!("  exports  {}", found.exports.join("\n           "));
+    match found.manifest.as_ref().and_then(|manifest| manifest.config.as_ref()) {
+        Some(schema) => {
+            println!("  config   {}", format!("{schema:#}").replace('\n', "\n           "))
+        }
+        None if found.manifest.is_some() => println!("  config   anything"),
+        None => println!("  it carries no plugin.yaml: see `witgate plugin embed`"),
+    }
+    Ok(())
+}
+
+fn print_manifest(manifest: &Manifest) {
+    println!("  name     {} {}", manifest.name, manifest.version);
+    if let Some(text) = &manifest.description {
+        println!("  about    {text}");
+    }
+    if let Some(text) = &manifest.license {
+        println!("  license  {text}");
+    }
+    for (name, secret) in &manifest.secrets {
+        let (what, need) = (secret.description.as_deref().unwrap_or(""), secret.required);
+        println!("  secret   {name}{}: {what}", if need { " (required)" } else { "" });
+    }
+    if !manifest.grants.http.is_empty() {
+        println!("  http     {}", manifest.grants.http.join("\n           "));
+    }
+}
+
+/// `witgate plugin embed`.
+///
+/// # Errors
+/// Everything that is wrong with the manifest; files that cannot be read or written.
+pub fn embed(component: &Path, manifest: &Path, output: Option<&Path>) -> Result<(), String> {
+    let failed =
+        |verb: &str, path: &Path, cause| format!("cannot {verb} {}: {cause}", path.display());
+    let bytes = std::fs::read(component).map_err(|cause| failed("read", component, cause))?;
+    let text =
+        std::fs::read_to_string(manifest).map_err(|cause| failed("read", manifest, cause))?;
+    let embedded = config::embed(&bytes, &text, manifest).map_err(|report| report.to_string());
+    let (with, found) = embedded?;
+    // A running gateway may be watching the place: one step, and none when nothing changes.
+    let to = output.unwrap_or(component);
+    if with != bytes || to != component {
+        let beside = to.with_extension("wasm.new");
+        std::fs::write(&beside, with)
+            .and_then(|()| std::fs::rename(&beside, to))
+            .map_err(|cause| failed("write", to, cause))?;
+    }
+    println!("{}: {} {}", to.display(), found.name, found.version);
     Ok(())
 }
 

@@ -20,6 +20,9 @@ fn main() -> ExitCode {
         Command::Status(file) => commands::admin(&file.config, "GET", "/status"),
         Command::Reload(file) => commands::admin(&file.config, "POST", "/reload"),
         Command::HashPassword => commands::hash_password(),
+        Command::Plugin(PluginCommand::Embed { file, manifest, output }) => {
+            commands::embed(&file, &manifest, output.as_deref())
+        }
         Command::Plugin(PluginCommand::Inspect { file, json }) => commands::inspect(&file, json),
     };
     match outcome {

@@ -1,17 +1,21 @@
 //! `gateway.yaml`: read, checked as a whole, and turned into a [`Config`] that cannot be wrong.
 //!
 //! Called by the command line, by [`crate::generation`] on start and on reload. May name serde and
-//! std; never tokio, wasmtime or rustls, and it opens no file but the configuration itself and what
-//! its secrets name.
+//! std; never tokio, wasmtime or rustls, and it opens no file but the configuration itself, what
+//! its secrets name, and the components whose own words about their `config:` it takes.
 
 mod check;
+mod conform;
+mod field_grant;
 pub mod hostname;
 pub mod keys;
+mod manifest;
 mod node;
 mod normal;
 pub mod policies;
 mod report;
 mod secret;
+mod section;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -21,8 +25,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use field_grant::{FieldGrant, HeadGrant};
 pub use hostname::{HostPattern, Hostname};
 pub use keys::schema;
+pub use manifest::{Manifest, Wanted, WantedHead, WantedSecret, embed};
 pub use normal::normal_form;
 pub use policies::Policies;
 pub use report::{Diagnostic, Excerpt, Report, Severity};
@@ -36,7 +42,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads and checks a file. Relative paths in it are taken from its own folder.
+/// Reads and checks a file, and the `config:` of each plugin against what its component says about
+/// it. Relative paths are taken from the file's own folder.
 ///
 /// # Errors
 /// Everything that is wrong with it, at once.
@@ -62,15 +69,25 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
             return Err(Report::whole(path, message, None));
         }
     };
-    parse(&text, path, path.parent().unwrap_or(Path::new("")))
+    parse_with(&text, path, path.parent().unwrap_or(Path::new("")), &Manifest::of_file)
 }
 
-/// Checks the text of a file. `file` is what findings call it; relative paths in the text are taken
-/// from `base`.
+/// Checks the text of a file, without a look at components. `file` is what findings call it;
+/// relative paths in the text are taken from `base`.
 ///
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn parse(text: &str, file: &Path, base: &Path) -> Result<Loaded, Report> {
+    parse_with(text, file, base, &|_| Ok(None))
+}
+
+/// As [`parse`], with the manifest of a component for its path.
+fn parse_with(
+    text: &str,
+    file: &Path,
+    base: &Path,
+    manifests: &dyn Fn(&Path) -> Result<Option<Manifest>, Report>,
+) -> Result<Loaded, Report> {
     if text.len() > node::BYTES_MAX {
         let message =
             format!("the file is larger than {}", units::size_text(node::BYTES_MAX as u64));
@@ -81,7 +98,7 @@ pub fn parse(text: &str, file: &Path, base: &Path) -> Result<Loaded, Report> {
         Ok(root) => root,
         Err(error) => return Err(source.unreadable(error)),
     };
-    let checked = check::check(&root, text, base);
+    let checked = check::check(&root, text, base, manifests);
     let diagnostics = source.diagnostics(checked.findings, &checked.hidden);
     match checked.config {
         Some(config) => Ok(Loaded { config, warnings: diagnostics }),
@@ -534,6 +551,10 @@ impl std::fmt::Debug for SecretText {
 pub struct Grants {
     /// Outgoing requests.
     pub http: Vec<HttpGrant>,
+    /// Heads of requests.
+    pub request: HeadGrant,
+    /// Heads of responses.
+    pub response: HeadGrant,
 }
 
 /// One pattern of `grants.http`: `[METHOD[,METHOD] ]SCHEME://HOST[:PORT]/PATH`, where a `*` at the

@@ -11,9 +11,9 @@ use super::check::known_name;
 use super::policies::{BasicAuth, Setting};
 use super::units::{duration_text, size_text};
 use super::{
-    AccessLog, Balance, Certificates, Challenge, Config, Eab, Issuer, Limits, LogFormat, OnError,
-    PathMatch, PluginConfig, PluginUse, Policies, Route, RouteAction, Secret, SecretRef, Site,
-    SiteCertificate, Upstream,
+    AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, HeadGrant, Issuer,
+    Limits, LogFormat, OnError, PathMatch, PluginConfig, PluginUse, Policies, Route, RouteAction,
+    Secret, SecretRef, Site, SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -290,7 +290,16 @@ fn plugin(p: &PluginConfig) -> Tree {
     fields.push(("limits", limits));
     let secret = |s: &Secret| source(&s.source, Some(&s.hosts));
     fields.push(("secrets", names(p.secrets.iter(), secret)));
-    fields.push(("grants", map([("http", list(p.grants.http.iter().map(|g| text(&g.pattern))))])));
+    let head = |grant: &HeadGrant| {
+        let words = |fields: &FieldGrant| list(fields.words().map(text));
+        map([("read", words(&grant.read)), ("set", words(&grant.set))])
+    };
+    let grants = map([
+        ("http", list(p.grants.http.iter().map(|g| text(&g.pattern)))),
+        ("request", head(&p.grants.request)),
+        ("response", head(&p.grants.response)),
+    ]);
+    fields.push(("grants", grants));
     map(fields)
 }
 

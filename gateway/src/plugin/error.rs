@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::SecretRef;
+use crate::config::{Report, SecretRef};
 use crate::fault::Fault;
 use crate::tls::roots::RootsError;
 
@@ -57,6 +57,8 @@ pub enum PluginError {
     },
     /// The file is not a component that can be compiled.
     Compile(Subject, wasmtime::Error),
+    /// What it says about itself is wrong.
+    Manifest(Subject, Report),
     /// It exports none of the worlds.
     NoWorld {
         /// The plugin.
@@ -156,6 +158,7 @@ impl PluginError {
             | Self::WrongWorld { .. }
             | Self::Secret { .. } => Fault::Operator,
             Self::Compile(..)
+            | Self::Manifest(..)
             | Self::NoWorld { .. }
             | Self::UnknownImport { .. }
             | Self::HttpInHook(_)
@@ -183,6 +186,9 @@ impl fmt::Display for PluginError {
             }
             Self::Compile(of, _) => {
                 write!(f, "{of} is not a component that this gateway can compile")
+            }
+            Self::Manifest(of, _) => {
+                write!(f, "{of} is wrong about itself; mend its plugin.yaml and put it in again")
             }
             Self::NoWorld { of, exports } => write!(
                 f,
@@ -243,6 +249,7 @@ impl std::error::Error for PluginError {
                 Some(cause)
             }
             Self::Roots(cause) => Some(cause),
+            Self::Manifest(_, cause) => Some(cause),
             Self::TooLarge { .. }
             | Self::NoWorld { .. }
             | Self::WrongWorld { .. }

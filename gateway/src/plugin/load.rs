@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use wasmtime::component::{Component, InstancePre};
@@ -16,7 +16,7 @@ use super::host::log::Rate;
 use super::secret::Secrets;
 use super::v0_1::{self, Exports, Unlinked};
 use super::{Inspection, Plugin, pool, solver};
-use crate::config::{PluginConfig, Secret};
+use crate::config::{Manifest, PluginConfig, Secret};
 
 /// SHA-256 of a component file.
 pub(super) type Digest = [u8; 32];
@@ -45,6 +45,9 @@ impl Engine {
     ) -> Result<Arc<Plugin>, PluginError> {
         let name: Arc<str> = Arc::from(name);
         let (file, digest, subject) = read(&name, &config.component)?;
+        let manifest = Manifest::of_component(&file, &config.component)
+            .map_err(|cause| PluginError::Manifest(subject.clone(), cause))?;
+        let wanted = manifest.as_ref().map(|manifest| manifest.grants.clone()).unwrap_or_default();
         let compiled = self.compile(&file, digest, &subject)?;
         drop(file);
         let secrets = Secrets::read(&config.secrets).map_err(|(secret, from, cause)| {
@@ -58,6 +61,9 @@ impl Engine {
         let facts = Facts {
             limits: config.limits.clone(),
             grants: config.grants.http.clone(),
+            request: wanted.request.granted(&config.grants.request),
+            response: wanted.response.granted(&config.grants.response),
+            refused: Mutex::default(),
             secrets,
             upstreams: upstreams.iter().cloned().collect(),
             state: self.state(&name),
@@ -87,6 +93,8 @@ impl Engine {
     /// When it is no component.
     pub fn inspect(&self, component: &Path) -> Result<Inspection, PluginError> {
         let (file, digest, subject) = read(&Arc::from(""), component)?;
+        let manifest = Manifest::of_component(&file, component)
+            .map_err(|cause| PluginError::Manifest(subject.clone(), cause))?;
         let component = Component::from_binary(&self.wasm, &file)
             .map_err(|cause| PluginError::Compile(subject, cause))?;
         let ty = component.component_type();
@@ -97,6 +105,7 @@ impl Engine {
             worlds: worlds.into_iter().map(str::to_owned).collect(),
             imports: ty.imports(&self.wasm).map(|(name, _)| name.to_owned()).collect(),
             exports: ty.exports(&self.wasm).map(|(name, _)| name.to_owned()).collect(),
+            manifest,
         })
     }
 

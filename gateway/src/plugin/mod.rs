@@ -25,7 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::acme::solve::dns01::DnsSolver;
-use crate::config::OnError;
+use crate::config::{Manifest, OnError};
 
 pub use engine::Engine;
 pub use error::{PluginError, Subject};
@@ -91,6 +91,8 @@ pub struct Inspection {
     pub imports: Vec<String>,
     /// What it exports.
     pub exports: Vec<String>,
+    /// What it says about itself; none when it carries no `plugin.yaml`.
+    pub manifest: Option<Manifest>,
 }
 
 impl Plugin {
