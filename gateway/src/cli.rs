@@ -81,6 +81,22 @@ pub enum PluginCommand {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Show what new versions of plugins ask for beyond gateway.lock, and allow it.
+    Accept {
+        /// The plugins to accept, by their names in gateway.yaml; without any, only show.
+        names: Vec<String>,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Sign a component with an Ed25519 key, for gateways with `plugin-keys`.
+    Sign {
+        /// The component, changed in place.
+        file: PathBuf,
+        /// The private key in PEM (PKCS #8): `openssl genpkey -algorithm ed25519`.
+        #[arg(short, long, value_name = "PEM")]
+        key: PathBuf,
+    },
     /// Show what a component is: what it says about itself, its worlds, imports and digest.
     Inspect {
         /// The component.

@@ -23,6 +23,10 @@ fn main() -> ExitCode {
         Command::Plugin(PluginCommand::Embed { file, manifest, output }) => {
             commands::embed(&file, &manifest, output.as_deref())
         }
+        Command::Plugin(PluginCommand::Accept { names, file }) => {
+            commands::accept(&file.config, &names)
+        }
+        Command::Plugin(PluginCommand::Sign { file, key }) => commands::sign(&file, &key),
         Command::Plugin(PluginCommand::Inspect { file, json }) => commands::inspect(&file, json),
     };
     match outcome {

@@ -20,6 +20,7 @@ mod house;
 mod http2;
 mod kill9;
 mod peers;
+mod plugin_grants;
 mod plugin_swap;
 mod plugin_trap;
 mod plugins;

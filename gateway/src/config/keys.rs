@@ -415,6 +415,8 @@ pub const KEYS: &[Key] = &[
         "Fields it may read; * is every field but set-cookie."),
     key("plugins.*.grants.response.set", &[Texts], Is("[\"*\"]"),
         "Fields it may set, append and remove, and :status; * is all of that but set-cookie."),
+    key("plugin-keys", &[Texts], Is("[]"),
+        "Ed25519 public keys (Base64); with any, each component must be signed by one of them."),
     // Operation.
     key("log", &[Map], Absent, "What is logged."),
     key("log.level", &[Text], Is("info"),

@@ -9,13 +9,14 @@ mod conform;
 mod field_grant;
 pub mod hostname;
 pub mod keys;
+pub mod lock;
 mod manifest;
 mod node;
 mod normal;
 pub mod policies;
 mod report;
 mod secret;
-mod section;
+pub(crate) mod section;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -99,9 +100,10 @@ fn parse_with(
         Err(error) => return Err(source.unreadable(error)),
     };
     let checked = check::check(&root, text, base, manifests);
+    let lock = base.join(file.file_name().unwrap_or_default()).with_extension("lock");
     let diagnostics = source.diagnostics(checked.findings, &checked.hidden);
     match checked.config {
-        Some(config) => Ok(Loaded { config, warnings: diagnostics }),
+        Some(config) => Ok(Loaded { config: Config { lock, ..config }, warnings: diagnostics }),
         None => Err(Report { diagnostics, omitted: checked.omitted }),
     }
 }
@@ -130,8 +132,13 @@ pub struct Config {
     pub limits: Limits,
     /// Who may speak for a client's address in `x-forwarded-for` and `forwarded`.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Ed25519 keys in Base64, as written; when there are any, every component must be signed with
+    /// one of them.
+    pub plugin_keys: Vec<String>,
     /// The local control socket; `None` switches it off.
     pub admin: Option<PathBuf>,
+    /// Where the versions of plugins are written down: `gateway.lock` beside `gateway.yaml`.
+    pub lock: PathBuf,
 }
 
 /// One entry of `listen:`.
@@ -469,6 +476,8 @@ pub struct PluginConfig {
     pub secrets: BTreeMap<String, Secret>,
     /// What it may do beyond computing.
     pub grants: Grants,
+    /// Ed25519 public keys of which one must have signed the component; none are needed if empty.
+    pub keys: Vec<[u8; 32]>,
     /// The line in the file, for messages.
     pub line: u64,
 }

@@ -52,6 +52,7 @@ pub fn normal_form(config: &Config) -> String {
         ("store", path(&config.store)),
         ("workers", config.workers.map_or(text("auto"), |n| int(n as u64))),
         ("limits", limits(&config.limits)),
+        ("plugin-keys", list(config.plugin_keys.iter().map(text))),
         ("trusted-proxies", list(config.trusted_proxies.iter().map(|n| text(n.to_string())))),
         ("admin", config.admin.as_deref().map_or(text("off"), path)),
     ]);

@@ -7,6 +7,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 /// The section that holds the text of `plugin.yaml`.
 pub const MANIFEST: &str = "witgate:plugin.yaml";
 
+/// The section that holds Ed25519 signatures, one after the other.
+pub const SIGNATURES: &str = "witgate:signatures";
+
 /// The content of the first custom section called `name`; none when there is none. Reads only
 /// headers and that section, so that a component of any size costs little.
 ///
@@ -35,7 +38,7 @@ pub fn find(component: &mut (impl Read + Seek), name: &str) -> io::Result<Option
                     let here = component.stream_position()?;
                     let left = end.checked_sub(here).ok_or_else(|| invalid("a section is cut"))?;
                     if left > BYTES_MAX {
-                        return Err(invalid("its plugin.yaml is larger than 1 MiB"));
+                        return Err(invalid("a section is larger than 1 MiB"));
                     }
                     let mut content = Vec::new();
                     component.take(left).read_to_end(&mut content)?;

@@ -57,6 +57,8 @@ pub enum PluginError {
     },
     /// The file is not a component that can be compiled.
     Compile(Subject, wasmtime::Error),
+    /// No key of `plugin-keys` has signed it.
+    Unsigned(Subject),
     /// What it says about itself is wrong.
     Manifest(Subject, Report),
     /// It exports none of the worlds.
@@ -156,6 +158,7 @@ impl PluginError {
             | Self::TooLarge { .. }
             | Self::Roots(_)
             | Self::WrongWorld { .. }
+            | Self::Unsigned(_)
             | Self::Secret { .. } => Fault::Operator,
             Self::Compile(..)
             | Self::Manifest(..)
@@ -187,6 +190,10 @@ impl fmt::Display for PluginError {
             Self::Compile(of, _) => {
                 write!(f, "{of} is not a component that this gateway can compile")
             }
+            Self::Unsigned(of) => write!(
+                f,
+                "{of} is not signed with a key of `plugin-keys`; sign it with `witgate plugin sign`"
+            ),
             Self::Manifest(of, _) => {
                 write!(f, "{of} is wrong about itself; mend its plugin.yaml and put it in again")
             }
@@ -251,6 +258,7 @@ impl std::error::Error for PluginError {
             Self::Roots(cause) => Some(cause),
             Self::Manifest(_, cause) => Some(cause),
             Self::TooLarge { .. }
+            | Self::Unsigned(_)
             | Self::NoWorld { .. }
             | Self::WrongWorld { .. }
             | Self::UnknownImport { .. }

@@ -60,6 +60,7 @@ fn config(component: PathBuf, config: serde_json::Value) -> PluginConfig {
         },
         secrets: BTreeMap::new(),
         grants: Grants::default(),
+        keys: Vec::new(),
         line: 1,
     }
 }
@@ -425,6 +426,15 @@ fn a_plugin_is_held_to_what_it_says_it_needs() {
     assert!(probe(&hooks, "/set/x-other").is_err());
     // It says nothing about responses: as granted.
     assert_eq!(probe(&hooks, "/response-set/x-other").as_deref(), Ok("changed"));
+}
+
+#[test]
+fn an_unsigned_component_does_not_load_where_signatures_are_asked_for() {
+    let mut config = config(guest("filter"), serde_json::Value::Null);
+    config.keys.push([7; 32]);
+    let error = engine().load("unsigned", &config, &upstreams()).unwrap_err();
+    assert!(matches!(error, PluginError::Unsigned(_)), "{error}");
+    assert!(error.to_string().contains("witgate plugin sign"), "{error}");
 }
 
 #[test]

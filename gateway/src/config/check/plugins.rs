@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::super::conform;
 use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
@@ -16,10 +19,16 @@ use super::{Checker, Role, Use, child, list};
 impl<'a> Checker<'a> {
     pub(super) fn plugins(&mut self, fields: &Fields<'a>) -> BTreeMap<String, PluginConfig> {
         let mut plugins = BTreeMap::new();
+        let silent = self.findings.len();
+        let keys: Vec<[u8; 32]> =
+            self.plugin_keys(fields).into_iter().map(|(_, key)| key).collect();
+        // They are reported where the key itself is read.
+        self.findings.truncate(silent);
         for entry in self.named(fields, "plugins") {
             let config = child(&entry.node, "config").map(|n| n.value.to_json());
             self.plugin_configs.insert(&entry.key, config.unwrap_or_default());
-            if let Some(plugin) = self.plugin(&entry.node, entry.at.line) {
+            if let Some(mut plugin) = self.plugin(&entry.node, entry.at.line) {
+                plugin.keys.clone_from(&keys);
                 self.own_words(entry, &plugin);
                 plugins.insert(entry.key.clone(), plugin);
             }
@@ -47,8 +56,26 @@ impl<'a> Checker<'a> {
             limits,
             secrets,
             grants,
+            keys: Vec::new(),
             line,
         })
+    }
+
+    /// `plugin-keys` as written, and decoded.
+    pub(super) fn plugin_keys(&mut self, fields: &Fields<'a>) -> Vec<(String, [u8; 32])> {
+        let mut keys = Vec::new();
+        for node in self.list_of(fields, "plugin-keys", "Ed25519 public keys in Base64") {
+            let Some(text) = self.line(node, "an Ed25519 public key in Base64") else { continue };
+            match STANDARD.decode(text).map(<[u8; 32]>::try_from) {
+                Ok(Ok(key)) => keys.push((text.to_owned(), key)),
+                _ => {
+                    let message = format!("{} is not an Ed25519 public key", quoted(text));
+                    let help = "32 bytes in Base64, as `witgate plugin sign` prints them";
+                    self.error(node.at, message, help.to_owned());
+                }
+            }
+        }
+        keys
     }
 
     /// Holds a stanza against what its component says about itself.
