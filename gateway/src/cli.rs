@@ -79,6 +79,8 @@ pub enum Command {
     Status(ConfigFile),
     /// Make the running gateway read its configuration again.
     Reload(ConfigFile),
+    /// Make a hash for `basic-auth` of the password on standard input.
+    HashPassword,
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),

@@ -94,6 +94,31 @@ pub fn schema() -> Result<(), String> {
     Ok(())
 }
 
+/// `witgate hash-password`: what `basic-auth.users` wants. The password is the first line, so that it
+/// stands neither in the history of a shell nor in the list of processes.
+///
+/// # Errors
+/// When there is no password, or none that can be hashed.
+pub fn hash_password() -> Result<(), String> {
+    use std::io::IsTerminal as _;
+    if std::io::stdin().is_terminal() {
+        eprintln!("Type the password (it will be seen) and press Enter:");
+    }
+    let mut line = String::new();
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(|error| format!("cannot read the password: {error}"))?;
+    let password = line.strip_suffix('\n').unwrap_or(&line);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        return Err("the password is empty: write it on standard input".to_owned());
+    }
+    let hash = crate::policy::hash_password(password)
+        .map_err(|error| format!("cannot hash the password: {error}"))?;
+    println!("{hash}");
+    Ok(())
+}
+
 /// `witgate trust`.
 ///
 /// # Errors

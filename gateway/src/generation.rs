@@ -14,6 +14,7 @@ use crate::config::lock::Lock;
 use crate::config::{Config, PluginUse, Report, Server, SiteCertificate, Upstream};
 use crate::fault::Fault;
 use crate::plugin::{Engine, Hooks, Plugin, PluginError};
+use crate::policy::{PolicyError, PolicyTable};
 use crate::route::RouteTable;
 use crate::tls::roots::{self, RootsError};
 use crate::upstream::health::Health;
@@ -37,6 +38,8 @@ pub struct Generation {
     /// For each site: its router and filters, then the filters of each of its routes, as indices
     /// into `uses`.
     pub sites: Vec<SiteUses>,
+    /// What the gateway itself does with requests.
+    pub policies: PolicyTable,
 }
 
 /// The plugins of a site, as indices into [`Generation::uses`].
@@ -70,6 +73,8 @@ pub enum GenerationError {
     Lock(Report),
     /// Roots of an upstream could not be read: its name.
     Roots(String, RootsError),
+    /// A policy of a site or route cannot be carried out.
+    Policy(PolicyError),
     /// The task that builds was ended.
     Cancelled,
 }
@@ -140,12 +145,17 @@ impl Generation {
                 Err(cause) => errors.push(GenerationError::Roots(name.clone(), cause)),
             }
         }
+        let policies = PolicyTable::build(&config, previous.map(|previous| &previous.policies));
+        let policies = policies.unwrap_or_else(|wrong| {
+            errors.extend(wrong.into_iter().map(GenerationError::Policy));
+            PolicyTable::default()
+        });
         if !errors.is_empty() {
             return Err(errors);
         }
         let id = previous.map_or(1, |previous| previous.id + 1);
         let routes = RouteTable::new(&config.sites);
-        Ok(Arc::new(Self { id, config, routes, plugins, upstreams, uses, sites }))
+        Ok(Arc::new(Self { id, config, routes, plugins, upstreams, uses, sites, policies }))
     }
 
     /// Writes the versions in use into `gateway.lock`. Where that cannot be, later versions are not
@@ -170,7 +180,7 @@ impl Generation {
         let roots = self.config.upstreams.values().filter_map(|upstream| upstream.roots.clone());
         let pairs = self.config.upstreams.values().filter_map(|u| u.client_certificate.as_ref());
         let pairs = pairs.flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]);
-        plugins.chain(roots).chain(pairs).collect()
+        plugins.chain(roots).chain(pairs).chain(PolicyTable::watched(&self.config)).collect()
     }
 }
 
@@ -365,6 +375,7 @@ impl GenerationError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Plugin(cause) => cause.fault(),
+            Self::Policy(cause) => cause.fault(),
             Self::World(..) | Self::Roots(..) | Self::AsksMore(..) | Self::Lock(_) => {
                 Fault::Operator
             }
@@ -389,6 +400,7 @@ impl fmt::Display for GenerationError {
             ),
             Self::Lock(report) => report.fmt(f),
             Self::Roots(name, cause) => write!(f, "upstream {name}: {cause}"),
+            Self::Policy(cause) => cause.fmt(f),
             Self::Cancelled => f.write_str("building the generation was cancelled"),
         }
     }
@@ -399,6 +411,7 @@ impl std::error::Error for GenerationError {
         match self {
             Self::Plugin(cause) => cause.source(),
             Self::Roots(_, cause) => cause.source(),
+            Self::Policy(cause) => cause.source(),
             Self::World(..) | Self::AsksMore(..) | Self::Lock(_) | Self::Cancelled => None,
         }
     }

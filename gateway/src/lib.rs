@@ -16,6 +16,7 @@ pub mod h1;
 pub mod http;
 pub mod listen;
 pub mod plugin;
+pub mod policy;
 pub mod route;
 pub mod store;
 pub mod telemetry;

@@ -28,6 +28,7 @@ mod plugin_grants;
 mod plugin_swap;
 mod plugin_trap;
 mod plugins;
+mod policies;
 mod redirect;
 mod reload;
 mod renewal_under_load;

@@ -13,6 +13,7 @@ pub mod lock;
 mod manifest;
 mod node;
 mod normal;
+pub mod policies;
 mod report;
 mod secret;
 pub(crate) mod section;
@@ -30,6 +31,7 @@ pub use hostname::{HostPattern, Hostname};
 pub use keys::schema;
 pub use manifest::{Manifest, Wanted, WantedHead, WantedSecret, embed};
 pub use normal::normal_form;
+pub use policies::Policies;
 pub use report::{Diagnostic, Excerpt, Report, Severity};
 
 /// A configuration and what it should be told about.
@@ -266,6 +268,8 @@ pub struct Site {
     pub router: Option<PluginUse>,
     /// Filters in the order in which requests meet them.
     pub filters: Vec<PluginUse>,
+    /// What holds for every request, where its route does not say otherwise.
+    pub policies: Policies,
     /// Routes as written; [`crate::route`] orders them.
     pub routes: Vec<Route>,
     /// The line of the site in the file, for messages. A site whose names need different issuers,
@@ -310,6 +314,8 @@ pub struct Route {
     pub query: Vec<(String, Option<String>)>,
     /// Filters of this route, after those of the site.
     pub filters: Vec<PluginUse>,
+    /// What holds for its requests, in the place of what the site says.
+    pub policies: Policies,
     /// Where it leads.
     pub action: RouteAction,
     /// The line in the file, for messages.

@@ -8,11 +8,12 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 
 use super::check::known_name;
+use super::policies::{BasicAuth, Setting};
 use super::units::{duration_text, size_text};
 use super::{
     AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HashBy,
     HeadGrant, HealthCheck, Issuer, Limits, LogFormat, OnError, PathMatch, PluginConfig, PluginUse,
-    Route, RouteAction, Secret, SecretRef, Site, SiteCertificate, Upstream,
+    Policies, Route, RouteAction, Secret, SecretRef, Site, SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -118,6 +119,7 @@ fn site(site: &Site, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
     ];
     fields.extend(site.router.as_ref().map(|r| ("router", plugin_use(r, plugins))));
     fields.push(("filters", list(site.filters.iter().map(|f| plugin_use(f, plugins)))));
+    fields.extend(policies(&site.policies));
     fields.push(("routes", list(site.routes.iter().map(|r| route(r, plugins)))));
     map(fields)
 }
@@ -145,14 +147,82 @@ fn route(route: &Route, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
             ("respond", map([status, ("body", text(body)), content_type]))
         }
     };
-    map([
+    let mut fields = vec![
         place,
         ("methods", list(route.methods.iter().map(text))),
         ("headers", pairs(&route.headers)),
         ("query", pairs(&route.query)),
         ("filters", list(route.filters.iter().map(|f| plugin_use(f, plugins)))),
-        action,
-    ])
+    ];
+    fields.extend(policies(&route.policies));
+    fields.push(action);
+    map(fields)
+}
+
+/// The policies that are said at a place, in the order of the table.
+fn policies(p: &Policies) -> Vec<(&'static str, Tree)> {
+    let mut fields = Vec::new();
+    let mut say = |key: &'static str, tree: Option<Tree>| fields.extend(tree.map(|t| (key, t)));
+    let texts = |list: &[String]| self::list(list.iter().map(text));
+    say(
+        "addresses",
+        setting(&p.addresses, |a| {
+            let networks =
+                |list: &[ipnet::IpNet]| self::list(list.iter().map(|n| text(n.to_string())));
+            map([("allow", networks(&a.allow)), ("deny", networks(&a.deny))])
+        }),
+    );
+    say("rate-limits", setting(&p.rate_limits, |l| list(l.iter().map(rate_limit))));
+    say(
+        "cors",
+        setting(&p.cors, |c| {
+            map([
+                ("origins", list(c.origins.iter().map(|o| text(o.to_string())))),
+                ("methods", texts(&c.methods)),
+                ("headers", texts(&c.headers)),
+                ("expose", texts(&c.expose)),
+                ("credentials", Tree::Bool(c.credentials)),
+                ("max-age", wait(c.max_age)),
+            ])
+        }),
+    );
+    say(
+        "basic-auth",
+        setting(&p.basic_auth, |a| {
+            let mut fields = vec![("realm", text(&a.realm))];
+            if !a.users.is_empty() {
+                fields.push((
+                    "users",
+                    names(a.users.iter(), |h| text(BasicAuth::outline(h.expose()))),
+                ));
+            }
+            fields.extend(a.file.as_deref().map(|f| ("file", path(f))));
+            fields.extend(a.user_field.as_ref().map(|f| ("user-field", text(f))));
+            map(fields)
+        }),
+    );
+    say("request-body", setting(&p.request_body, |n| text(size_text(*n))));
+    say("strip-prefix", p.strip_prefix.as_ref().map(text));
+    say("add-prefix", p.add_prefix.as_ref().map(text));
+    fields
+}
+
+fn setting<T>(setting: &Setting<T>, write: impl FnOnce(&T) -> Tree) -> Option<Tree> {
+    match setting {
+        Setting::Absent => None,
+        Setting::Off => Some(text("off")),
+        Setting::On(policy) => Some(write(policy)),
+    }
+}
+
+fn rate_limit(l: &super::policies::RateLimit) -> Tree {
+    let mut fields = vec![
+        ("requests", int(l.requests.into())),
+        ("per", wait(l.per)),
+        ("burst", int(l.burst.into())),
+    ];
+    fields.extend(l.header.as_ref().map(|h| ("header", text(h))));
+    map(fields)
 }
 
 fn pairs(pairs: &[(String, Option<String>)]) -> Tree {

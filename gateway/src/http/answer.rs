@@ -10,6 +10,7 @@ use http::{Response, StatusCode};
 use super::body::ResponseBody;
 use super::head::{ResponseHead, ResponseSource};
 use crate::fault::Fault;
+use crate::policy::Refusal;
 use crate::upstream::UpstreamError;
 
 /// Why an exchange did not go as asked.
@@ -35,6 +36,8 @@ pub enum ExchangeError {
     BodyTooLarge,
     /// The client stopped sending its body.
     BodyStalled,
+    /// A policy of the site or route does not let it through.
+    Refused(Refusal),
     /// The upstream failed.
     Upstream(UpstreamError),
     /// A plugin failed: its name in `gateway.yaml`, and what happened.
@@ -58,6 +61,10 @@ impl ExchangeError {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(UpstreamError::Full(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused(Refusal::Address) => StatusCode::FORBIDDEN,
+            Self::Refused(Refusal::Rate(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(Refusal::Credentials(_)) => StatusCode::UNAUTHORIZED,
+            Self::Refused(Refusal::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(cause) if cause.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Plugin(..) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -76,7 +83,8 @@ impl ExchangeError {
             | Self::Version
             | Self::Coding
             | Self::BodyTooLarge
-            | Self::BodyStalled => Fault::Client,
+            | Self::BodyStalled
+            | Self::Refused(_) => Fault::Client,
             Self::Upstream(cause) => cause.fault(),
             Self::Plugin(..) => Fault::Plugin,
             Self::Internal(_) => Fault::Internal,
@@ -99,6 +107,7 @@ impl ExchangeError {
             Self::Upstream(UpstreamError::Full(_)) => {
                 "The application behind this server has too much to do. Try again later."
             }
+            Self::Refused(refusal) => refusal.detail(),
             Self::Upstream(cause) if cause.is_timeout() => {
                 "The application behind this server did not answer in time."
             }
@@ -130,6 +139,9 @@ impl ExchangeError {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        if let Self::Refused(refusal) = self {
+            refusal.fields(&mut headers);
         }
         (ResponseHead { status, headers, source: ResponseSource::Gateway }, body.into())
     }

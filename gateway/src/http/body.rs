@@ -96,6 +96,19 @@ impl RequestBody {
         }))
     }
 
+    /// Puts another bound (inclusive) in the place of the first one, before anything is read.
+    ///
+    /// # Errors
+    /// When the body is known to be larger.
+    pub fn limit(&mut self, bytes_max: Option<u64>) -> Result<(), BodyError> {
+        let Self::Stream(body) = self else { return Ok(()) };
+        body.left = bytes_max;
+        match bytes_max.is_some_and(|max| body.incoming.size_hint().lower() > max) {
+            true => Err(BodyError::TooLarge),
+            false => Ok(()),
+        }
+    }
+
     /// Reads until `bytes_max` bytes are there or the body ends, keeps what was read for the
     /// upstream, and returns a copy of it (at most `bytes_max` bytes) and whether it is the whole.
     ///

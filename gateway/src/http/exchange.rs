@@ -23,6 +23,7 @@ use crate::config::{AccessLog, OnError, RouteAction, Scheme, Server};
 use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
 use crate::plugin::{Decision, Hooked, Hooks, PluginError};
+use crate::policy::{Admission, Pass, Policy};
 use crate::route::split_authority;
 use crate::telemetry::{Counters, Record};
 use crate::upstream::{Lease, Miss, UpstreamError};
@@ -54,6 +55,10 @@ struct Exchange<'a> {
     head: RequestHead,
     /// Filters that requests of this route meet, in order.
     filters: Vec<usize>,
+    /// The policies that hold for it, until they have been asked.
+    policy: Option<Arc<Policy>>,
+    /// What they said, for the response.
+    pass: Option<Box<Pass>>,
     record: Box<Record>,
 }
 
@@ -79,7 +84,16 @@ pub async fn serve(
     }
     let trusted = &view.generation.config.trusted_proxies;
     let facts = facts(connection, trusted, &head.headers);
-    let mut exchange = Exchange { connection, view, facts, head, filters: Vec::new(), record };
+    let mut exchange = Exchange {
+        connection,
+        view,
+        facts,
+        head,
+        filters: Vec::new(),
+        policy: None,
+        pass: None,
+        record,
+    };
     exchange.record.client = exchange.facts.client.ip();
     exchange.run(incoming, wish).await
 }
@@ -94,8 +108,13 @@ impl Exchange<'_> {
             limits.request_body_idle,
             Rc::clone(&progress),
         );
-        let target = match self.decide() {
-            Ok(target) => self.rewrite(target, &mut body).await,
+        let decided = self.decide();
+        let target = match self.admit(&mut body).await {
+            Ok(None) => match decided {
+                Ok(target) => self.rewrite(target, &mut body).await,
+                Err(error) => Err(error),
+            },
+            Ok(Some(answer)) => Ok(answer),
             Err(error) => Err(error),
         };
         match target {
@@ -116,6 +135,7 @@ impl Exchange<'_> {
         let site = generation.routes.site(host).ok_or(ExchangeError::UnknownHost)?;
         let uses = generation.sites.get(site).ok_or(ExchangeError::UnknownHost)?;
         self.filters.extend_from_slice(&uses.filters);
+        self.policy = generation.policies.of_site(site).cloned();
         if let Some(router) = uses.router {
             let decision = self
                 .call(router, |hooks, facts, head| hooks.route(facts, head))?
@@ -133,6 +153,7 @@ impl Exchange<'_> {
         let sites = &generation.config.sites;
         let index = generation.routes.route(sites, site, &self.head);
         let index = index.ok_or(ExchangeError::NoRoute)?;
+        self.policy = generation.policies.of_route(site, index).cloned();
         self.filters.extend(uses.routes.get(index).into_iter().flatten().copied());
         let route = sites.get(site).and_then(|site| site.routes.get(index));
         match route.map(|route| &route.action).ok_or(ExchangeError::NoRoute)? {
@@ -151,6 +172,25 @@ impl Exchange<'_> {
                 Ok(Target::Answer(head, body))
             }
         }
+    }
+
+    /// Asks the policies, also about a request that leads nowhere: who may not come learns nothing
+    /// else. An answer ends the exchange.
+    async fn admit(&mut self, body: &mut RequestBody) -> Result<Option<Target>, ExchangeError> {
+        let Some(policy) = self.policy.take() else { return Ok(None) };
+        let pass = self.pass.insert(Box::new(Pass::new(policy, &self.head)));
+        let admission = pass.admit(self.facts.client.ip(), &mut self.head).await;
+        if let Admission::Preflight(headers) = admission.map_err(ExchangeError::Refused)? {
+            let (status, source) = (StatusCode::NO_CONTENT, ResponseSource::Gateway);
+            return Ok(Some(Target::Answer(
+                ResponseHead { status, headers, source },
+                Bytes::new(),
+            )));
+        }
+        if let Some(bytes_max) = pass.request_body_bytes_max() {
+            body.limit(bytes_max).map_err(|error| broken_body(&error))?;
+        }
+        Ok(None)
     }
 
     /// Lets the filters at the request, in order. One that answers ends the walk.
@@ -362,6 +402,9 @@ impl Exchange<'_> {
             .forwarding()
             .ok_or(ExchangeError::BadRequest("The host of the request is not valid."))?;
         headers::forward(&mut fields, &forwarding, headers::is_trusted(peer, trusted));
+        if let Some(prefix) = self.pass.as_ref().and_then(|pass| pass.stripped()) {
+            fields.insert(headers::X_FORWARDED_PREFIX, prefix.clone());
+        }
         if let Ok(id) = HeaderValue::from_str(&self.head.id) {
             fields.insert(X_REQUEST_ID, id);
         }
@@ -447,7 +490,10 @@ impl Exchange<'_> {
         head: ResponseHead,
         body: ResponseBody,
     ) -> Result<Response<ResponseBody>, ExchangeError> {
-        let head = self.filter_response(head)?;
+        let mut head = self.filter_response(head)?;
+        if let Some(pass) = &self.pass {
+            pass.respond(&mut head.headers);
+        }
         let mut record = self.take_record();
         record.status = head.status.as_u16();
         Ok(answer::response(head, body.recorded(record)))

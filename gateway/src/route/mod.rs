@@ -116,6 +116,7 @@ mod tests {
             headers: Vec::new(),
             query: Vec::new(),
             filters: Vec::new(),
+            policies: Default::default(),
             action: RouteAction::Upstream("a".into()),
             line: 1,
         }
@@ -127,6 +128,7 @@ mod tests {
             certificate: SiteCertificate::Files,
             router: None,
             filters: Vec::new(),
+            policies: Default::default(),
             routes,
             line: 1,
         }

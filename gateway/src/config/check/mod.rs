@@ -8,6 +8,7 @@ mod certificates;
 mod fields;
 mod operation;
 mod plugins;
+mod policies;
 mod sites;
 mod upstreams;
 
@@ -209,6 +210,12 @@ impl<'a> Checker<'a> {
         };
         let mut found = issuers(child(root, "certificates").and_then(|c| child(c, "issuers")));
         if let Some(Value::List(sites)) = child(root, "sites").map(|n| &n.value) {
+            for site in sites {
+                self.hide_users(site);
+                if let Some(Value::List(routes)) = child(site, "routes").map(|n| &n.value) {
+                    routes.iter().for_each(|route| self.hide_users(route));
+                }
+            }
             let certificates = sites.iter().filter_map(|s| child(s, "certificate"));
             found.extend(certificates.flat_map(|c| issuers(child(c, "issuers"))));
         }
@@ -217,6 +224,13 @@ impl<'a> Checker<'a> {
             if let Some(key) = child(eab, "key") {
                 self.hide_scalars(key, true);
             }
+        }
+    }
+
+    /// Hides the hashes of passwords: what is good enough to guess against is not shown.
+    fn hide_users(&mut self, place: &Node) {
+        if let Some(users) = child(place, "basic-auth").and_then(|auth| child(auth, "users")) {
+            self.hide_scalars(users, true);
         }
     }
 

@@ -227,7 +227,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn network(&mut self, node: &Node) -> Option<ipnet::IpNet> {
+    pub(super) fn network(&mut self, node: &Node) -> Option<ipnet::IpNet> {
         let text = self.line(node, "a network such as 10.0.0.0/8")?;
         if let Ok(network) = text.parse::<ipnet::IpNet>() {
             if network.prefix_len() == 0 {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    Certificates, HostPattern, Listen, PathMatch, PluginUse, Route, RouteAction, Site,
+    Certificates, HostPattern, Listen, PathMatch, PluginUse, Policies, Route, RouteAction, Site,
 };
 use super::fields::Fields;
 use super::plugins::is_method;
@@ -55,6 +55,7 @@ impl<'a> Checker<'a> {
         let wish = self.site_wish(fields, listen);
         let router = fields.get("router").and_then(|n| self.plugin_use(n, Role::Router));
         let filters = self.filters(fields);
+        let policies = self.policies(fields);
         let routes = self.routes(fields);
         for (hosts, certificate) in self.site_certificates(&wish, hosts, certificates) {
             sites.push(Site {
@@ -62,6 +63,7 @@ impl<'a> Checker<'a> {
                 certificate,
                 router: router.clone(),
                 filters: filters.clone(),
+                policies: policies.clone(),
                 routes: routes.clone(),
                 line: fields.at.line,
             });
@@ -150,6 +152,7 @@ impl<'a> Checker<'a> {
                 headers: Vec::new(),
                 query: Vec::new(),
                 filters: Vec::new(),
+                policies: Policies::default(),
                 action: RouteAction::Upstream(upstream),
                 line: entry.at.line,
             }];
@@ -198,6 +201,7 @@ impl<'a> Checker<'a> {
         let headers = self.pairs(&fields, "headers", true);
         let query = self.pairs(&fields, "query", false);
         let filters = self.filters(&fields);
+        let policies = self.route_policies(&fields, path.as_ref());
         let action = self.action(&fields);
         Some(Route {
             path: path?,
@@ -205,6 +209,7 @@ impl<'a> Checker<'a> {
             headers,
             query,
             filters,
+            policies,
             action: action?,
             line: node.at.line,
         })
@@ -223,7 +228,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn route_path(&mut self, node: &Node) -> Option<String> {
+    pub(super) fn route_path(&mut self, node: &Node) -> Option<String> {
         let path = self.line(node, "a path such as /api/")?;
         let name = quoted(path);
         let wrong = if path.contains("://") {
@@ -439,7 +444,7 @@ fn condition(route: &Route) -> Condition {
 }
 
 /// A token (RFC 9110, section 5.6.2).
-fn is_field_name(text: &str) -> bool {
+pub(super) fn is_field_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     !text.is_empty() && text.chars().all(allowed)
 }

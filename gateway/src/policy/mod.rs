@@ -1,0 +1,248 @@
+//! What the gateway itself does with the requests of a route, beside plugins: who may come, how often,
+//! with what, and what the response gets. Compiled once per generation; [`crate::http`] asks here once
+//! before filters see the request and once before the response leaves. A route without policies has
+//! no [`Policy`] and pays nothing.
+//!
+//! One file per policy, and what decides in it is pure where it can be.
+
+mod addresses;
+mod basic_auth;
+mod cors;
+mod prefix;
+mod rate_limit;
+mod table;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderValue, VARY};
+
+use crate::fault::Fault;
+use crate::http::head::RequestHead;
+pub use basic_auth::hash_password;
+pub use table::PolicyTable;
+
+/// The policies that hold for a route, ready to use.
+#[derive(Debug, Default)]
+pub struct Policy {
+    addresses: Option<crate::config::policies::Addresses>,
+    rate_limits: Vec<Arc<rate_limit::Limiter>>,
+    cors: Option<cors::Cors>,
+    basic_auth: Option<Arc<basic_auth::BasicAuth>>,
+    /// In the place of `limits.request-body`: the bound, or that there is none.
+    request_body_bytes_max: Option<Option<u64>>,
+    prefix: prefix::Prefix,
+}
+
+/// One exchange under the policies of its route: what the request said that the response depends on.
+#[derive(Debug)]
+pub struct Pass {
+    policy: Arc<Policy>,
+    origin: Option<HeaderValue>,
+    standing: Option<rate_limit::Standing>,
+    /// What was taken off the path, for `x-forwarded-prefix`.
+    stripped: Option<HeaderValue>,
+}
+
+/// What a request that is not refused comes to.
+#[derive(Debug)]
+pub enum Admission {
+    /// It goes on.
+    Go,
+    /// It is answered with these fields, 204 and no body: a CORS preflight.
+    Preflight(HeaderMap),
+}
+
+/// Why a request is not let through.
+#[derive(Debug)]
+pub enum Refusal {
+    /// From this address nobody may come.
+    Address,
+    /// Too many requests; the next one after this time.
+    Rate(Duration),
+    /// No name and password that are known here; the challenge.
+    Credentials(HeaderValue),
+    /// More passwords wait to be checked than can be.
+    Busy,
+}
+
+/// Why policies could not be made ready.
+#[derive(Debug)]
+pub enum PolicyError {
+    /// A file of users could not be read.
+    Users(PathBuf, std::io::Error),
+    /// A line of a file of users is none, and why.
+    UsersLine(PathBuf, usize, &'static str),
+    /// The hash of a user's password cannot be used: user, place and why.
+    Hash(String, String, String),
+    /// A value cannot be the value of a field: what it is.
+    Field(&'static str),
+}
+
+impl Pass {
+    /// Begins with what the request says.
+    pub fn new(policy: Arc<Policy>, head: &RequestHead) -> Self {
+        let origin = policy.cors.as_ref().and_then(|_| head.headers.get(http::header::ORIGIN));
+        Self { origin: origin.cloned(), policy, standing: None, stripped: None }
+    }
+
+    /// Decides about a request from `client` and makes it what the upstream shall see.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub async fn admit(
+        &mut self,
+        client: IpAddr,
+        head: &mut RequestHead,
+    ) -> Result<Admission, Refusal> {
+        let policy = Arc::clone(&self.policy);
+        if let Some(addresses) = &policy.addresses
+            && !addresses::may_come(addresses, client)
+        {
+            return Err(Refusal::Address);
+        }
+        for limiter in &policy.rate_limits {
+            let standing = limiter.take(client, &head.headers);
+            let is_worse =
+                self.standing.as_ref().is_none_or(|known| standing.remaining <= known.remaining);
+            let wait = standing.retry_after;
+            if is_worse {
+                self.standing = Some(standing);
+            }
+            if let Some(wait) = wait {
+                return Err(Refusal::Rate(wait));
+            }
+        }
+        if let Some(cors) = &policy.cors
+            && let Some(fields) = cors.preflight(head)
+        {
+            // A preflight never carries credentials, so it is answered before they are asked for.
+            return Ok(Admission::Preflight(fields));
+        }
+        if let Some(auth) = &policy.basic_auth {
+            auth.admit(&mut head.headers).await?;
+        }
+        if let Some(rewritten) = policy.prefix.rewrite(&head.target) {
+            head.target = rewritten.target;
+            self.stripped = rewritten.stripped;
+        }
+        Ok(Admission::Go)
+    }
+
+    /// The bound of the request's body, when the route has one of its own.
+    pub fn request_body_bytes_max(&self) -> Option<Option<u64>> {
+        self.policy.request_body_bytes_max
+    }
+
+    /// What was taken off the path.
+    pub fn stripped(&self) -> Option<&HeaderValue> {
+        self.stripped.as_ref()
+    }
+
+    /// Gives the response the fields that the policies owe it.
+    pub fn respond(&self, fields: &mut HeaderMap) {
+        if let Some(cors) = &self.policy.cors {
+            cors.respond(self.origin.as_ref(), fields);
+        }
+        if let Some(standing) = &self.standing {
+            standing.write(fields);
+        }
+    }
+}
+
+/// Adds a name to `vary`, unless it is there.
+fn add_vary(fields: &mut HeaderMap, name: &'static str) {
+    let has = fields.get_all(VARY).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|one| one.trim() == "*" || one.trim().eq_ignore_ascii_case(name))
+    });
+    if !has {
+        fields.append(VARY, HeaderValue::from_static(name));
+    }
+}
+
+/// Whole seconds, rounded up, so that waiting that long is enough.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+impl Refusal {
+    /// The fields that the answer needs.
+    pub fn fields(&self, fields: &mut HeaderMap) {
+        match self {
+            Self::Rate(wait) => {
+                fields.insert(http::header::RETRY_AFTER, seconds(*wait).max(1).into());
+            }
+            Self::Credentials(challenge) => {
+                fields.insert(http::header::WWW_AUTHENTICATE, challenge.clone());
+            }
+            Self::Address | Self::Busy => {}
+        }
+    }
+}
+
+impl Refusal {
+    /// What the client may know.
+    pub fn detail(&self) -> &'static str {
+        match self {
+            Self::Address => "Requests from this address are not accepted here.",
+            Self::Rate(_) => "Too many requests. Try again later.",
+            Self::Credentials(_) => "A name and a password that are known here are needed.",
+            Self::Busy => "Too many passwords are being checked. Try again in a moment.",
+        }
+    }
+}
+
+impl PolicyError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        Fault::Operator
+    }
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Users(path, _) => write!(f, "cannot read the users of {}", path.display()),
+            Self::UsersLine(path, line, why) => {
+                write!(f, "{}:{line}: {why}; write NAME:HASH", path.display())
+            }
+            Self::Hash(user, place, why) => write!(
+                f,
+                "the hash of the password of {user:?} ({place}) cannot be used: {why}; make a new \
+                 one with `witgate hash-password`"
+            ),
+            Self::Field(what) => write!(f, "{what} cannot be the value of a field"),
+        }
+    }
+}
+
+impl std::error::Error for PolicyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Users(_, cause) => Some(cause),
+            Self::UsersLine(..) | Self::Hash(..) | Self::Field(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vary_grows_by_what_is_not_there() {
+        let mut fields = HeaderMap::new();
+        fields.insert(VARY, HeaderValue::from_static("Cookie, origin"));
+        add_vary(&mut fields, "origin");
+        assert_eq!(fields.get_all(VARY).iter().count(), 1);
+        add_vary(&mut fields, "accept-encoding");
+        assert_eq!(fields.get_all(VARY).iter().count(), 2);
+        fields.clear();
+        fields.insert(VARY, HeaderValue::from_static("*"));
+        add_vary(&mut fields, "origin");
+        assert_eq!(fields.get_all(VARY).iter().count(), 1);
+    }
+}
