@@ -66,6 +66,12 @@ pub enum Command {
 /// Work with plugins.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// Build a plugin with the tools of its language: FOLDER/NAME.wasm.
+    Build {
+        /// The plugin's folder, which has a plugin.yaml.
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
     /// Show what a component is: its worlds, imports, exports, size and digest.
     Inspect {
         /// The component.

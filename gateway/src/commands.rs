@@ -11,6 +11,7 @@ use crate::plugin::Engine;
 use crate::store::Store;
 use crate::tls::local::LocalCa;
 use crate::trust;
+use crate::workshop::{self, Project};
 
 /// The runtime for everything that is not on a request's path.
 ///
@@ -104,6 +105,32 @@ pub fn inspect(component: &Path, is_json: bool) -> Result<(), String> {
     println!("  worlds   {}", found.worlds.join(", "));
     println!("  imports  {}", found.imports.join("\n           "));
     println!("  exports  {}", found.exports.join("\n           "));
+    Ok(())
+}
+
+/// `witgate plugin build`: builds, and looks at what was made.
+///
+/// # Errors
+/// When a tool is missing or fails, or the component does not fit the worlds it is meant for.
+pub fn build_plugin(folder: &Path) -> Result<(), String> {
+    let started = std::time::Instant::now();
+    let project = Project::open(folder).map_err(|cause| describe(&cause))?;
+    eprintln!("building {} ({})", project.name, project.worlds.join(", "));
+    let component = workshop::build(&project).map_err(|cause| describe(&cause))?;
+    let cache = tempfile_folder()?;
+    let inspected = Engine::start(cache.clone()).and_then(|engine| engine.inspect(&component));
+    let _ = std::fs::remove_dir_all(&cache);
+    let found = inspected.map_err(|cause| describe(&cause))?;
+    if let Some(missing) = project.worlds.iter().find(|world| !found.worlds.contains(world)) {
+        return Err(format!(
+            "{}: plugin.yaml says that this is a {missing}, and it exports only {}",
+            component.display(),
+            found.exports.join(", ")
+        ));
+    }
+    let kib = found.bytes.div_ceil(1024);
+    let seconds = started.elapsed().as_secs_f32();
+    println!("{}: {kib} KiB, {}, in {seconds:.1} s", component.display(), found.worlds.join(", "));
     Ok(())
 }
 

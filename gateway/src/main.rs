@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Untrust(file) => commands::untrust(&file.config),
         Command::Status(file) => commands::admin(&file.config, "GET", "/status"),
         Command::Reload(file) => commands::admin(&file.config, "POST", "/reload"),
+        Command::Plugin(PluginCommand::Build { folder }) => commands::build_plugin(&folder),
         Command::Plugin(PluginCommand::Inspect { file, json }) => commands::inspect(&file, json),
     };
     match outcome {

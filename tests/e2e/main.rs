@@ -19,6 +19,7 @@ mod headers;
 mod house;
 mod http2;
 mod kill9;
+mod languages;
 mod peers;
 mod plugin_swap;
 mod plugin_trap;

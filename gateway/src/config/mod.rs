@@ -7,6 +7,7 @@
 mod check;
 pub mod hostname;
 pub mod keys;
+pub mod manifest;
 mod node;
 mod normal;
 mod report;
