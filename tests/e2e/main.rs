@@ -21,6 +21,7 @@ mod http2;
 mod kill9;
 mod languages;
 mod peers;
+mod plugin_grants;
 mod plugin_swap;
 mod plugin_trap;
 mod plugins;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::client::{Answer, Client, request};
 use super::origin::field;
 use super::pebble::{Options, Pebble};
-use super::{Gateway, LATER, Process, RustOrigin, port, project, until};
+use super::{Gateway, LATER, Process, RustOrigin, output, port, project};
 
 /// Runs the router's cases.
 pub async fn router(component: &Path) {
@@ -58,7 +58,7 @@ plugins:
         }
         note(&mut failures, case, failed);
     }
-    mistakes(&mut gateway, yaml, &list, &mut failures).await;
+    mistakes(component, &mut gateway, yaml, &list, &mut failures).await;
     done("router", failures, &gateway);
 }
 
@@ -76,7 +76,11 @@ sites:
 upstreams:
   app: http://127.0.0.1:@app@
 plugins:
-  plugin: {component: \"@component@\", config: @config@, limits: @limits@}
+  plugin:
+    component: \"@component@\"
+    config: @config@
+    limits: @limits@
+    grants: {request: {read: [authorization], set: [\"*\", authorization]}}
 ";
     gateway.set("limits", LIMITS).start(yaml).await;
     let client = gateway.client().await;
@@ -118,7 +122,7 @@ plugins:
         }
         note(&mut failures, case, failed);
     }
-    mistakes(&mut gateway, yaml, &list, &mut failures).await;
+    mistakes(component, &mut gateway, yaml, &list, &mut failures).await;
     done("filter", failures, &gateway);
 }
 
@@ -179,7 +183,7 @@ sites:
     if gateway.log().contains(TOKEN) {
         failures.push("the secret is in the log".to_owned());
     }
-    mistakes(&mut gateway, yaml, &list, &mut failures).await;
+    mistakes(component, &mut gateway, yaml, &list, &mut failures).await;
     done("dns-solver", failures, &gateway);
 }
 
@@ -266,13 +270,30 @@ fn seen(provider: &Process, word: &str) -> (Vec<String>, Value) {
 }
 
 /// Gives the plugin all wrong configurations at once: the reload must refuse each with the reason.
-async fn mistakes(gateway: &mut Gateway, yaml: &str, list: &Value, failures: &mut Vec<String>) {
+async fn mistakes(
+    component: &Path,
+    gateway: &mut Gateway,
+    yaml: &str,
+    list: &Value,
+    failures: &mut Vec<String>,
+) {
     let list = list["mistakes"].as_array().expect("mistakes");
+    // Without its schema and the secrets it needs: the gateway would find most of them by itself.
+    let source = component.parent().expect("a folder").join("plugin.yaml");
+    let text = std::fs::read_to_string(&source).expect("plugin.yaml");
+    let ends = ["\nsecrets:", "\nconfig:"].into_iter().filter_map(|key| text.find(key));
+    let text = &text[..=ends.min().expect("plugin.yaml has a schema")];
+    let manifest = gateway.file("plugin.yaml", text);
+    let bare = gateway.folder().join("bare.wasm");
+    let embed = [component, &manifest].map(|path| path.display().to_string());
+    let arguments = ["plugin", "embed", &embed[0], &embed[1], "-o", &bare.display().to_string()];
+    let embedded = output(env!("CARGO_BIN_EXE_witgate"), &arguments, LATER).await;
+    assert!(embedded.status.success(), "{embedded:?}");
+    gateway.set("bare", bare.display());
     let mut stanzas = String::from("\nplugins:\n");
     for (number, case) in list.iter().enumerate() {
         let config = &case["config"];
-        stanzas +=
-            &format!("  mistake-{number:02}: {{component: \"@component@\", config: {config}}}\n");
+        stanzas += &format!("  mistake-{number:02}: {{component: \"@bare@\", config: {config}}}\n");
     }
     let mark = gateway.mark();
     gateway.configure(&yaml.replacen("\nplugins:\n", &stanzas, 1));

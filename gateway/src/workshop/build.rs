@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::tool::Tool;
 use super::{Language, Project, WorkshopError};
+use crate::config;
 
 /// Builds the plugin of a folder and returns where its component is.
 ///
@@ -13,6 +14,8 @@ pub fn build(project: &Project) -> Result<PathBuf, WorkshopError> {
     let component = match project.language {
         Language::Rust => rust(project)?,
     };
+    let (component, _) = config::embed(&component, &project.text, &project.manifest_path())
+        .map_err(WorkshopError::Manifest)?;
     let to = project.component();
     publish(&component, &to).map_err(|cause| WorkshopError::File(to.clone(), cause))?;
     Ok(to)

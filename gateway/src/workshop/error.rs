@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::config::Report;
 use crate::fault::Fault;
 
 /// Why a plugin could not be made. Every text says what to do about it.
@@ -11,7 +12,7 @@ pub enum WorkshopError {
     /// A file or folder of the project cannot be read or written.
     File(PathBuf, std::io::Error),
     /// `plugin.yaml` does not say what is needed.
-    Manifest(PathBuf, String),
+    Manifest(Report),
     /// The folder has nothing that shows its language.
     NoLanguage(PathBuf),
     /// A tool is not installed.
@@ -42,7 +43,7 @@ impl fmt::Display for WorkshopError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, _) => write!(f, "{}", path.display()),
-            Self::Manifest(path, what) => write!(f, "{}: {what}", path.display()),
+            Self::Manifest(report) => report.fmt(f),
             Self::NoLanguage(folder) => write!(
                 f,
                 "{}: cannot see which language this is: there is none of {}",

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::WorkshopError;
-use crate::config::manifest;
+use crate::config::Manifest;
 
 /// A language that plugins are made in here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +17,10 @@ pub enum Language {
 pub struct Project {
     /// Where it is.
     pub folder: PathBuf,
-    /// The plugin's name: `NAME.wasm` is built.
-    pub name: String,
-    /// The worlds it is for.
-    pub worlds: Vec<String>,
+    /// The text of its `plugin.yaml`.
+    pub text: String,
+    /// What that says.
+    pub manifest: Manifest,
     /// The language it is written in.
     pub language: Language,
 }
@@ -34,32 +34,20 @@ impl Project {
         let path = folder.join("plugin.yaml");
         let text = std::fs::read_to_string(&path)
             .map_err(|cause| WorkshopError::File(path.clone(), cause))?;
-        let manifest =
-            manifest::read(&text).map_err(|what| WorkshopError::Manifest(path.clone(), what))?;
-        let is_name = |name: &str| {
-            name.starts_with(|first: char| first.is_ascii_lowercase())
-                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        };
-        if !is_name(&manifest.name) {
-            let what = format!(
-                "name: `{}` must be lower-case letters, digits and `-`, and begin with a letter",
-                manifest.name
-            );
-            return Err(WorkshopError::Manifest(path, what));
-        }
+        let (manifest, _) = Manifest::parse(&text, &path).map_err(WorkshopError::Manifest)?;
         let language = MARKS.into_iter().find(|(file, _)| folder.join(file).is_file());
         let (_, language) = language.ok_or_else(|| WorkshopError::NoLanguage(folder.to_owned()))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            name: manifest.name,
-            worlds: manifest.worlds,
-            language,
-        })
+        Ok(Self { folder: folder.to_owned(), text, manifest, language })
     }
 
-    /// Where the component goes.
+    /// Where the component goes: `NAME.wasm` in its folder.
     pub fn component(&self) -> PathBuf {
-        self.folder.join(format!("{}.wasm", self.name))
+        self.folder.join(format!("{}.wasm", self.manifest.name))
+    }
+
+    /// What messages call its `plugin.yaml`.
+    pub fn manifest_path(&self) -> PathBuf {
+        self.folder.join("plugin.yaml")
     }
 }
 

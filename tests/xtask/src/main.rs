@@ -2,6 +2,10 @@
 
 mod component;
 mod plugins;
+// Only its writing half is wanted here.
+#[allow(dead_code, reason = "shared with the gateway")]
+#[path = "../../../gateway/src/config/section.rs"]
+mod section;
 
 use std::process::ExitCode;
 

@@ -111,6 +111,7 @@ impl<'a> Checker<'a> {
             })
             .unwrap_or_default();
         let admin = self.admin(fields, &store);
+        let plugin_keys = self.plugin_keys(fields).into_iter().map(|(text, _)| text).collect();
         Config {
             listen: Vec::new(),
             certificates: Certificates {
@@ -135,7 +136,9 @@ impl<'a> Checker<'a> {
             workers,
             limits,
             trusted_proxies,
+            plugin_keys,
             admin,
+            lock: std::path::PathBuf::new(),
         }
     }
 
