@@ -225,8 +225,8 @@ impl fmt::Display for PluginError {
             }
             Self::UnknownHook { of, code } => write!(
                 f,
-                "{of} asks for the hook {code:?}; a filter may ask for request, request-body:N and \
-                 response"
+                "{of} asks for the hook {code:?}; a filter may ask for request, request-body:N, \
+                 response or none"
             ),
             Self::Start(of, _) => write!(f, "{of} cannot be started"),
             Self::Roots(_) => f.write_str("no TLS roots for the requests of plugins"),

@@ -172,6 +172,7 @@ impl Hooked {
         let mut hooked = Self { request: false, request_body_bytes_max: None, response: false };
         for code in asked {
             match code.as_str() {
+                "none" => {}
                 "request" => hooked.request = true,
                 "response" => hooked.response = true,
                 other => {

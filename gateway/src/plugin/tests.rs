@@ -86,6 +86,7 @@ fn connection() -> Arc<ConnectionFacts> {
             version: "TLSv1.3",
             cipher_suite: "TLS_AES_128_GCM_SHA256",
             group: Some("X25519MLKEM768"),
+            alpn: Some("h2"),
             is_h2: true,
             is_resumed: false,
         })),
@@ -228,7 +229,7 @@ fn a_filter_reads_and_changes_heads() {
     assert_eq!(
         field(&request.headers, "x-facts"),
         "request-1|GET|https|app.example|q=1|192.0.2.7|4711|HTTP/2|app.example|TLSv1.3|\
-         TLS_AES_128_GCM_SHA256|X25519MLKEM768|app.example|1+2|None|Some([255, 254])|7"
+         TLS_AES_128_GCM_SHA256|X25519MLKEM768|h2|false|app.example|1+2|None|Some([255, 254])|7"
     );
     assert_eq!(field(&request.headers, "x-state"), "Ok(1) value None");
     let many: Vec<_> = request.headers.get_all("x-many").iter().collect();
@@ -792,9 +793,13 @@ fn answer(sent: &str) -> (String, String) {
 const SECRET: &str = "s3cr/t\"value";
 
 fn solver(provider: &Provider, name: &str, grants: &[&str]) -> Arc<Plugin> {
+    solver_of(guest("solver"), provider, name, grants)
+}
+
+fn solver_of(component: PathBuf, provider: &Provider, name: &str, grants: &[&str]) -> Arc<Plugin> {
     let authority = provider.url.strip_prefix("http://").unwrap();
     let (host, port) = authority.split_once(':').unwrap();
-    let mut config = config(guest("solver"), serde_json::json!({ "url": provider.url }));
+    let mut config = config(component, serde_json::json!({ "url": provider.url }));
     config.limits.solver_deadline = Duration::from_millis(500);
     let source = SecretRef::Inline(SecretText::new(SECRET.to_owned()));
     config.secrets.insert("token".to_owned(), Secret { source, hosts: Vec::new() });
@@ -959,4 +964,104 @@ fn a_looping_solver_lets_others_work() {
     });
     assert_eq!(result.unwrap_err().code, "deadline");
     assert_eq!(turns, 5);
+}
+
+/// Plugins that were compiled for earlier releases of the contract, and what they are to do for good.
+#[test]
+fn museum_pieces_still_work() {
+    let museum = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/museum");
+    let mut seen = [0; 3];
+    for release in std::fs::read_dir(&museum).unwrap().map(|entry| entry.unwrap().path()) {
+        let Ok(pieces) = std::fs::read_dir(&release) else { continue };
+        for piece in pieces.map(|entry| entry.unwrap().path()) {
+            let name = piece.file_stem().unwrap().to_str().unwrap().to_owned();
+            let version = release.file_name().unwrap().to_str().unwrap();
+            let subject = format!("{version}-{name}");
+            match name.rsplit('-').next() {
+                Some("router") => {
+                    old_router(&piece, &subject);
+                    seen[0] += 1;
+                }
+                Some("filter") => {
+                    old_filter(&piece, &subject);
+                    seen[1] += 1;
+                }
+                Some("solver") => {
+                    old_solver(&piece, &subject);
+                    seen[2] += 1;
+                }
+                _ => panic!("{subject}: a router, filter or solver?"),
+            }
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
+fn old_hooks(piece: &Path, subject: &str) -> Hooks {
+    let config = config(piece.to_owned(), serde_json::Value::Null);
+    let plugin = engine().load(subject, &config, &upstreams());
+    Hooks::new(plugin.unwrap_or_else(|error| panic!("{subject}: {error}")), &config.config).unwrap()
+}
+
+fn old_router(piece: &Path, subject: &str) {
+    let hooks = old_hooks(piece, subject);
+    let decide = |target: &str| hooks.route(&connection(), &mut request(target)).unwrap();
+    assert_eq!(decide("/web/x"), Decision::Upstream(Arc::from("web")), "{subject}");
+    assert_eq!(decide("/other"), Decision::Continue, "{subject}");
+    assert!(matches!(decide("/redirect"), Decision::Redirect { status: 308, .. }), "{subject}");
+    assert!(matches!(decide("/respond"), Decision::Respond { .. }), "{subject}");
+    let mut head = request("/rewrite");
+    hooks.route(&connection(), &mut head).unwrap();
+    assert_eq!(head.target, "/new?from=router", "{subject}");
+    assert_eq!(head.authority, "inner.example:8000", "{subject}");
+}
+
+fn old_filter(piece: &Path, subject: &str) {
+    let hooks = old_hooks(piece, subject);
+    let mut head = request("/all?q=1");
+    hooks.on_request(&connection(), &mut head).unwrap();
+    let facts = field(&head.headers, "x-facts");
+    let known = "request-1|GET|https|app.example|q=1|192.0.2.7|4711|HTTP/2|app.example|TLSv1.3|\
+                 TLS_AES_128_GCM_SHA256|X25519MLKEM768|";
+    assert!(facts.starts_with(known), "{subject}: {facts}");
+    assert!(facts.ends_with("app.example|1+2|None|Some([255, 254])|7"), "{subject}: {facts}");
+    assert_eq!(field(&head.headers, "x-state"), "Ok(1) value None", "{subject}");
+    let mut answer = response(404);
+    hooks.on_response(&connection(), &mut head, &mut answer).unwrap();
+    assert_eq!(answer.status, StatusCode::GONE, "{subject}");
+    assert_eq!(field(&answer.headers, "x-filter"), "upstream", "{subject}");
+}
+
+fn old_solver(piece: &Path, subject: &str) {
+    let provider = Provider::start();
+    let plugin = solver_of(piece.to_owned(), &provider, subject, &["/records"]);
+    let returned = present(&plugin, "").unwrap();
+    let [sent] = &provider.seen()[..] else { panic!("{subject}") };
+    assert!(sent.starts_with("POST /records?key=s3cr%2Ft%22value "), "{subject}: {sent}");
+    assert!(sent.contains("\"values\":\"one,two\",\"ttl\":60"), "{subject}: {sent}");
+    assert!(!returned.contains("s3cr"), "{subject}: {returned}");
+    let solver = plugin.solver();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let zones = vec!["a.example.com".to_owned(), "example.com".to_owned()];
+        assert_eq!(solver.find_zone(zones).await.unwrap().0, "example.com", "{subject}");
+        let zone = Zone { name: "example.com".to_owned(), handle: String::new() };
+        assert_eq!(solver.poll(zone.clone(), "9".to_owned()).await, Ok(Some(9)), "{subject}");
+        let at = RecordSet { zone, name: "x.example.com".to_owned(), values: Vec::new() };
+        let no = solver.cleanup(at, String::new()).await.unwrap_err();
+        assert_eq!(no.code, "rate-limited", "{subject}");
+    });
+}
+
+#[test]
+fn a_filter_may_ask_for_no_hook() {
+    let load = |hooks: &str| {
+        let config = config(guest("filter"), serde_json::json!({ "hooks": hooks }));
+        let plugin = engine().load(&format!("hooks-{hooks}"), &config, &upstreams())?;
+        Hooks::new(plugin, &config.config).map(|hooks| hooks.hooked())
+    };
+    let none = Hooked { request: false, request_body_bytes_max: None, response: false };
+    assert_eq!(load("none").unwrap(), none);
+    assert_eq!(load("response").unwrap(), Hooked { response: true, ..none });
+    assert!(load("nonsense").unwrap_err().to_string().contains("response or none"));
 }

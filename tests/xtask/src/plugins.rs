@@ -44,7 +44,7 @@ pub(crate) fn build() -> Result<(), String> {
 }
 
 /// The repository, from wherever cargo was called inside it.
-fn root() -> Result<PathBuf, String> {
+pub(crate) fn root() -> Result<PathBuf, String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = here.ancestors().nth(2).ok_or("xtask is not at tests/xtask any more")?;
     Ok(root.to_path_buf())
