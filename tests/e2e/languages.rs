@@ -16,3 +16,6 @@ macro_rules! example {
 example!(a_router_in_rust, "11-router-in-rust", router);
 example!(a_filter_in_rust, "12-filter-in-rust", filter);
 example!(a_solver_in_rust, "13-solver-in-rust", solver);
+example!(a_router_in_javascript, "41-router-in-javascript", router);
+example!(a_filter_in_javascript, "42-filter-in-javascript", filter);
+example!(a_solver_in_javascript, "43-solver-in-javascript", solver);

@@ -31,14 +31,14 @@ pub async fn built(example: &str) -> PathBuf {
     let mut build = Command::new(env!("CARGO_BIN_EXE_witgate"));
     build.args(["plugin", "build"]).arg(&folder);
     run("witgate plugin build", prepared(build)).await;
-    let mut test = match language {
-        "rust" => Command::new("cargo"),
+    let (program, arguments): (&str, &[&str]) = match language {
+        "rust" => ("cargo", &["test", "--locked"]),
+        "python" => ("python3", &["-m", "unittest"]),
+        "javascript" => ("node", &["--test"]),
         other => panic!("no way to test {other} is known"),
     };
-    match language {
-        "rust" => test.args(["test", "--locked"]),
-        _ => &mut test,
-    };
+    let mut test = Command::new(program);
+    test.args(arguments).env("PYTHONPATH", "build");
     test.current_dir(&folder);
     run(&format!("the tests of {example}"), prepared(test)).await;
     std::fs::write(&stamp, now).expect("a file in target/examples");
@@ -57,6 +57,8 @@ fn component(folder: &Path) -> PathBuf {
 fn sdk(language: &str) -> &str {
     match language {
         "rust" => "sdk",
+        "python" => "sdk-py",
+        "javascript" => "sdk-js",
         other => panic!("no SDK for {other} is known"),
     }
 }
@@ -64,7 +66,11 @@ fn sdk(language: &str) -> &str {
 /// With the tools that `tests/setup` installs, and without what cargo tells its tests.
 fn prepared(mut command: Command) -> Command {
     let target = project().join("target/examples");
-    command.env("CARGO_TARGET_DIR", target);
+    command.env("CARGO_TARGET_DIR", target).env("PYTHONDONTWRITEBYTECODE", "1");
+    let tools = project().join("tests/.tools");
+    let mut path = vec![tools.join("languages/bin")];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    command.env("PATH", std::env::join_paths(path).expect("a PATH"));
     for (name, _) in std::env::vars() {
         if name.starts_with("CARGO_") && name != "CARGO_HOME" && name != "CARGO_TARGET_DIR" {
             command.env_remove(name);

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::tool::Tool;
-use super::{Language, Project, WorkshopError};
+use super::tool::{self, Tool};
+use super::{Language, Project, WorkshopError, embedded};
 use crate::config;
 
 /// Builds the plugin of a folder and returns where its component is.
@@ -13,6 +13,8 @@ use crate::config;
 pub fn build(project: &Project) -> Result<PathBuf, WorkshopError> {
     let component = match project.language {
         Language::Rust => rust(project)?,
+        Language::Python => python(project)?,
+        Language::JavaScript => javascript(project)?,
     };
     let (component, _) = config::embed(&component, &project.text, &project.manifest_path())
         .map_err(WorkshopError::Manifest)?;
@@ -60,6 +62,69 @@ fn rust(project: &Project) -> Result<Vec<u8>, WorkshopError> {
         WorkshopError::NothingMade(what.to_owned())
     })?;
     read(&made)
+}
+
+/// componentize-py puts CPython, the SDK and the plugin into one component, and starts it once so that
+/// instances need not.
+fn python(project: &Project) -> Result<Vec<u8>, WorkshopError> {
+    let world = only_world(project)?;
+    let build = project.folder.join("build");
+    embedded::wit(&build.join("wit"))?;
+    embedded::python(&build.join("witgate"))?;
+    let glue = format!(
+        "# Written by `witgate plugin build`: the exports of the world.\nimport plugin\nfrom \
+         witgate._{} import *\n",
+        world.replace('-', "_")
+    );
+    let app = build.join("witgate_app.py");
+    std::fs::write(&app, glue).map_err(|cause| WorkshopError::File(app, cause))?;
+    let tool = tool::find("componentize-py", &project.folder, ".venv/bin").ok_or_else(|| {
+        WorkshopError::Missing {
+            tool: "componentize-py",
+            purpose: "makes components of Python",
+            command: "python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1"
+                .to_owned(),
+        }
+    })?;
+    let made = build.join("component.wasm");
+    Tool::new(tool, &project.folder)
+        .args(["-d", "build/wit", "-w", world, "componentize"])
+        .args(["-p", "build", "-p", ".", "-o", "build/component.wasm", "witgate_app"])
+        .run()?;
+    read(&made)
+}
+
+/// componentize-qjs puts QuickJS, the SDK and the plugin into one component, with all modules loaded.
+fn javascript(project: &Project) -> Result<Vec<u8>, WorkshopError> {
+    let world = only_world(project)?;
+    let build = project.folder.join("build");
+    embedded::wit(&build.join("wit"))?;
+    embedded::javascript(&project.folder.join("node_modules/witgate"))?;
+    let tool = tool::find("componentize-qjs", &project.folder, "node_modules/.bin");
+    let tool = tool.ok_or_else(|| WorkshopError::Missing {
+        tool: "componentize-qjs",
+        purpose: "makes components of JavaScript",
+        command: "npm install --save-dev componentize-qjs@0.4.5".to_owned(),
+    })?;
+    let made = build.join("component.wasm");
+    Tool::new(tool, &project.folder)
+        .args(["--sync", "--module-root", ".", "--wit", "build/wit", "--world", world])
+        .args(["--js", &format!("node_modules/witgate/{world}.js")])
+        .args(["--output", "build/component.wasm"])
+        .run()?;
+    read(&made)
+}
+
+/// The one world of a project whose language makes components for one at a time.
+fn only_world(project: &Project) -> Result<&str, WorkshopError> {
+    match project.manifest.worlds.as_slice() {
+        [world] => Ok(world),
+        worlds => Err(WorkshopError::NothingMade(format!(
+            "{}: this language makes components of one world, not of {}: make one plugin of each",
+            project.manifest_path().display(),
+            worlds.join(" and ")
+        ))),
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, WorkshopError> {

@@ -4,6 +4,7 @@
 //! for a component is done here. Never on the way of a request.
 
 mod build;
+mod embedded;
 mod error;
 mod project;
 mod tool;

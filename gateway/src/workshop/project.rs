@@ -10,6 +10,10 @@ use crate::config::Manifest;
 pub enum Language {
     /// Rust, built by cargo.
     Rust,
+    /// Python, made a component by componentize-py.
+    Python,
+    /// JavaScript, made a component by componentize-qjs.
+    JavaScript,
 }
 
 /// A plugin's folder.
@@ -52,4 +56,8 @@ impl Project {
 }
 
 /// The file that shows a language, the first that is there.
-pub(super) const MARKS: [(&str, Language); 1] = [("Cargo.toml", Language::Rust)];
+pub(super) const MARKS: [(&str, Language); 3] = [
+    ("Cargo.toml", Language::Rust),
+    ("plugin.py", Language::Python),
+    ("plugin.js", Language::JavaScript),
+];

@@ -1,7 +1,7 @@
 //! Runs the tools of a language and shows what they say.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::WorkshopError;
@@ -49,4 +49,13 @@ impl Tool {
         let output = self.command.stderr(Stdio::null()).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// Where a tool is: in `inside` of the project's folder or of one around it, else on the PATH.
+pub(super) fn find(name: &str, folder: &Path, inside: &str) -> Option<PathBuf> {
+    let folder = folder.canonicalize().ok()?;
+    let near = folder.ancestors().map(|folder| folder.join(inside).join(name));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join(name));
+    near.chain(on_path).find(|path| path.is_file())
 }
