@@ -89,6 +89,12 @@ pub enum Command {
 /// Work with plugins.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// Build a plugin with the tools of its language: FOLDER/NAME.wasm.
+    Build {
+        /// The plugin's folder, which has a plugin.yaml.
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
     /// Put a plugin.yaml into the component it describes.
     ///
     /// A gateway then checks the plugin's `config:` with file, line and column, names missing

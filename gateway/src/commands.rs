@@ -15,6 +15,7 @@ use crate::store::Store;
 use crate::tls::local::LocalCa;
 use crate::trust;
 use crate::upstream::sticky::StickyKey;
+use crate::workshop::{self, Project};
 
 /// The runtime for everything that is not on a request's path.
 ///
@@ -170,6 +171,33 @@ pub fn inspect(component: &Path, is_json: bool) -> Result<(), String> {
         None if found.manifest.is_some() => println!("  config   anything"),
         None => println!("  it carries no plugin.yaml: see `witgate plugin embed`"),
     }
+    Ok(())
+}
+
+/// `witgate plugin build`: builds, and looks at what was made.
+///
+/// # Errors
+/// When a tool is missing or fails, or the component does not fit the worlds it is meant for.
+pub fn build_plugin(folder: &Path) -> Result<(), String> {
+    let started = std::time::Instant::now();
+    let project = Project::open(folder).map_err(|cause| describe(&cause))?;
+    let manifest = &project.manifest;
+    eprintln!("{} {} ({})", manifest.name, manifest.version, manifest.worlds.join(", "));
+    let component = workshop::build(&project).map_err(|cause| describe(&cause))?;
+    let cache = tempfile_folder()?;
+    let inspected = Engine::start(cache.clone()).and_then(|engine| engine.inspect(&component));
+    let _ = std::fs::remove_dir_all(&cache);
+    let found = inspected.map_err(|cause| describe(&cause))?;
+    if let Some(missing) = manifest.worlds.iter().find(|world| !found.worlds.contains(world)) {
+        return Err(format!(
+            "{}: plugin.yaml says that this is a {missing}, and it exports only {}",
+            component.display(),
+            found.exports.join(", ")
+        ));
+    }
+    let kib = found.bytes.div_ceil(1024);
+    let seconds = started.elapsed().as_secs_f32();
+    println!("{}: {kib} KiB, {}, in {seconds:.1} s", component.display(), found.worlds.join(", "));
     Ok(())
 }
 

@@ -25,3 +25,4 @@ pub mod trust;
 pub mod upstream;
 pub mod watch;
 pub mod worker;
+pub mod workshop;

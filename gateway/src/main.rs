@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Status(file) => commands::admin(&file.config, "GET", "/status"),
         Command::Reload(file) => commands::admin(&file.config, "POST", "/reload"),
         Command::HashPassword => commands::hash_password(),
+        Command::Plugin(PluginCommand::Build { folder }) => commands::build_plugin(&folder),
         Command::Plugin(PluginCommand::Embed { file, manifest, output }) => {
             commands::embed(&file, &manifest, output.as_deref())
         }

@@ -23,6 +23,7 @@ mod house;
 mod http2;
 mod kill9;
 mod pebble_accounts;
+mod languages;
 mod peers;
 mod plugin_grants;
 mod plugin_swap;

@@ -5,6 +5,8 @@
 //! happen.
 
 pub mod client;
+pub mod conformance;
+pub mod examples;
 pub mod gateway;
 pub mod guests;
 pub mod load;

@@ -16,6 +16,8 @@ pub struct Pebble {
     pub port: u16,
     /// The root to trust for its API, as PEM.
     pub api_root: String,
+    /// The port of the DNS server that it asks.
+    pub dns: u16,
     /// Pebble.
     pub process: Process,
     management: u16,
@@ -45,6 +47,8 @@ pub struct Options {
     pub port: Option<u16>,
     /// Nonces refused, of a hundred.
     pub nonces_refused: u32,
+    /// Whether it takes every challenge for solved, without a look at the network.
+    pub believes: bool,
 }
 
 impl Options {
@@ -60,6 +64,7 @@ impl Options {
             profiles: Vec::new(),
             port: None,
             nonces_refused: 5,
+            believes: false,
         }
     }
 }
@@ -116,9 +121,19 @@ impl Pebble {
         if !options.reuses {
             command.env("PEBBLE_AUTHZREUSE", "0");
         }
+        if options.believes {
+            command.env("PEBBLE_VA_ALWAYS_VALID", "1");
+        }
         let process = Process::start("pebble", &command);
-        let mut pebble =
-            Self { port: acme, api_root: api.pem, process, management, _folder: folder, _dns: dns };
+        let mut pebble = Self {
+            port: acme,
+            api_root: api.pem,
+            dns: dns_port,
+            process,
+            management,
+            _folder: folder,
+            _dns: dns,
+        };
         pebble.listening().await;
         pebble
     }

@@ -277,7 +277,7 @@ impl Exchange<'_> {
         let place = upstream.place(&tried, &key).await.map_err(ExchangeError::Upstream)?;
         let (mut server, mut permit) =
             place.ok_or(ExchangeError::Internal("the upstream has no server"))?;
-        self.record.upstream = Some((Arc::clone(&upstream.name), Arc::clone(&server.label)));
+        self.note_server(upstream, &server);
         if matches!(server.address, Server::Echo) {
             let (head, body) = echo::page(&self.head, self.forwarding().as_ref());
             return Ok(self.answer(head, body));
@@ -337,7 +337,7 @@ impl Exchange<'_> {
                 }
                 _ => None,
             };
-            let sent = match (next, held.take(), error) {
+            match (next, held.take(), error) {
                 (Some((again, (next, place))), still_held, _) => {
                     held = still_held;
                     request = *again;
@@ -345,20 +345,16 @@ impl Exchange<'_> {
                     if let Some(host) = own_host(&server.address, upstream.preserve_host) {
                         request.headers_mut().insert(HOST, host);
                     }
-                    None
                 }
                 (None, Some((sent, its_server)), _) => {
                     server = its_server;
-                    Some(sent)
+                    self.note_server(upstream, &server);
+                    break sent;
                 }
                 (None, None, Some(error)) => return Err(error),
                 (None, None, None) => return Err(ExchangeError::Internal("no response is held")),
-            };
-            let label = Arc::clone(&server.label);
-            self.record.upstream = Some((Arc::clone(&upstream.name), label));
-            if let Some(sent) = sent {
-                break sent;
             }
+            self.note_server(upstream, &server);
         };
         let (response, lease) = (sent.response, sent.lease);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -375,6 +371,11 @@ impl Exchange<'_> {
         let head = ResponseHead { status: parts.status, headers: fields, source };
         let body = ResponseBody::upstream(incoming, lease, upstream.timeouts.idle);
         self.finish(head, body)
+    }
+
+    /// Puts the server that is asked into the access-log record.
+    fn note_server(&mut self, upstream: &Upstream<RequestBody>, server: &UpstreamServer) {
+        self.record.upstream = Some((Arc::clone(&upstream.name), Arc::clone(&server.label)));
     }
 
     /// The request for an upstream: origin form, with the fields that tell about the client.

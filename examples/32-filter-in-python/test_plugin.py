@@ -1,0 +1,45 @@
+import json
+import unittest
+
+from plugin import JwtFilter
+from token_hs256 import sign
+from witgate.testing import Request, Response
+
+KEY = "a key of thirty-two bytes or more"
+FILTER = JwtFilter({"key": KEY, "issuer": "login"})
+
+
+def ask(claims):
+    token = sign(claims, KEY.encode())
+    headers = {"x-user": "forged", "authorization": f"Bearer {token}"}
+    request = Request("https://example.com/", headers)
+    return request, FILTER.on_request(request)
+
+
+class Tests(unittest.TestCase):
+    def refused(self, decision, reason):
+        self.assertEqual((decision.status, json.loads(decision.body)), (401, {"error": reason}))
+
+    def test_a_good_token_tells_the_application_who_it_is(self):
+        request, decision = ask({"sub": "ann", "iss": "login"})
+        self.assertIsNone(decision)
+        self.assertEqual(request["x-user"], "ann")
+        self.assertNotIn("authorization", request)
+
+    def test_bad_tokens_are_refused_with_the_reason(self):
+        self.refused(ask({"sub": "ann", "iss": "login", "exp": 1})[1], "expired")
+        self.refused(ask({"sub": "ann", "iss": "elsewhere"})[1], "wrong-issuer")
+        self.refused(FILTER.on_request(Request("https://example.com/")), "missing-token")
+
+    def test_caches_are_told(self):
+        response = Response(200)
+        FILTER.on_response(Request("https://example.com/"), response)
+        self.assertEqual(response["vary"], "authorization")
+
+    def test_a_short_key_is_a_load_error(self):
+        with self.assertRaisesRegex(ValueError, "^config.key: "):
+            JwtFilter({"key": "short"})
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,14 @@
+//! Where plugins are made: `witgate plugin new` and `witgate plugin build`.
+//!
+//! Called by the command line alone. Runs the tools of a plugin's own language; what they cannot do
+//! for a component is done here. Never on the way of a request.
+
+mod build;
+mod embedded;
+mod error;
+mod project;
+mod tool;
+
+pub use build::build;
+pub use error::WorkshopError;
+pub use project::{Language, Project};

@@ -1,0 +1,57 @@
+// A double of the gateway for a plugin's own tests, under `node --test`.
+import { Request, Response } from "./index.js";
+
+class Fields {
+  constructor(headers) {
+    this.all = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]);
+  }
+  header(name) {
+    return this.headerValues(name)[0] ?? null;
+  }
+  headerValues(name) {
+    return this.all.filter(([key]) => key === name.toLowerCase()).map(([, value]) => value);
+  }
+  headerNames() {
+    return [...new Set(this.all.map(([name]) => name))];
+  }
+  setHeader(name, value) {
+    if (/[\0-\x08\x0a-\x1f\x7f]/.test(value)) throw new Error(`the gateway traps here: ${name}`);
+    this.removeHeader(name);
+    this.appendHeader(name, value);
+  }
+  appendHeader(name, value) {
+    this.all.push([name.toLowerCase(), value]);
+  }
+  removeHeader(name) {
+    this.all = this.all.filter(([key]) => key !== name.toLowerCase());
+  }
+}
+
+/** A request for an absolute URL. */
+export function request(url, { headers = {}, method = "GET" } = {}) {
+  const { protocol, host, pathname, search } = new URL(url);
+  const now = { method, authority: host, path: pathname, query: search ? search.slice(1) : null };
+  const fields = new Fields(headers);
+  return new Request(
+    Object.assign(fields, {
+      id: () => "test",
+      scheme: () => protocol.slice(0, -1),
+      method: () => now.method,
+      setMethod: (value) => (now.method = value),
+      authority: () => now.authority,
+      setAuthority: (value) => (now.authority = value),
+      path: () => now.path,
+      setPath: (value) => (now.path = value),
+      query: () => now.query,
+      setQuery: (value) => (now.query = value ?? null),
+    }),
+  );
+}
+
+/** The response of an upstream. */
+export function response(status = 200, headers = {}) {
+  let now = status;
+  const fields = new Fields(headers);
+  const set = (value) => (now = value);
+  return new Response(Object.assign(fields, { status: () => now, setStatus: set, source: () => "upstream" }));
+}

@@ -1,0 +1,40 @@
+"""What the exports of all worlds share. Names `wit_world`, so it is there in components alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Optional
+
+import witgate
+from componentize_py_types import Err
+from wit_world.imports import log as _log
+
+witgate._log = _log.write
+
+instance: Any = None
+
+
+def configure(config: str, hooks: list[str]) -> list[str]:
+    """Makes the plugin; `hooks` are those methods that the world knows."""
+    global instance
+    if witgate._plugin is None:
+        raise Err("the module registers no plugin: call witgate.router, .filter or .dns.solver")
+    try:
+        instance = witgate._plugin(json.loads(config))
+    except ValueError as error:
+        raise Err(str(error)) from None
+    return [hook for hook in hooks]
+
+
+def decide(decision: Optional[witgate.Decision]) -> None:
+    """Tells the gateway what was decided."""
+    from wit_world.imports import decision as host
+
+    if decision is None:
+        return
+    if decision.kind == "upstream":
+        host.to_upstream(decision.target)
+    elif decision.kind == "redirect":
+        host.redirect(decision.status, decision.target)
+    else:
+        host.respond(decision.status, list(decision.headers.items()), decision.body)

@@ -1,0 +1,17 @@
+"""The exports of the world `router`."""
+
+import witgate
+from wit_world.imports import request as _request
+from witgate import _glue
+
+_REQUEST = witgate.Request(_request)
+
+
+class Plugin:
+    def configure(self, config: str) -> list[str]:
+        return _glue.configure(config, [])
+
+
+class RouterHooks:
+    def route(self) -> None:
+        _glue.decide(_glue.instance.route(_REQUEST))
