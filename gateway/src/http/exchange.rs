@@ -26,7 +26,7 @@ use crate::plugin::{Decision, Hooked, Hooks, PluginError};
 use crate::policy::{Admission, Pass, Policy};
 use crate::route::split_authority;
 use crate::telemetry::{Counters, Record};
-use crate::upstream::{Lease, Miss, UpstreamError};
+use crate::upstream::{self, Lease, Miss, Upstream, UpstreamError};
 use crate::worker::{View, Worker};
 
 /// A client's connection, as its exchanges need it.
@@ -374,7 +374,11 @@ impl Exchange<'_> {
     }
 
     /// Puts the server that is asked into the access-log record.
-    fn note_server(&mut self, upstream: &Upstream<RequestBody>, server: &UpstreamServer) {
+    fn note_server(
+        &mut self,
+        upstream: &Upstream<RequestBody>,
+        server: &upstream::Server<RequestBody>,
+    ) {
         self.record.upstream = Some((Arc::clone(&upstream.name), Arc::clone(&server.label)));
     }
 

@@ -371,7 +371,7 @@ where
     /// Takes note of how a request went at a server: the status of its response, or none. Leaves the
     /// server out when it has failed too often.
     pub fn note(&self, server: &Server<B>, status: Option<StatusCode>) {
-        let Some(rules) = &self.eject else { return };
+        let Some(rules) = self.eject.as_ref().filter(|_| self.servers.len() > 1) else { return };
         let is_failure = status.is_none_or(|status| {
             let is_refusal = matches!(
                 status,

@@ -16,9 +16,9 @@ def fields(metadata):
     return {key: value for key, value in metadata or () if key.startswith("x-") and not key.endswith("-bin")}
 
 
-def failure(call):
+def failure(call, is_stream=False):
     try:
-        list(call) if hasattr(call, "__next__") else call.result()
+        list(call) if is_stream else call.result()
     except grpc.RpcError as error:
         return {
             "code": error.code().name,
@@ -73,7 +73,7 @@ def main():
     seen["unknown"] = failure(channel.unary_unary("/test.Modes/Nothing").future(b"", timeout=SECONDS))
     late = channel.unary_stream("/test.Modes/LateFailure")(b"", timeout=SECONDS)
     got = [next(late).decode(), next(late).decode()]
-    seen["late_failure"] = {"got": got, **failure(late)}
+    seen["late_failure"] = {"got": got, **failure(late, is_stream=True)}
     seen["deadline"] = failure(channel.unary_unary("/test.Modes/Slow").future(b"", timeout=0.5))["code"]
     print(json.dumps(seen))
 
