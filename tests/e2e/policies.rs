@@ -56,7 +56,8 @@ async fn addresses_decide_who_may_come() {
     assert_eq!(status("127.0.0.2", "/inside").await, 200);
     // Who may not come does not learn what is there either.
     assert_eq!(status("127.0.0.9", "/nowhere").await, 403);
-    let line = gateway.accessed("/inside").await;
+    assert_eq!(status("127.0.0.1", "/inside/x").await, 403);
+    let line = gateway.accessed("/inside/x").await;
     assert_eq!((&line["status"], &line["fault"]), (&403.into(), &"client".into()), "{line}");
 }
 

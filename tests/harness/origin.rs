@@ -160,6 +160,25 @@ async fn answer(
             *response.status_mut() = http::StatusCode::from_u16(number as u16).expect("a status");
             Ok(response)
         }
+        "/events" => {
+            let event = Frame::data(Bytes::from_static(b"data: one\n\n"));
+            let mut response = Response::new(pieces(vec![Ok(event)], true));
+            let media = HeaderValue::from_static("text/event-stream");
+            response.headers_mut().insert("content-type", media);
+            Ok(response)
+        }
+        "/verify" => {
+            let is_known = field(&request, "cookie") == ["good=1"];
+            let mut response = Response::new(whole("asked"));
+            if is_known {
+                response.headers_mut().insert("x-user", HeaderValue::from_static("alice"));
+            } else {
+                *response.status_mut() = http::StatusCode::FOUND;
+                let place = HeaderValue::from_static("https://login.example/");
+                response.headers_mut().insert("location", place);
+            }
+            Ok(response)
+        }
         "/trailers" => {
             let mut trailers = HeaderMap::new();
             trailers.insert("x-checksum", HeaderValue::from_static("abc"));

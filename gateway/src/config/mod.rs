@@ -354,6 +354,36 @@ pub enum RouteAction {
         /// Its media type.
         content_type: String,
     },
+    /// Files of a folder.
+    Files(std::sync::Arc<Files>),
+}
+
+/// `files:` of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The folder.
+    pub root: PathBuf,
+    /// The file that stands for a folder; `None` means none does.
+    pub index: Option<String>,
+    /// The file that is served, with 200, where there is none; relative to the root.
+    pub fallback: Option<String>,
+    /// Codings of which there may be a file beside a file: `app.js.br`.
+    pub precompressed: Vec<policies::Coding>,
+    /// What becomes of symbolic links.
+    pub symlinks: Symlinks,
+    /// Whether names that start with a dot are served.
+    pub shows_hidden: bool,
+    /// The value of `cache-control`.
+    pub cache_control: Option<String>,
+}
+
+/// `files.symlinks`. The root itself may always be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Symlinks {
+    /// As if they were not there.
+    Refuse,
+    /// Followed where they stay below the root.
+    Within,
 }
 
 /// One entry of `upstreams:`.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 
 use super::check::known_name;
-use super::policies::{BasicAuth, Setting};
+use super::policies::{BasicAuth, Security, Setting};
 use super::units::{duration_text, size_text};
 use super::{
     AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HashBy,
@@ -146,6 +146,7 @@ fn route(route: &Route, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
             let content_type = ("content-type", text(content_type));
             ("respond", map([status, ("body", text(body)), content_type]))
         }
+        RouteAction::Files(files) => ("files", self::files(files)),
     };
     let mut fields = vec![
         place,
@@ -156,6 +157,21 @@ fn route(route: &Route, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
     ];
     fields.extend(policies(&route.policies));
     fields.push(action);
+    map(fields)
+}
+
+fn files(f: &super::Files) -> Tree {
+    let mut fields =
+        vec![("root", path(&f.root)), ("index", text(f.index.as_deref().unwrap_or("off")))];
+    fields.extend(f.fallback.as_ref().map(|name| ("fallback", text(name))));
+    fields.push(("precompressed", list(f.precompressed.iter().map(|c| text(c.name())))));
+    let symlinks = match f.symlinks {
+        super::Symlinks::Refuse => "refuse",
+        super::Symlinks::Within => "within",
+    };
+    fields.push(("symlinks", text(symlinks)));
+    fields.push(("hidden", Tree::Bool(f.shows_hidden)));
+    fields.extend(f.cache_control.as_ref().map(|value| ("cache-control", text(value))));
     map(fields)
 }
 
@@ -202,6 +218,42 @@ fn policies(p: &Policies) -> Vec<(&'static str, Tree)> {
         }),
     );
     say("request-body", setting(&p.request_body, |n| text(size_text(*n))));
+    say(
+        "forward-auth",
+        setting(&p.forward_auth, |a| {
+            map([
+                ("upstream", text(&a.upstream)),
+                ("path", text(&a.path)),
+                ("copy", texts(&a.copy)),
+                ("timeout", wait(a.timeout)),
+            ])
+        }),
+    );
+    say(
+        "security",
+        setting(&p.security, |level| {
+            text(match level {
+                Security::Basic => "basic",
+                Security::Strict => "strict",
+            })
+        }),
+    );
+    say(
+        "error-pages",
+        setting(&p.error_pages, |pages| {
+            Tree::Map(pages.iter().map(|(status, file)| (status.to_string(), path(file))).collect())
+        }),
+    );
+    say(
+        "compress",
+        setting(&p.compress, |c| {
+            map([
+                ("encodings", list(c.codings.iter().map(|c| text(c.name())))),
+                ("types", texts(&c.types)),
+                ("min-size", text(size_text(c.bytes_min))),
+            ])
+        }),
+    );
     say("strip-prefix", p.strip_prefix.as_ref().map(text));
     say("add-prefix", p.add_prefix.as_ref().map(text));
     fields

@@ -23,6 +23,14 @@ pub struct Policies {
     pub basic_auth: Setting<BasicAuth>,
     /// The largest request body in bytes, inclusive; off means no limit.
     pub request_body: Setting<u64>,
+    /// An upstream that is asked whether a request may go on.
+    pub forward_auth: Setting<ForwardAuth>,
+    /// Fields that make browsers careful.
+    pub security: Setting<Security>,
+    /// Pages for the gateway's own errors.
+    pub error_pages: Setting<Vec<(StatusPattern, PathBuf)>>,
+    /// Which responses are compressed.
+    pub compress: Setting<Compress>,
     /// A prefix that the upstream does not see. Routes only.
     pub strip_prefix: Option<String>,
     /// A prefix that the upstream sees in addition. Routes only.
@@ -116,6 +124,89 @@ impl std::fmt::Display for OriginPattern {
             Self::Any => f.write_str("*"),
             Self::Exact(origin) => f.write_str(origin),
             Self::Below(scheme, rest) => write!(f, "{scheme}*{rest}"),
+        }
+    }
+}
+
+/// `forward-auth:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardAuth {
+    /// The upstream that is asked.
+    pub upstream: String,
+    /// The path that is asked for, with its query.
+    pub path: String,
+    /// Fields of a yes, in lower case, that go on with the request.
+    pub copy: Vec<String>,
+    /// How long the answer may take.
+    pub timeout: Duration,
+}
+
+/// `security:`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// What breaks hardly any application.
+    Basic,
+    /// What an application must be made for.
+    Strict,
+}
+
+/// A key of `error-pages:`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusPattern {
+    /// `404`.
+    Exact(u16),
+    /// `5xx`.
+    Class(u16),
+}
+
+impl std::fmt::Display for StatusPattern {
+    /// As it is written in the file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(code) => write!(f, "{code}"),
+            Self::Class(class) => write!(f, "{class}xx"),
+        }
+    }
+}
+
+/// `compress:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compress {
+    /// What clients may have, best first.
+    pub codings: Vec<Coding>,
+    /// Media types that are compressed, in lower case; a `*` at the start of a part takes any start.
+    pub types: Vec<String>,
+    /// Shorter responses are left alone, in bytes.
+    pub bytes_min: u64,
+}
+
+/// A content coding (RFC 9110, section 8.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Coding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 7932.
+    Brotli,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Coding {
+    /// Its name in fields and in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// How the names of files end that hold it.
+    pub fn file_end(self) -> &'static str {
+        match self {
+            Self::Gzip => "gz",
+            Self::Brotli => "br",
+            Self::Zstd => "zst",
         }
     }
 }

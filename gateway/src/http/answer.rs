@@ -4,7 +4,9 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
 use http::{Response, StatusCode};
 
 use super::body::ResponseBody;
@@ -24,6 +26,12 @@ pub enum ExchangeError {
     NoRoute,
     /// A method that the gateway does not pass on.
     Method,
+    /// A method that files do not have.
+    MethodOfFile,
+    /// There is no file of this name.
+    NoFile,
+    /// A file that is there cannot be read.
+    File(std::io::Error),
     /// The request's head is larger than `limits.request-head-size` or has too many fields.
     HeadTooLarge,
     /// The client stopped sending the head of its request.
@@ -53,6 +61,9 @@ impl ExchangeError {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodOfFile => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoFile => StatusCode::NOT_FOUND,
+            Self::File(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Method => StatusCode::NOT_IMPLEMENTED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::HeadStalled => StatusCode::REQUEST_TIMEOUT,
@@ -78,6 +89,8 @@ impl ExchangeError {
             | Self::UnknownHost
             | Self::NoRoute
             | Self::Method
+            | Self::MethodOfFile
+            | Self::NoFile
             | Self::HeadTooLarge
             | Self::HeadStalled
             | Self::Version
@@ -86,6 +99,7 @@ impl ExchangeError {
             | Self::BodyStalled
             | Self::Refused(_) => Fault::Client,
             Self::Upstream(cause) => cause.fault(),
+            Self::File(_) => Fault::Operator,
             Self::Plugin(..) => Fault::Plugin,
             Self::Internal(_) => Fault::Internal,
         }
@@ -98,6 +112,9 @@ impl ExchangeError {
             Self::UnknownHost => "This server does not answer for the host in the request.",
             Self::NoRoute => "Nothing answers at this address.",
             Self::Method => "This method is not supported here.",
+            Self::MethodOfFile => "A file can be fetched by GET and HEAD alone.",
+            Self::NoFile => "There is no such file.",
+            Self::File(_) => "This server cannot read the file.",
             Self::HeadTooLarge => "The head of the request is larger than allowed here.",
             Self::HeadStalled => "The head of the request did not arrive in time.",
             Self::Version => "This version of HTTP is not supported here.",
@@ -140,6 +157,9 @@ impl ExchangeError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
+        if matches!(self, Self::MethodOfFile) {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
         if let Self::Refused(refusal) = self {
             refusal.fields(&mut headers);
         }
@@ -155,7 +175,8 @@ pub fn response(head: ResponseHead, body: ResponseBody) -> Response<ResponseBody
     response
 }
 
-fn wants_json(request: &HeaderMap) -> bool {
+/// Whether the client is a program that reads JSON.
+pub fn wants_json(request: &HeaderMap) -> bool {
     let accept = request.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
     let ranges: Vec<&str> = ranges.collect();
@@ -172,6 +193,7 @@ impl fmt::Display for ExchangeError {
         match self {
             Self::Upstream(cause) => cause.fmt(f),
             Self::Plugin(name, what) => write!(f, "plugin {name} failed: {what}"),
+            Self::File(_) => f.write_str("a file cannot be read"),
             Self::Internal(why) => f.write_str(why),
             other => f.write_str(other.detail()),
         }
@@ -183,6 +205,7 @@ impl std::error::Error for ExchangeError {
         match self {
             // The variant's text is the cause's own, so what comes next is the cause's cause.
             Self::Upstream(cause) => cause.source(),
+            Self::File(cause) => Some(cause),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -13,8 +14,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
+use super::files::FileBody;
 use super::incoming::{Incoming, StreamError};
-
+use crate::config::policies::Coding;
+use crate::policy::Encoder;
 use crate::telemetry::{Ending, Record};
 use crate::upstream::Lease;
 
@@ -27,6 +30,10 @@ pub enum BodyError {
     Idle,
     /// More bytes than allowed.
     TooLarge,
+    /// A file could not be read to its end.
+    File(io::Error),
+    /// The encoder failed.
+    Encoder(io::Error),
 }
 
 impl fmt::Display for BodyError {
@@ -35,6 +42,8 @@ impl fmt::Display for BodyError {
             Self::Stream(_) => "the body broke off",
             Self::Idle => "no piece of the body came in time",
             Self::TooLarge => "the body is larger than allowed",
+            Self::File(_) => "the file cannot be read to its end",
+            Self::Encoder(_) => "the body cannot be compressed",
         })
     }
 }
@@ -43,6 +52,7 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Stream(cause) => Some(cause),
+            Self::File(cause) | Self::Encoder(cause) => Some(cause),
             Self::Idle | Self::TooLarge => None,
         }
     }
@@ -210,6 +220,21 @@ pub struct ResponseBody {
 enum Source {
     Full(Option<Bytes>),
     Upstream(Box<Upstream>),
+    File(Box<FileBody>),
+    Compressed(Box<Compressed>),
+}
+
+/// A body that is compressed on its way. What is there leaves whenever there is nothing more to wait
+/// for, so that an event stream is as prompt as without.
+struct Compressed {
+    inner: Source,
+    /// Taken at the end.
+    encoder: Option<Encoder>,
+    /// What is still to be taken in of the last piece.
+    piece: Bytes,
+    /// Whether something was taken in since the last flush.
+    is_dirty: bool,
+    trailers: Option<Frame<Bytes>>,
 }
 
 struct Upstream {
@@ -230,6 +255,27 @@ impl ResponseBody {
         Self { source: Source::Upstream(Box::new(upstream)), record: None }
     }
 
+    /// A file.
+    pub fn file(file: FileBody) -> Self {
+        Self { source: Source::File(Box::new(file)), record: None }
+    }
+
+    /// The same body in a content coding.
+    ///
+    /// # Errors
+    /// When there is no memory for the encoder.
+    pub fn compressed(mut self, coding: Coding) -> io::Result<Self> {
+        let compressed = Compressed {
+            encoder: Some(Encoder::new(coding)?),
+            inner: std::mem::replace(&mut self.source, Source::Full(None)),
+            piece: Bytes::new(),
+            is_dirty: false,
+            trailers: None,
+        };
+        self.source = Source::Compressed(Box::new(compressed));
+        Ok(self)
+    }
+
     /// Has the access-log record written when this body has ended.
     pub fn recorded(mut self, record: Box<Record>) -> Self {
         self.record = Some(record);
@@ -239,19 +285,15 @@ impl ResponseBody {
     /// The body of a response that has none for the client, since it was asked by HEAD or its status
     /// says so: nothing more is to come.
     pub fn completed(mut self) -> Self {
-        if matches!(self.source, Source::Full(_)) {
+        if !matches!(self.source, Source::Upstream(_)) {
+            self.source.end(Ending::Client);
             self.source = Source::Full(None);
         }
         self
     }
 
     fn end(&mut self, ending: Ending) {
-        if let Source::Upstream(upstream) = &mut self.source
-            && let Some(lease) = upstream.lease.take()
-            && ending == Ending::Complete
-        {
-            lease.finish();
-        }
+        self.source.end(ending);
         if let Some(record) = self.record.take() {
             record.write(ending);
         }
@@ -267,16 +309,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let next = match &mut this.source {
-            Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Source::Upstream(upstream) => {
-                let polled = Pin::new(&mut upstream.incoming).poll_frame(cx);
-                match ready!(upstream.idle.watch(cx, polled)) {
-                    None => Some(Err(BodyError::Idle)),
-                    Some(next) => next.map(|frame| frame.map_err(BodyError::Stream)),
-                }
-            }
-        };
+        let next = ready!(this.source.poll(cx));
         match &next {
             None => this.end(Ending::Complete),
             Some(Err(_)) => this.end(Ending::Upstream),
@@ -295,21 +328,125 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Full(bytes) => bytes.is_none(),
-            Source::Upstream(upstream) => upstream.incoming.is_end_stream(),
+        self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.size_hint()
+    }
+}
+
+impl Source {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(match self {
+            Self::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Self::Upstream(upstream) => {
+                let polled = Pin::new(&mut upstream.incoming).poll_frame(cx);
+                match ready!(upstream.idle.watch(cx, polled)) {
+                    None => Some(Err(BodyError::Idle)),
+                    Some(next) => next.map(|frame| frame.map_err(BodyError::Stream)),
+                }
+            }
+            Self::File(file) => {
+                let piece = ready!(file.poll(cx));
+                piece.map(|piece| piece.map(Frame::data).map_err(BodyError::File))
+            }
+            Self::Compressed(compressed) => ready!(compressed.poll(cx)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Upstream(upstream) => upstream.incoming.is_end_stream(),
+            Self::File(file) => file.left() == 0,
+            Self::Compressed(c) => c.encoder.is_none() && c.trailers.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Full(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Upstream(upstream) => upstream.incoming.size_hint(),
+            Self::File(file) => SizeHint::with_exact(file.left()),
+            Self::Compressed(_) => SizeHint::default(),
+        }
+    }
+
+    /// Gives an upstream's connection back, when its response was read to the end.
+    fn end(&mut self, ending: Ending) {
+        match self {
+            Self::Upstream(upstream) => {
+                if let Some(lease) = upstream.lease.take()
+                    && ending == Ending::Complete
+                {
+                    lease.finish();
+                }
             }
-            Source::Upstream(upstream) => upstream.incoming.size_hint(),
+            Self::Compressed(compressed) => compressed.inner.end(ending),
+            Self::Full(_) | Self::File(_) => {}
         }
     }
 }
+
+impl Compressed {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let outcome = ready!(self.step(cx));
+        if outcome.is_err() {
+            self.encoder = None;
+        }
+        Poll::Ready(outcome.transpose())
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
+        let data = |bytes: Vec<u8>| Poll::Ready(Ok(Some(Frame::data(Bytes::from(bytes)))));
+        for _ in 0..STEPS_MAX {
+            let Some(encoder) = &mut self.encoder else {
+                return Poll::Ready(Ok(self.trailers.take()));
+            };
+            if !self.piece.is_empty() {
+                let step = self.piece.split_to(self.piece.len().min(STEP_BYTES));
+                encoder.write(&step).map_err(BodyError::Encoder)?;
+                self.is_dirty = true;
+            } else {
+                match self.inner.poll(cx) {
+                    Poll::Ready(Some(frame)) => match frame?.into_data() {
+                        Ok(bytes) => self.piece = bytes,
+                        Err(trailers) => self.trailers = Some(trailers),
+                    },
+                    Poll::Ready(None) => {
+                        let rest = self.encoder.take().map(Encoder::finish).transpose();
+                        let rest = rest.map_err(BodyError::Encoder)?.unwrap_or_default();
+                        if !rest.is_empty() {
+                            return data(rest);
+                        }
+                        continue;
+                    }
+                    Poll::Pending if !self.is_dirty => return Poll::Pending,
+                    Poll::Pending => {
+                        encoder.flush().map_err(BodyError::Encoder)?;
+                        self.is_dirty = false;
+                        if encoder.ready() > 0 {
+                            return data(encoder.take());
+                        }
+                        return Poll::Pending;
+                    }
+                }
+            }
+            if encoder.ready() >= STEP_BYTES {
+                return data(encoder.take());
+            }
+        }
+        // Others of this worker come first now.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// What an encoder takes in at once, and about what it gives.
+const STEP_BYTES: usize = 16 << 10;
+/// A quarter of a MiB that shrinks to nothing is enough for one turn.
+const STEPS_MAX: usize = 32;
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {

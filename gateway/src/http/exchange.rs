@@ -13,13 +13,15 @@ use http::{Method, Request, Response, StatusCode};
 
 use super::answer::{self, ExchangeError};
 use super::body::{Progress, RequestBody, ResponseBody};
+use super::forward_auth::{self, Verdict};
 use super::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use super::headers::{self, Forwarding, X_REQUEST_ID};
 use super::incoming::Incoming;
 use super::tunnel::Client;
 use super::websocket::Wish;
-use super::{echo, tunnel};
-use crate::config::{AccessLog, OnError, RouteAction, Scheme, Server};
+use super::{echo, files, tunnel};
+use crate::config::policies::ForwardAuth;
+use crate::config::{self, AccessLog, OnError, RouteAction, Scheme, Server};
 use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
 use crate::plugin::{Decision, Hooked, Hooks, PluginError};
@@ -45,6 +47,8 @@ pub struct Connection {
 enum Target {
     Upstream(Arc<str>),
     Answer(ResponseHead, Bytes),
+    Reply(ResponseHead, ResponseBody),
+    Files(Arc<config::Files>),
 }
 
 /// One exchange under way.
@@ -119,6 +123,11 @@ impl Exchange<'_> {
         };
         match target {
             Ok(Target::Answer(head, body)) => self.answer(head, body),
+            Ok(Target::Reply(head, body)) => self.reply(head, body),
+            Ok(Target::Files(files)) => match files::answer(&files, &self.head).await {
+                Ok((head, body)) => self.reply(head, body),
+                Err(error) => self.fail(&error),
+            },
             Ok(Target::Upstream(name)) => match self.send(&name, body, &progress, wish).await {
                 Ok(response) => response,
                 Err(error) => self.fail(&error),
@@ -158,6 +167,7 @@ impl Exchange<'_> {
         let route = sites.get(site).and_then(|site| site.routes.get(index));
         match route.map(|route| &route.action).ok_or(ExchangeError::NoRoute)? {
             RouteAction::Upstream(name) => Ok(Target::Upstream(Arc::from(name.as_str()))),
+            RouteAction::Files(files) => Ok(Target::Files(Arc::clone(files))),
             RouteAction::Redirect { status, to } => {
                 let (host, _) = split_authority(&self.head.authority);
                 let query = self.head.target.query().map(|q| format!("?{q}")).unwrap_or_default();
@@ -190,7 +200,35 @@ impl Exchange<'_> {
         if let Some(bytes_max) = pass.request_body_bytes_max() {
             body.limit(bytes_max).map_err(|error| broken_body(&error))?;
         }
+        if let Some(auth) = pass.forward_auth().cloned()
+            && let Some(answer) = self.forward_auth(&auth).await?
+        {
+            return Ok(Some(answer));
+        }
+        if let Some(pass) = &mut self.pass {
+            pass.rewrite(&mut self.head);
+        }
         Ok(None)
+    }
+
+    /// Asks the upstream of `forward-auth`. Its no is the answer.
+    async fn forward_auth(&mut self, auth: &ForwardAuth) -> Result<Option<Target>, ExchangeError> {
+        let view = Rc::clone(&self.view);
+        let upstream = view
+            .upstream(&auth.upstream)
+            .ok_or(ExchangeError::Internal("the upstream is not in this generation"))?;
+        let forwarding = self
+            .forwarding()
+            .ok_or(ExchangeError::BadRequest("The host of the request is not valid."))?;
+        let trusted = &view.generation.config.trusted_proxies;
+        let is_trusted = headers::is_trusted(self.connection.facts.client.ip(), trusted);
+        match forward_auth::ask(auth, upstream, &self.head, &forwarding, is_trusted).await? {
+            Verdict::Yes(fields) => {
+                forward_auth::admit(auth, fields, &mut self.head.headers);
+                Ok(None)
+            }
+            Verdict::No(head, body) => Ok(Some(Target::Reply(head, body))),
+        }
     }
 
     /// Lets the filters at the request, in order. One that answers ends the walk.
@@ -493,11 +531,24 @@ impl Exchange<'_> {
     fn finish(
         &mut self,
         head: ResponseHead,
-        body: ResponseBody,
+        mut body: ResponseBody,
     ) -> Result<Response<ResponseBody>, ExchangeError> {
         let mut head = self.filter_response(head)?;
         if let Some(pass) = &self.pass {
-            pass.respond(&mut head.headers);
+            pass.respond(self.head.scheme, &mut head.headers);
+            let bytes = http_body::Body::size_hint(&body).exact();
+            // What HEAD tells is what GET would get, whose body it does not have.
+            let bytes = bytes.filter(|_| self.head.method != Method::HEAD);
+            if let Some(coding) = pass.compress(head.status, &mut head.headers, bytes)
+                && self.head.method != Method::HEAD
+            {
+                let Ok(compressed) = body.compressed(coding) else {
+                    // The answer about it is not compressed.
+                    self.pass = None;
+                    return Err(ExchangeError::Internal("there is no memory for an encoder"));
+                };
+                body = compressed;
+            }
         }
         let mut record = self.take_record();
         record.status = head.status.as_u16();
@@ -506,7 +557,11 @@ impl Exchange<'_> {
 
     /// A response of the gateway's or a plugin's own.
     fn answer(&mut self, head: ResponseHead, body: Bytes) -> Response<ResponseBody> {
-        match self.finish(head, ResponseBody::full(body)) {
+        self.reply(head, ResponseBody::full(body))
+    }
+
+    fn reply(&mut self, head: ResponseHead, body: ResponseBody) -> Response<ResponseBody> {
+        match self.finish(head, body) {
             Ok(response) => response,
             Err(error) => {
                 self.filters.clear();
@@ -521,8 +576,15 @@ impl Exchange<'_> {
             self.filters.clear();
         }
         self.record.failure = Some((error.fault(), describe(error)));
-        let (mut head, body) =
-            self.fallback(error).unwrap_or_else(|| error.answer(&self.head.headers, &self.head.id));
+        let (mut head, mut body) = match self.fallback(error) {
+            Some(fallback) => fallback,
+            None => error.answer(&self.head.headers, &self.head.id),
+        };
+        let page = self.pass.as_ref().and_then(|p| p.error_page(head.status, &self.head.id));
+        if let Some(page) = page.filter(|_| !answer::wants_json(&self.head.headers)) {
+            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+            body = page.into();
+        }
         if let Ok(id) = HeaderValue::from_str(&self.head.id) {
             head.headers.insert(X_REQUEST_ID, id);
         }
@@ -745,7 +807,9 @@ fn broken_body(error: &super::body::BodyError) -> ExchangeError {
     match error {
         super::body::BodyError::TooLarge => ExchangeError::BodyTooLarge,
         super::body::BodyError::Idle => ExchangeError::BodyStalled,
-        super::body::BodyError::Stream(_) => {
+        super::body::BodyError::Stream(_)
+        | super::body::BodyError::File(_)
+        | super::body::BodyError::Encoder(_) => {
             ExchangeError::BadRequest("The body of the request broke off.")
         }
     }

@@ -4,6 +4,8 @@ pub mod answer;
 pub mod body;
 mod echo;
 pub mod exchange;
+pub mod files;
+mod forward_auth;
 mod h1;
 pub mod head;
 pub mod headers;

@@ -7,9 +7,12 @@
 
 mod addresses;
 mod basic_auth;
+mod compress;
 mod cors;
+mod error_pages;
 mod prefix;
 mod rate_limit;
+mod security;
 mod table;
 
 use std::fmt;
@@ -20,9 +23,12 @@ use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue, VARY};
 
+use crate::config::Scheme;
+use crate::config::policies::{Coding, ForwardAuth};
 use crate::fault::Fault;
 use crate::http::head::RequestHead;
 pub use basic_auth::hash_password;
+pub use compress::{Encoder, ranked};
 pub use table::PolicyTable;
 
 /// The policies that hold for a route, ready to use.
@@ -34,6 +40,10 @@ pub struct Policy {
     basic_auth: Option<Arc<basic_auth::BasicAuth>>,
     /// In the place of `limits.request-body`: the bound, or that there is none.
     request_body_bytes_max: Option<Option<u64>>,
+    compress: Option<crate::config::policies::Compress>,
+    forward_auth: Option<ForwardAuth>,
+    security: Option<crate::config::policies::Security>,
+    error_pages: Option<Arc<error_pages::ErrorPages>>,
     prefix: prefix::Prefix,
 }
 
@@ -43,6 +53,8 @@ pub struct Pass {
     policy: Arc<Policy>,
     origin: Option<HeaderValue>,
     standing: Option<rate_limit::Standing>,
+    /// How the client would like a response to be compressed.
+    accepted: Option<Coding>,
     /// What was taken off the path, for `x-forwarded-prefix`.
     stripped: Option<HeaderValue>,
 }
@@ -78,6 +90,8 @@ pub enum PolicyError {
     UsersLine(PathBuf, usize, &'static str),
     /// The hash of a user's password cannot be used: user, place and why.
     Hash(String, String, String),
+    /// An error page cannot be read.
+    Page(PathBuf, std::io::Error),
     /// A value cannot be the value of a field: what it is.
     Field(&'static str),
 }
@@ -86,10 +100,13 @@ impl Pass {
     /// Begins with what the request says.
     pub fn new(policy: Arc<Policy>, head: &RequestHead) -> Self {
         let origin = policy.cors.as_ref().and_then(|_| head.headers.get(http::header::ORIGIN));
-        Self { origin: origin.cloned(), policy, standing: None, stripped: None }
+        let origin = origin.cloned();
+        let compress = policy.compress.as_ref();
+        let accepted = compress.and_then(|c| compress::negotiate(&c.codings, &head.headers));
+        Self { policy, origin, standing: None, accepted, stripped: None }
     }
 
-    /// Decides about a request from `client` and makes it what the upstream shall see.
+    /// Decides about a request from `client`.
     ///
     /// # Errors
     /// Why it is refused.
@@ -125,11 +142,25 @@ impl Pass {
         if let Some(auth) = &policy.basic_auth {
             auth.admit(&mut head.headers).await?;
         }
-        if let Some(rewritten) = policy.prefix.rewrite(&head.target) {
+        Ok(Admission::Go)
+    }
+
+    /// Who is asked beside, when the request was admitted.
+    pub fn forward_auth(&self) -> Option<&ForwardAuth> {
+        self.policy.forward_auth.as_ref()
+    }
+
+    /// Makes the path what the upstream shall see.
+    pub fn rewrite(&mut self, head: &mut RequestHead) {
+        if let Some(rewritten) = self.policy.prefix.rewrite(&head.target) {
             head.target = rewritten.target;
             self.stripped = rewritten.stripped;
         }
-        Ok(Admission::Go)
+    }
+
+    /// The page for an error of the gateway's own.
+    pub fn error_page(&self, status: http::StatusCode, id: &str) -> Option<String> {
+        self.policy.error_pages.as_ref()?.page(status, id)
     }
 
     /// The bound of the request's body, when the route has one of its own.
@@ -143,13 +174,28 @@ impl Pass {
     }
 
     /// Gives the response the fields that the policies owe it.
-    pub fn respond(&self, fields: &mut HeaderMap) {
+    pub fn respond(&self, scheme: Scheme, fields: &mut HeaderMap) {
+        if let Some(level) = self.policy.security {
+            security::respond(level, scheme == Scheme::Https, fields);
+        }
         if let Some(cors) = &self.policy.cors {
             cors.respond(self.origin.as_ref(), fields);
         }
         if let Some(standing) = &self.standing {
             standing.write(fields);
         }
+    }
+
+    /// The coding in which the body shall leave; the head is made to say so. `bytes` is the length of
+    /// the body, where it is known.
+    pub fn compress(
+        &self,
+        status: http::StatusCode,
+        fields: &mut HeaderMap,
+        bytes: Option<u64>,
+    ) -> Option<Coding> {
+        let policy = self.policy.compress.as_ref()?;
+        compress::apply(policy, self.accepted, status, fields, bytes)
     }
 }
 
@@ -206,6 +252,7 @@ impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Users(path, _) => write!(f, "cannot read the users of {}", path.display()),
+            Self::Page(path, _) => write!(f, "cannot read the error page {}", path.display()),
             Self::UsersLine(path, line, why) => {
                 write!(f, "{}:{line}: {why}; write NAME:HASH", path.display())
             }
@@ -222,7 +269,7 @@ impl fmt::Display for PolicyError {
 impl std::error::Error for PolicyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Users(_, cause) => Some(cause),
+            Self::Users(_, cause) | Self::Page(_, cause) => Some(cause),
             Self::UsersLine(..) | Self::Hash(..) | Self::Field(_) => None,
         }
     }

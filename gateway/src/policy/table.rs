@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::basic_auth::BasicAuth;
 use super::cors::Cors;
+use super::error_pages::ErrorPages;
 use super::prefix::Prefix;
 use super::rate_limit::Limiter;
 use super::{Policy, PolicyError};
@@ -62,7 +63,11 @@ impl PolicyTable {
         let all = config.sites.iter().flat_map(|site| {
             std::iter::once(&site.policies).chain(site.routes.iter().map(|route| &route.policies))
         });
-        all.filter_map(|policies| policies.basic_auth.on()?.file.clone())
+        all.flat_map(|policies| {
+            let users = policies.basic_auth.on().and_then(|auth| auth.file.clone());
+            let pages = policies.error_pages.on().into_iter().flatten();
+            users.into_iter().chain(pages.map(|(_, path)| path.clone()))
+        })
     }
 }
 
@@ -110,6 +115,15 @@ impl Builder<'_> {
                 }
             }),
         };
+        let error_pages = match (&own.error_pages, ready) {
+            (Setting::Absent, Some(ready)) => ready.error_pages.clone(),
+            (said, _) => {
+                let pages = said.on().map(|pages| ErrorPages::new(pages));
+                pages
+                    .and_then(|made| made.map_err(|error| self.errors.push(error)).ok())
+                    .map(Arc::new)
+            }
+        };
         let request_body_bytes_max = match own.request_body.or(&outer.request_body) {
             Setting::Absent => None,
             Setting::Off => Some(None),
@@ -121,6 +135,10 @@ impl Builder<'_> {
             cors,
             basic_auth,
             request_body_bytes_max,
+            forward_auth: own.forward_auth.or(&outer.forward_auth).on().cloned(),
+            security: own.security.or(&outer.security).on().copied(),
+            error_pages,
+            compress: own.compress.or(&outer.compress).on().cloned(),
             prefix: Prefix { strip: own.strip_prefix.clone(), add: own.add_prefix.clone() },
         }
     }
@@ -146,6 +164,10 @@ impl Policy {
             && self.cors.is_none()
             && self.basic_auth.is_none()
             && self.request_body_bytes_max.is_none()
+            && self.compress.is_none()
+            && self.forward_auth.is_none()
+            && self.security.is_none()
+            && self.error_pages.is_none()
             && self.prefix == Prefix::default()
     }
 }

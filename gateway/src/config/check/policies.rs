@@ -1,10 +1,12 @@
 //! The policies of sites and routes: addresses, rate limits, CORS, basic auth, bodies, prefixes.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::super::node::{Node, Place, Value};
 use super::super::policies::{
-    Addresses, BasicAuth, Cors, OriginPattern, Policies, RateLimit, Setting,
+    Addresses, BasicAuth, Coding, Compress, Cors, ForwardAuth, OriginPattern, Policies, RateLimit,
+    Security, Setting, StatusPattern,
 };
 use super::super::report::quoted;
 use super::super::{PathMatch, SecretText};
@@ -22,6 +24,12 @@ impl<'a> Checker<'a> {
             cors: self.setting(fields, "cors", Self::cors),
             basic_auth: self.setting(fields, "basic-auth", Self::basic_auth),
             request_body: self.setting(fields, "request-body", |c, n| c.size(n, 0, u64::MAX >> 1)),
+            forward_auth: self.setting(fields, "forward-auth", Self::forward_auth),
+            security: self.setting(fields, "security", |c, n| {
+                c.word(n, &[("basic", Security::Basic), ("strict", Security::Strict)])
+            }),
+            error_pages: self.setting(fields, "error-pages", Self::error_pages),
+            compress: self.setting(fields, "compress", Self::compress),
             strip_prefix: None,
             add_prefix: None,
         }
@@ -171,6 +179,84 @@ impl<'a> Checker<'a> {
             credentials,
             max_age: max_age?,
         })
+    }
+
+    fn forward_auth(&mut self, node: &'a Node) -> Option<ForwardAuth> {
+        let fields = self.fields(node, "sites[].forward-auth")?;
+        let upstream = self.required(&fields, "upstream").and_then(|n| self.upstream_reference(n));
+        let path = self.with_default(&fields, "path", |c, n| {
+            let path = c.line(n, "a path such as /verify")?;
+            let is_plain = path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+            if !path.starts_with('/') || !is_plain {
+                let message = format!("{} is not a path", quoted(path));
+                c.error(n.at, message, "as in /verify".to_owned());
+            }
+            Some(path.to_owned())
+        });
+        let copy = self.with_default(&fields, "copy", Self::field_names);
+        let timeout = self.with_default(&fields, "timeout", |c, n| c.duration(n, false));
+        Some(ForwardAuth { upstream: upstream?, path: path?, copy: copy?, timeout: timeout? })
+    }
+
+    fn error_pages(&mut self, node: &'a Node) -> Option<Vec<(StatusPattern, PathBuf)>> {
+        let Value::Map(entries) = &node.value else {
+            let message = format!("expected a mapping of statuses, found {}", node.value.name());
+            self.error(node.at, message, "as in {404: missing.html, 5xx: sorry.html}".to_owned());
+            return None;
+        };
+        let mut pages = Vec::new();
+        for entry in entries {
+            let key = entry.key.as_str();
+            let pattern = match key.strip_suffix("xx").map(str::parse) {
+                Some(Ok(class @ 4..=5)) => Some(StatusPattern::Class(class)),
+                Some(_) => None,
+                None => key
+                    .parse()
+                    .ok()
+                    .filter(|code| (400..600).contains(code))
+                    .map(StatusPattern::Exact),
+            };
+            let Some(pattern) = pattern else {
+                let message = format!("{} is not the status of an error", quoted(key));
+                self.error(entry.at, message, "as in 404, 4xx or 5xx".to_owned());
+                continue;
+            };
+            pages.extend(self.path(&entry.node).map(|path| (pattern, path)));
+        }
+        Some(pages)
+    }
+
+    fn compress(&mut self, node: &'a Node) -> Option<Compress> {
+        let fields = match node.value {
+            Value::Bool(true) => Fields::empty("sites[].compress", node.at),
+            _ => self.fields(node, "sites[].compress")?,
+        };
+        let codings = self.with_default(&fields, "encodings", Self::codings);
+        let types = self.with_default(&fields, "types", |c, n| {
+            let mut types = Vec::new();
+            for node in c.list(n, "media types") {
+                let Some(text) = c.line(node, "a media type") else { continue };
+                let is_part = |p: &str| !p.is_empty() && p.rfind('*').is_none_or(|at| at == 0);
+                if !text.split_once('/').is_some_and(|(k, n)| is_part(k) && is_part(n)) {
+                    let message = format!("{} is not a media type", quoted(text));
+                    c.error(node.at, message, "as in text/html, text/* or */*+json".to_owned());
+                }
+                types.push(text.to_ascii_lowercase());
+            }
+            Some(types)
+        });
+        let bytes_min = self.with_default(&fields, "min-size", |c, n| c.size(n, 0, u64::MAX >> 1));
+        Some(Compress { codings: codings?, types: types?, bytes_min: bytes_min? })
+    }
+
+    /// A list of content codings.
+    pub(super) fn codings(&mut self, node: &Node) -> Option<Vec<Coding>> {
+        let words = [Coding::Zstd, Coding::Brotli, Coding::Gzip].map(|c| (c.name(), c));
+        let mut codings = Vec::new();
+        for node in self.list(node, "zstd, br and gzip") {
+            codings.extend(self.word(node, &words).filter(|coding| !codings.contains(coding)));
+        }
+        Some(codings)
     }
 
     fn field_names(&mut self, node: &Node) -> Option<Vec<String>> {

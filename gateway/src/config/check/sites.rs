@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    Certificates, HostPattern, Listen, PathMatch, PluginUse, Policies, Route, RouteAction, Site,
+    Certificates, Files, HostPattern, Listen, PathMatch, PluginUse, Policies, Route, RouteAction,
+    Site, Symlinks,
 };
 use super::fields::Fields;
 use super::plugins::is_method;
@@ -169,12 +170,12 @@ impl<'a> Checker<'a> {
             self.error(site.at, "this site leads nowhere", help);
         }
         let mut routes: Vec<Route> = Vec::new();
-        let mut lines = HashMap::new();
         for node in list {
             let Some(route) = self.route(node) else { continue };
-            if let Some(first) = lines.insert(condition(&route), node.at.line) {
-                let message = format!("this route takes what the route of line {first} takes");
-                let help = "it is never reached; remove one of them".to_owned();
+            if let Some(first) = routes.iter().find(|first| covers(first, &route)) {
+                let line = first.line;
+                let message = format!("the route of line {line} takes all that this one takes");
+                let help = "it is never reached: put it before that one, or remove it".to_owned();
                 self.warning(node.at, message, help);
             }
             routes.push(route);
@@ -311,16 +312,21 @@ impl<'a> Checker<'a> {
     }
 
     fn action(&mut self, fields: &Fields<'a>) -> Option<RouteAction> {
-        let given: Vec<_> = ["upstream", "redirect", "respond"]
+        let given: Vec<_> = ["upstream", "redirect", "respond", "files"]
             .into_iter()
             .filter_map(|key| fields.entry(key))
             .collect();
         match given.as_slice() {
-            [] if ["upstream", "redirect", "respond"].iter().any(|key| fields.is_meant(key)) => {
+            [] if ["upstream", "redirect", "respond", "files"]
+                .iter()
+                .any(|key| fields.is_meant(key)) =>
+            {
                 None
             }
             [] => {
-                let help = "add `upstream: NAME`, `redirect: {to: …}` or `respond: {…}`".to_owned();
+                let help = "add `upstream: NAME`, `files: FOLDER`, `redirect: {to: …}` or \
+                            `respond: {…}`"
+                    .to_owned();
                 self.error(fields.at, "this route leads nowhere", help);
                 None
             }
@@ -343,8 +349,63 @@ impl<'a> Checker<'a> {
         match key {
             "upstream" => self.upstream_reference(node).map(RouteAction::Upstream),
             "redirect" => self.redirect(node),
+            "files" => self.files(node),
             _ => self.respond(node),
         }
+    }
+
+    fn files(&mut self, node: &'a Node) -> Option<RouteAction> {
+        let path = "sites[].routes[].files";
+        let (fields, root) = match &node.value {
+            Value::Text(_) => (Fields::empty(path, node.at), Some(node)),
+            _ => {
+                let fields = self.fields(node, path)?;
+                let root = self.required(&fields, "root");
+                (fields, root)
+            }
+        };
+        let root = root.and_then(|n| self.path(n));
+        let index = self.with_default(&fields, "index", |c, n| match &n.value {
+            Value::Text(text) if text == "off" => Some(None),
+            Value::Bool(false) => Some(None),
+            _ => c.file_name(n).map(Some),
+        });
+        let fallback = fields.get("fallback").and_then(|n| self.file_name(n));
+        let precompressed = self.with_default(&fields, "precompressed", Self::codings);
+        let links = [("refuse", Symlinks::Refuse), ("within", Symlinks::Within)];
+        let symlinks = self.with_default(&fields, "symlinks", |c, n| c.word(n, &links));
+        let shows_hidden = self.with_default(&fields, "hidden", Self::bool);
+        let cache_control = fields.get("cache-control").and_then(|n| {
+            let text = self.line(n, "the value of cache-control")?;
+            if !text.is_ascii() {
+                self.error(n.at, "the value of a field is plain ASCII text", None);
+            }
+            Some(text.to_owned())
+        });
+        let files = Files {
+            root: root?,
+            index: index?,
+            fallback,
+            precompressed: precompressed?,
+            symlinks: symlinks?,
+            shows_hidden: shows_hidden?,
+            cache_control,
+        };
+        Some(RouteAction::Files(std::sync::Arc::new(files)))
+    }
+
+    /// The name of a file below a root.
+    fn file_name(&mut self, node: &Node) -> Option<String> {
+        let name = self.line(node, "the name of a file")?;
+        let bare = name.trim_start_matches("./").trim_start_matches('/');
+        if bare != name || name.split('/').any(|s| matches!(s, "" | "." | "..")) {
+            let message = format!("{} is not a file below the folder", quoted(name));
+            let steps_out = bare.split('/').any(|s| matches!(s, "" | "." | ".."));
+            let help = (!steps_out).then(|| format!("did you mean {bare:?}?"));
+            self.error(node.at, message, help);
+            return None;
+        }
+        Some(name.to_owned())
     }
 
     fn redirect(&mut self, node: &'a Node) -> Option<RouteAction> {
@@ -424,23 +485,20 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// What two routes must differ in to be two.
-type Condition =
-    (bool, String, Vec<String>, Vec<(String, Option<String>)>, Vec<(String, Option<String>)>);
-
-fn condition(route: &Route) -> Condition {
-    let (is_exact, path) = match &route.path {
-        PathMatch::Exact(path) => (true, path.clone()),
-        PathMatch::Prefix(path) => (false, path.clone()),
+/// Whether every request that `later` takes is taken by `first`, which stands before it. Routes of
+/// other paths cannot: exact paths and longer prefixes are tried before it, wherever they stand.
+fn covers(first: &Route, later: &Route) -> bool {
+    let demands = |first: &[(String, Option<String>)], later: &[(String, Option<String>)]| {
+        first.iter().all(|(name, want)| {
+            later.iter().any(|(n, w)| n == name && (want.is_none() || want == w))
+        })
     };
-    let sorted = |list: &[(String, Option<String>)]| {
-        let mut list = list.to_vec();
-        list.sort();
-        list
-    };
-    let mut methods = route.methods.clone();
-    methods.sort();
-    (is_exact, path, methods, sorted(&route.headers), sorted(&route.query))
+    let takes_methods = first.methods.is_empty()
+        || !later.methods.is_empty() && later.methods.iter().all(|m| first.methods.contains(m));
+    first.path == later.path
+        && takes_methods
+        && demands(&first.headers, &later.headers)
+        && demands(&first.query, &later.query)
 }
 
 /// A token (RFC 9110, section 5.6.2).
