@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Optional
+
+# Parts of the standard library import it when they are called. There are no files any more when a
+# hook runs: what is to be there then has to be imported before.
+import warnings  # noqa: F401
+from typing import Any
 
 import witgate
 from componentize_py_types import Err
@@ -24,17 +28,3 @@ def configure(config: str, hooks: list[str]) -> list[str]:
     except ValueError as error:
         raise Err(str(error)) from None
     return [hook for hook in hooks]
-
-
-def decide(decision: Optional[witgate.Decision]) -> None:
-    """Tells the gateway what was decided."""
-    from wit_world.imports import decision as host
-
-    if decision is None:
-        return
-    if decision.kind == "upstream":
-        host.to_upstream(decision.target)
-    elif decision.kind == "redirect":
-        host.redirect(decision.status, decision.target)
-    else:
-        host.respond(decision.status, list(decision.headers.items()), decision.body)

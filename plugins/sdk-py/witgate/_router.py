@@ -3,6 +3,7 @@
 import witgate
 from wit_world.imports import request as _request
 from witgate import _glue
+from witgate._decide import decide
 
 _REQUEST = witgate.Request(_request)
 
@@ -14,4 +15,4 @@ class Plugin:
 
 class RouterHooks:
     def route(self) -> None:
-        _glue.decide(_glue.instance.route(_REQUEST))
+        decide(_glue.instance.route(_REQUEST))
