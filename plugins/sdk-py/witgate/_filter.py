@@ -12,7 +12,7 @@ _RESPONSE = witgate.Response(_response)
 
 class Plugin:
     def configure(self, config: str) -> list[str]:
-        _glue.configure(config, [])
+        _glue.configure(config)
         names = {"on_request": "request", "on_response": "response"}
         hooks = [hook for name, hook in names.items() if hasattr(_glue.instance, name)]
         if hasattr(_glue.instance, "on_request_body"):

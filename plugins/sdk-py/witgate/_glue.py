@@ -18,8 +18,8 @@ witgate._log = _log.write
 instance: Any = None
 
 
-def configure(config: str, hooks: list[str]) -> list[str]:
-    """Makes the plugin; `hooks` are those methods that the world knows."""
+def configure(config: str) -> list[str]:
+    """Makes the plugin. Names no hooks."""
     global instance
     if witgate._plugin is None:
         raise Err("the module registers no plugin: call witgate.router, .filter or .dns.solver")
@@ -27,4 +27,4 @@ def configure(config: str, hooks: list[str]) -> list[str]:
         instance = witgate._plugin(json.loads(config))
     except ValueError as error:
         raise Err(str(error)) from None
-    return [hook for hook in hooks]
+    return []

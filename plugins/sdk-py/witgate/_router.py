@@ -10,7 +10,7 @@ _REQUEST = witgate.Request(_request)
 
 class Plugin:
     def configure(self, config: str) -> list[str]:
-        return _glue.configure(config, [])
+        return _glue.configure(config)
 
 
 class RouterHooks:
