@@ -16,7 +16,8 @@ A plugin is one class with a module-level call that says what it is::
 
 Hooks return a decision (:func:`to_upstream`, :func:`redirect`, :func:`respond`) or nothing, which
 lets the request go on. ``__init__`` raises ``ValueError`` with a text for the operator when the
-configuration makes no sense. Calls reach the gateway only inside a hook; in tests
+configuration makes no sense. Import all modules at the top: when a hook runs there are no files to
+import from. Calls reach the gateway only inside a hook; in tests
 :mod:`witgate.testing` stands in for it.
 """
 

@@ -30,7 +30,7 @@ def _told(call):
 
 class Plugin:
     def configure(self, config: str) -> list[str]:
-        return _glue.configure(config, [])
+        return _glue.configure(config)
 
 
 class DnsSolverHooks:

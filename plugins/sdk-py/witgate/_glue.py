@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Optional
+
+# Parts of the standard library import it when they are called. There are no files any more when a
+# hook runs: what is to be there then has to be imported before.
+import warnings  # noqa: F401
+from typing import Any
 
 import witgate
 from componentize_py_types import Err
@@ -14,8 +18,8 @@ witgate._log = _log.write
 instance: Any = None
 
 
-def configure(config: str, hooks: list[str]) -> list[str]:
-    """Makes the plugin; `hooks` are those methods that the world knows."""
+def configure(config: str) -> list[str]:
+    """Makes the plugin. Names no hooks."""
     global instance
     if witgate._plugin is None:
         raise Err("the module registers no plugin: call witgate.router, .filter or .dns.solver")
@@ -23,18 +27,4 @@ def configure(config: str, hooks: list[str]) -> list[str]:
         instance = witgate._plugin(json.loads(config))
     except ValueError as error:
         raise Err(str(error)) from None
-    return [hook for hook in hooks]
-
-
-def decide(decision: Optional[witgate.Decision]) -> None:
-    """Tells the gateway what was decided."""
-    from wit_world.imports import decision as host
-
-    if decision is None:
-        return
-    if decision.kind == "upstream":
-        host.to_upstream(decision.target)
-    elif decision.kind == "redirect":
-        host.redirect(decision.status, decision.target)
-    else:
-        host.respond(decision.status, list(decision.headers.items()), decision.body)
+    return []

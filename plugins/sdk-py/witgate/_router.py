@@ -3,15 +3,16 @@
 import witgate
 from wit_world.imports import request as _request
 from witgate import _glue
+from witgate._decide import decide
 
 _REQUEST = witgate.Request(_request)
 
 
 class Plugin:
     def configure(self, config: str) -> list[str]:
-        return _glue.configure(config, [])
+        return _glue.configure(config)
 
 
 class RouterHooks:
     def route(self) -> None:
-        _glue.decide(_glue.instance.route(_REQUEST))
+        decide(_glue.instance.route(_REQUEST))
