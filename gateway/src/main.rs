@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Untrust(file) => commands::untrust(&file.config),
         Command::Status(file) => commands::admin(&file.config, "GET", "/status"),
         Command::Reload(file) => commands::admin(&file.config, "POST", "/reload"),
+        Command::Certs(command) => commands::certs::run(&command),
         Command::Plugin(PluginCommand::Embed { file, manifest, output }) => {
             commands::embed(&file, &manifest, output.as_deref())
         }

@@ -10,6 +10,7 @@ mod harness;
 mod access_log;
 mod acme_http01;
 mod acme_tls_alpn01;
+mod certs_cli;
 mod cli;
 mod dns01_pebble;
 mod drain;
