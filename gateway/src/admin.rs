@@ -109,8 +109,21 @@ async fn answer(
             let host = path.trim_start_matches("/renew/").to_owned();
             outcome(ask(&state, |reply| Order::Renew(host, reply)).await.map(|()| 0))
         }
+        (&Method::GET, "/certs") => (StatusCode::OK, JSON, json(&state.acme.status())),
+        (&Method::GET, "/certs/plan") => {
+            let days = parameter(&request, "days").and_then(|days| days.parse().ok());
+            let days: u64 = days.unwrap_or(PLAN_DAYS).min(PLAN_DAYS_MAX);
+            let ahead = std::time::Duration::from_secs(days * 24 * 3600);
+            (StatusCode::OK, JSON, json(&state.acme.plan(ahead)))
+        }
+        (&Method::POST, path) if path.starts_with("/revoke/") => {
+            let host = path.trim_start_matches("/revoke/");
+            let reason = parameter(&request, "reason");
+            outcome(state.acme.revoke(host, reason).await.map(|()| 0))
+        }
         _ => {
-            let help = "GET /status, GET /metrics, POST /reload, POST /renew/HOST\n";
+            let help = "GET /status, GET /certs, GET /certs/plan?days=N, GET /metrics, \
+                        POST /reload, POST /renew/HOST, POST /revoke/HOST?reason=REASON\n";
             (StatusCode::NOT_FOUND, TEXT, help.to_owned())
         }
     };
@@ -119,6 +132,16 @@ async fn answer(
     let media = http::HeaderValue::from_static(media);
     response.headers_mut().insert(http::header::CONTENT_TYPE, media);
     Ok(response)
+}
+
+/// The value of a query parameter; none of ours needs escapes.
+fn parameter<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
+    let pairs = request.uri().query()?.split('&');
+    pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v)
+}
+
+fn json(what: &impl serde::Serialize) -> String {
+    format!("{:#}\n", serde_json::json!(what))
 }
 
 async fn ask<T>(
@@ -262,9 +285,35 @@ fn metrics(state: &State) -> String {
             certificate.not_after.0
         );
     }
+    runway(state, &mut text);
     text
 }
 
+/// How long all goes well without any CA, and which certificates do not.
+fn runway(state: &State, text: &mut String) {
+    let now = Timestamp::now();
+    let all = state.acme.status();
+    let ends = all.iter().filter_map(|one| one.not_after);
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+    };
+    if let Some(first) = ends.min() {
+        let help = "Until the first certificate ends, if no CA answered from now on.";
+        let left = now.until(Timestamp(first)).as_secs();
+        gauge("witgate_certificate_runway_seconds", help, left);
+    }
+    let is_missing = |end: Option<i64>| end.is_none_or(|end| end <= now.0);
+    let missing = all.iter().filter(|one| is_missing(one.not_after)).count();
+    let failing = all.iter().filter(|one| one.failures > 0).count();
+    let help = "ACME certificates that are wanted and not there, or ended.";
+    gauge("witgate_certificates_missing", help, missing.try_into().unwrap_or(u64::MAX));
+    let help = "ACME certificates whose last order failed.";
+    gauge("witgate_certificates_failing", help, failing.try_into().unwrap_or(u64::MAX));
+}
+
+/// How far `plan` looks ahead.
+const PLAN_DAYS: u64 = 90;
+const PLAN_DAYS_MAX: u64 = 3650;
 const JSON: &str = "application/json";
 const METRICS: &str = "text/plain; version=0.0.4";
 const TEXT: &str = "text/plain; charset=utf-8";

@@ -81,9 +81,66 @@ pub enum Command {
     Reload(ConfigFile),
     /// Make a hash for `basic-auth` of the password on standard input.
     HashPassword,
+    /// See and steer certificates of the running gateway.
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+}
+
+/// See and steer certificates of the running gateway.
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// List what each name has, from which CA and until when, and what is done next.
+    List {
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the orders that lie ahead.
+    Plan {
+        /// How far to look.
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say why a name has the certificate it has, or has none.
+    Why {
+        /// The host name.
+        name: String,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Order a new certificate for a name now. Limits of the CA and waits it asked for still hold.
+    Renew {
+        /// The host name.
+        name: String,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Revoke the certificate of a name, and replace it with one that has a new key.
+    Revoke {
+        /// The host name.
+        name: String,
+        /// Why: unspecified, key-compromise, affiliation-changed, superseded or
+        /// cessation-of-operation.
+        #[arg(long)]
+        reason: Option<String>,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
 }
 
 /// Work with plugins.

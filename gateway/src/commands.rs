@@ -1,5 +1,7 @@
 //! The commands beside `run`: each prints what it found and ends.
 
+pub mod certs;
+
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
@@ -314,6 +316,12 @@ fn replace(component: &Path, with: &[u8]) -> Result<(), String> {
 /// # Errors
 /// When no gateway answers there, or it refuses.
 pub fn admin(file: &Path, method: &str, path: &str) -> Result<(), String> {
+    print!("{}", ask(file, method, path)?);
+    Ok(())
+}
+
+/// Asks the running gateway over its control socket.
+fn ask(file: &Path, method: &str, path: &str) -> Result<String, String> {
     let config = config::load(file).map_err(|report| report.to_string())?.config;
     let socket = config.admin.ok_or("`admin: off` in the configuration: no control socket")?;
     let name = socket.display();
@@ -326,12 +334,7 @@ pub fn admin(file: &Path, method: &str, path: &str) -> Result<(), String> {
         .and_then(|()| stream.read_to_string(&mut answer))
         .map_err(|cause| format!("{name}: {cause}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    if head.contains(" 200 ") {
-        print!("{body}");
-        Ok(())
-    } else {
-        Err(body.to_owned())
-    }
+    if head.contains(" 200 ") { Ok(body.to_owned()) } else { Err(body.to_owned()) }
 }
 
 fn local_root(file: &Path) -> Result<String, String> {

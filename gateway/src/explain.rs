@@ -197,6 +197,9 @@ impl Walk<'_> {
             RouteAction::Respond { status, .. } => {
                 (format!("respond {status}"), End::Answer(blank(*status)))
             }
+            RouteAction::Files(files) => {
+                (format!("files below {}", files.root.display()), End::Answer(blank(200)))
+            }
         };
         self.line("route", &format!("the route of line {} ({path}): {to}", route.line));
         end

@@ -151,6 +151,13 @@ impl Pebble {
         answer.text()
     }
 
+    /// What it says about a certificate, by its serial number in hexadecimal: `Valid` or `Revoked`.
+    pub async fn status(&self, serial: &str) -> String {
+        let client = Client::new(self.management).trusting(&self.api_root);
+        let path = format!("/cert-status-by-serial/{}", serial.replace(':', ""));
+        client.get("localhost", &path).await.text()
+    }
+
     /// How many certificates it has issued.
     pub fn issued(&self) -> usize {
         let lines = self.process.out.after(0);

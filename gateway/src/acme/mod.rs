@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use instant_acme::{RevocationReason, RevocationRequest};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
@@ -74,7 +75,7 @@ impl Want {
 }
 
 /// The state of one wanted certificate, for the log, the status and `witgate certs`.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct CertificateStatus {
     /// Its names.
     pub hosts: Vec<String>,
@@ -96,6 +97,19 @@ pub struct CertificateStatus {
     pub failures: u32,
     /// The last failure: issuer, RFC 8555 problem type and detail.
     pub last_error: Option<String>,
+}
+
+/// An order that lies ahead.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct PlannedOrder {
+    /// The names of the certificate.
+    pub hosts: Vec<String>,
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// The issuer's name.
+    pub issuer: String,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// The task that keeps certificates.
@@ -131,6 +145,8 @@ struct Entry {
     held: Option<Held>,
     is_under_way: bool,
     is_asked_for: bool,
+    /// When the end of the certificate was last told.
+    alarmed_at: Option<Timestamp>,
 }
 
 /// What a task of one certificate came to.
@@ -216,11 +232,61 @@ impl Acme {
     /// When no certificate of this host is wanted.
     pub fn renew_now(&self, host: &str) -> Result<(), String> {
         let mut book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
-        let name = wants.filter(|want| want.hosts.iter().any(|h| h.matches(host))).map(Want::name);
-        let name =
-            name.into_iter().next().ok_or_else(|| format!("no ACME certificate for {host}"))?;
+        let name = book.find(host)?.name();
         book.entries.entry(name).or_default().is_asked_for = true;
+        drop(book);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    /// The orders of the time ahead, by time, if all goes well.
+    pub fn plan(&self, ahead: Duration) -> Vec<PlannedOrder> {
+        let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
+        let now = Timestamp::now();
+        let mut planned: Vec<PlannedOrder> =
+            wants.flat_map(|want| book.plan(want, now, now + ahead)).collect();
+        planned.sort_by(|one, other| (one.at, &one.hosts).cmp(&(other.at, &other.hosts)));
+        planned
+    }
+
+    /// Revokes the certificate of a host at the CA that issued it, and has it replaced at once, with a
+    /// new key. `reason` is a name of RFC 5280, section 5.3.1, in kebab case.
+    ///
+    /// # Errors
+    /// When there is no such certificate or reason, or the CA refuses.
+    pub async fn revoke(&self, host: &str, reason: Option<&str>) -> Result<(), String> {
+        let reason = reason.map(revocation_reason).transpose()?;
+        let (want, contact, served, by) = {
+            let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
+            let want = book.find(host)?.clone();
+            let entry = book.entries.get(&want.name());
+            let served = entry.and_then(|entry| entry.served.clone());
+            let by = entry.and_then(|entry| entry.history.issued_by.clone());
+            (want, book.wants.as_ref().and_then(|w| w.contact.clone()), served, by)
+        };
+        let name = want.name();
+        let issuer = want.issuers.iter().find(|issuer| Some(&issuer.directory) == by.as_ref());
+        let issuer = issuer.ok_or_else(|| {
+            format!("{name}: the CA that issued it is no longer among the issuers of gateway.yaml")
+        })?;
+        let served = served.ok_or_else(|| format!("{name} has no certificate yet"))?;
+        let leaf = served.key.cert.first().ok_or_else(|| format!("{name} has no certificate"))?;
+        let member = self.shared.member(issuer, contact.as_deref(), None).await;
+        let member = member.map_err(|cause| describe(&cause))?;
+        let request = RevocationRequest { certificate: leaf, reason };
+        let told = account::retry_nonce(|| member.account.revoke(&request)).await;
+        if let Err(cause) = told.map_err(|cause| member.error(cause))
+            && cause.problem() != Some("alreadyRevoked")
+        {
+            return Err(describe(&cause));
+        }
+        tracing::warn!(certificate = name, issuer = issuer.name, "revoked; a new one is ordered");
+        let mut book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = book.entries.get_mut(&name) {
+            entry.history.revoke(&order::held(&served));
+            self.shared.save(&state_item(&name), &entry.history);
+        }
         drop(book);
         self.shared.changed.notify_one();
         Ok(())
@@ -376,6 +442,7 @@ impl Shared {
         for want in &wants.certificates {
             let name = want.name();
             let entry = book.entries.entry(name.clone()).or_default();
+            entry.alarm(&name, now);
             if entry.is_under_way {
                 continue;
             }
@@ -701,13 +768,81 @@ impl Entry {
         need::need(&wanted, self.held.as_ref(), &self.history, issuers, now)
     }
 
+    /// Tells the operator, now and then, that a certificate is near its end.
+    fn alarm(&mut self, name: &str, now: Timestamp) {
+        let Some(held) = &self.held else { return };
+        let pause = (held.not_before.until(held.not_after) / 24).min(ALARM_PAUSE);
+        let is_told = self.alarmed_at.is_some_and(|at| at.until(now) < pause && at <= now);
+        if is_told || !need::is_near_end(held, now) {
+            return;
+        }
+        self.alarmed_at = Some(now);
+        let last_error = self.history.last_failure.as_ref().map(|failure| &*failure.text);
+        let seconds_left = now.until(held.not_after).as_secs();
+        let what = if seconds_left > 0 { "ends" } else { "has ended" };
+        tracing::error!(
+            certificate = name,
+            seconds_left,
+            failures = self.history.failures,
+            last_error,
+            "the certificate {what} {} and could not be renewed",
+            held.not_after
+        );
+    }
+
     /// End of what is held; the beginning of time without any, so that it sorts first.
     fn end(&self) -> Timestamp {
         self.held.as_ref().map_or(Timestamp(i64::MIN), |held| held.not_after)
     }
 }
 
+/// A reason of RFC 5280, section 5.3.1, as far as the CAs take it from subscribers.
+fn revocation_reason(name: &str) -> Result<RevocationReason, String> {
+    Ok(match name {
+        "unspecified" => RevocationReason::Unspecified,
+        "key-compromise" => RevocationReason::KeyCompromise,
+        "affiliation-changed" => RevocationReason::AffiliationChanged,
+        "superseded" => RevocationReason::Superseded,
+        "cessation-of-operation" => RevocationReason::CessationOfOperation,
+        other => {
+            return Err(format!(
+                "`{other}` is no reason: unspecified, key-compromise, affiliation-changed, \
+                 superseded or cessation-of-operation"
+            ));
+        }
+    })
+}
+
 impl Book {
+    /// The wanted certificate of a host.
+    fn find(&self, host: &str) -> Result<&Want, String> {
+        let mut wants = self.wants.iter().flat_map(|wants| &wants.certificates);
+        let is_for = |h: &HostPattern| h.to_string() == host || h.matches(host);
+        let found = wants.find(|want| want.hosts.iter().any(is_for));
+        found.ok_or_else(|| format!("no ACME certificate for {host}"))
+    }
+
+    fn plan(&self, want: &Want, now: Timestamp, end: Timestamp) -> Vec<PlannedOrder> {
+        let name = want.name();
+        let entry = self.entries.get(&name).cloned().unwrap_or_default();
+        let directories = want.directories();
+        let wanted = Wanted {
+            name: &name,
+            hosts: &want.hosts,
+            directories: &directories,
+            is_asked_for: entry.is_asked_for,
+        };
+        let planned =
+            need::plan(&wanted, entry.held.as_ref(), &entry.history, &self.issuers, now, end);
+        let planned = planned.into_iter().map(|planned| PlannedOrder {
+            hosts: want.hosts.iter().map(ToString::to_string).collect(),
+            at: planned.at.0,
+            issuer: want.issuers.get(planned.issuer).map(|i| i.name.clone()).unwrap_or_default(),
+            reason: planned.reason.words().to_owned(),
+        });
+        planned.collect()
+    }
+
     fn status(&self, want: &Want) -> CertificateStatus {
         let name = want.name();
         let entry = self.entries.get(&name).cloned().unwrap_or_default();
@@ -803,6 +938,8 @@ fn state_item(name: &str) -> String {
 const ORDERS_MAX: usize = 8;
 const IDLE_TIME: Duration = Duration::from_secs(3600);
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);
+/// Between two alarms about the end of one certificate, at most.
+const ALARM_PAUSE: Duration = Duration::from_secs(6 * 3600);
 const STOP_TIME: Duration = Duration::from_secs(10);
 /// How often a CA is asked for a window when it does not say.
 const WINDOW_PAUSE: Duration = Duration::from_secs(6 * 3600);

@@ -61,7 +61,8 @@ pub enum Need {
 }
 
 /// Why a certificate is ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// There is none.
     Missing,
@@ -69,6 +70,8 @@ pub enum Reason {
     Names,
     /// The one there is comes from a CA that is no longer configured.
     Issuer,
+    /// The one there is was revoked.
+    Revoked,
     /// It is time.
     Renewal,
     /// An operator asked.
@@ -82,6 +85,7 @@ impl Reason {
             Self::Missing => "there is none yet",
             Self::Names => "the one there is lacks a name",
             Self::Issuer => "the one there is comes from a CA that is no longer configured",
+            Self::Revoked => "the one there is was revoked",
             Self::Renewal => "it is time to renew",
             Self::Asked => "somebody asked for it",
         }
@@ -139,6 +143,8 @@ pub struct History {
     pub failed_authorizations: Vec<Event>,
     /// What the CA said about when to renew.
     pub window: Option<Window>,
+    /// The id of a certificate that was revoked through this gateway, until it is replaced.
+    pub revoked: Option<String>,
 }
 
 /// Something that counts against a limit of a CA.
@@ -328,6 +334,64 @@ pub fn renewal_at(name: &str, held: &Held, history: &History, now: Timestamp) ->
     }
 }
 
+/// An order that lies ahead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// When.
+    pub at: Timestamp,
+    /// The index of the CA in [`Wanted::directories`].
+    pub issuer: usize,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The orders from `now` to `end`, if each succeeds and brings a certificate that lives as long as the
+/// one that is held, and no CA says anything new about when to renew.
+pub fn plan(
+    wanted: &Wanted<'_>,
+    held: Option<&Held>,
+    history: &History,
+    issuers: &Issuers,
+    now: Timestamp,
+    end: Timestamp,
+) -> Vec<Planned> {
+    let lifetime = held.map_or(USUAL_LIFETIME, |held| held.not_before.until(held.not_after));
+    let (mut wanted, mut held, mut history) = (*wanted, held.cloned(), history.clone());
+    let (mut at, mut planned) = (now, Vec::new());
+    for _ in 0..PLAN_STEPS_MAX {
+        if at > end {
+            break;
+        }
+        match need(&wanted, held.as_ref(), &history, issuers, at) {
+            Need::Wait { at: next, .. } => at = next.max(at + Duration::from_secs(1)),
+            Need::AskWindow => {
+                if let Some(held) = &held {
+                    history.set_window(held, None, DAY, at);
+                }
+            }
+            Need::Order { issuer, reason, .. } => {
+                planned.push(Planned { at, issuer, reason });
+                let directory = wanted.directories.get(issuer).copied().unwrap_or_default();
+                history.succeed_at(directory, at);
+                wanted.is_asked_for = false;
+                held = Some(Held {
+                    names: wanted.hosts.to_vec(),
+                    not_before: at,
+                    not_after: at + lifetime,
+                    id: None,
+                });
+            }
+        }
+    }
+    planned
+}
+
+/// Whether what is held is so near its end that renewal must have failed for long: less than a sixth
+/// of its lifetime is left, where renewal begins with a third (or half).
+pub fn is_near_end(held: &Held, now: Timestamp) -> bool {
+    now.until(held.not_after) < held.not_before.until(held.not_after) / 6
+}
+
 impl History {
     /// Notes a failure at `now`, and sets when to try again and with what.
     pub fn fail_at(
@@ -388,6 +452,13 @@ impl History {
         self.issued_by = Some(directory.to_owned());
         self.issued.push(Event { at: now, directory: directory.to_owned() });
         self.window = None;
+        self.revoked = None;
+    }
+
+    /// Notes that what is held was revoked: it is replaced at once, and the pause after a failure ends.
+    pub fn revoke(&mut self, held: &Held) {
+        self.revoked.clone_from(&held.id);
+        self.retry_at = None;
     }
 
     /// Notes that the configuration is another one: what it held up may be tried at once. What a CA
@@ -524,6 +595,9 @@ fn due(
     }
     if !wanted.hosts.iter().all(|host| held.names.contains(host)) {
         return (Reason::Names, now);
+    }
+    if held.id.is_some() && history.revoked == held.id {
+        return (Reason::Revoked, now);
     }
     let is_foreign =
         history.issued_by.as_deref().is_some_and(|by| !wanted.directories.contains(&by));
@@ -670,6 +744,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 const THREE_HOURS: Duration = Duration::from_secs(3 * 3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Of a certificate that is yet to come.
+const USUAL_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+const PLAN_STEPS_MAX: u32 = 5000;
 const SHORT_LIFETIME: Duration = Duration::from_secs(10 * 24 * 3600);
 /// How far ahead of the clock an event of the past may be before it is taken for one of a clock
 /// that was wrong then.

@@ -13,7 +13,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::head::{RequestHead, ResponseHead, ResponseSource};
 use super::headers::{self, Forwarding};
 use crate::config::policies::ForwardAuth;
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::{ClientKey, Upstream, UpstreamError};
 
 /// What the upstream says.
 pub(super) enum Verdict {
@@ -37,15 +37,21 @@ pub(super) async fn ask(
     let mut request = question(auth, head, forwarding, is_peer_trusted)?;
     let mut tried = Vec::new();
     let none = ExchangeError::Internal("the upstream of `forward-auth` has no server");
-    let Some(mut server) = upstream.pick(&tried) else { return Err(none) };
+    let key = ClientKey::default();
+    let place = upstream.place(&tried, &key).await.map_err(ExchangeError::Upstream)?;
+    let Some((mut server, mut permit)) = place else { return Err(none) };
     let sent = loop {
         match tokio::time::timeout(auth.timeout, server.send(request)).await {
-            Ok(Ok(sent)) => break sent,
+            Ok(Ok(mut sent)) => {
+                sent.lease.hold(permit.take());
+                break sent;
+            }
             Ok(Err(failed)) => {
                 tried.push(std::sync::Arc::clone(&server.label));
-                match (failed.unsent, upstream.pick(&tried)) {
-                    (Some(unsent), Some(next)) if tried.len() < 3 => {
-                        (request, server) = (*unsent, next);
+                drop(permit.take());
+                match (failed.unsent, upstream.place(&tried, &key).await) {
+                    (Some(unsent), Ok(Some((next, place)))) if tried.len() < 3 => {
+                        (request, server, permit) = (*unsent, next, place);
                     }
                     _ => return Err(ExchangeError::Upstream(failed.cause)),
                 }

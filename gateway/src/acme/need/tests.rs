@@ -361,6 +361,46 @@ fn a_clock_that_was_wrong_does_not_stop_renewal() {
     assert!(case.next_order(START).0 <= START + days(60.0));
 }
 
+#[test]
+fn what_was_revoked_is_replaced_at_once() {
+    let mut case = Case::holding(days(90.0));
+    case.fail(&failed(LETSENCRYPT, Trouble::Refused), START);
+    let held = case.held.clone().unwrap();
+    case.history.revoke(&held);
+    let now = START + HOUR;
+    assert!(matches!(case.need(now), Need::Order { reason: Reason::Revoked, .. }));
+    // Another certificate is not meant.
+    case.held = Some(held_from(&case.hosts, now, days(90.0)));
+    assert!(!matches!(case.need(now), Need::Order { .. }));
+}
+
+#[test]
+fn the_plan_shows_what_lies_ahead() {
+    let case = Case::holding(days(45.0));
+    let (wanted, held) = (case.wanted(), case.held.as_ref());
+    let end = START + days(90.0);
+    let planned = plan(&wanted, held, &case.history, &case.issuers, START, end);
+    let reasons: Vec<Reason> = planned.iter().map(|planned| planned.reason).collect();
+    assert_eq!(reasons, [Reason::Renewal; 3]);
+    assert_eq!(planned[0].at, case.next_order(START).0);
+    let new = Case::new();
+    let planned = plan(&new.wanted(), None, &new.history, &new.issuers, START, end);
+    assert_eq!((planned[0].at, planned[0].reason), (START, Reason::Missing));
+    assert_eq!(planned.len(), 2);
+}
+
+#[test]
+fn the_alarm_is_after_renewal_and_before_the_end() {
+    for lifetime in [90.0, 45.0, 6.0] {
+        let case = Case::holding(days(lifetime));
+        let held = case.held.as_ref().unwrap();
+        let due = renewal_at("app.example.com", held, &case.history, START);
+        assert!(!is_near_end(held, due + days(lifetime / 10.0)));
+        assert!(is_near_end(held, START + days(lifetime * 0.9)));
+        assert!(is_near_end(held, START + days(lifetime * 2.0)));
+    }
+}
+
 /// A small generator (xorshift64*), so that a failing run can be run again.
 struct Dice(u64);
 

@@ -1,0 +1,141 @@
+//! `witgate certs`: asks the running gateway over its control socket and prints for a person.
+
+use std::path::Path;
+
+use super::ask;
+use crate::acme::{CertificateStatus, PlannedOrder};
+use crate::cli::CertsCommand;
+use crate::clock::Timestamp;
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// When no gateway answers, or it refuses.
+pub fn run(command: &CertsCommand) -> Result<(), String> {
+    match command {
+        CertsCommand::List { file, json } => list(&file.config, *json),
+        CertsCommand::Plan { days, file, json } => plan(&file.config, *days, *json),
+        CertsCommand::Why { name, file } => why(&file.config, name),
+        CertsCommand::Renew { name, file } => {
+            ask(&file.config, "POST", &format!("/renew/{}", host(name)?))?;
+            println!(
+                "a new certificate for {name} is ordered; `witgate certs why {name}` says more"
+            );
+            Ok(())
+        }
+        CertsCommand::Revoke { name, reason, file } => {
+            let reason = reason.as_ref().map(|reason| host(reason)).transpose()?;
+            let query = reason.map(|reason| format!("?reason={reason}")).unwrap_or_default();
+            ask(&file.config, "POST", &format!("/revoke/{}{query}", host(name)?))?;
+            println!("the certificate for {name} is revoked, a new one is ordered");
+            Ok(())
+        }
+    }
+}
+
+fn list(file: &Path, is_json: bool) -> Result<(), String> {
+    let text = ask(file, "GET", "/certs")?;
+    if is_json {
+        print!("{text}");
+        return Ok(());
+    }
+    let all: Vec<CertificateStatus> = read(&text)?;
+    let rows = all.iter().map(|one| {
+        let end = one.not_after.map_or_else(|| "-".to_owned(), days_left);
+        let error = one.last_error.as_ref().map(|text| format!(" [{text}]")).unwrap_or_default();
+        [one.hosts.join(", "), end, format!("{}{error}", one.state)]
+    });
+    table(["NAMES", "ENDS IN", "STATE"], rows.collect());
+    Ok(())
+}
+
+fn plan(file: &Path, days: u32, is_json: bool) -> Result<(), String> {
+    let text = ask(file, "GET", &format!("/certs/plan?days={days}"))?;
+    if is_json {
+        print!("{text}");
+        return Ok(());
+    }
+    let all: Vec<PlannedOrder> = read(&text)?;
+    let rows = all.iter().map(|one| {
+        let what = format!("{} ({})", one.hosts.join(", "), one.reason);
+        [Timestamp(one.at).to_string(), one.issuer.clone(), what]
+    });
+    table(["WHEN", "ISSUER", "ORDER"], rows.collect());
+    Ok(())
+}
+
+fn why(file: &Path, name: &str) -> Result<(), String> {
+    let all: Vec<CertificateStatus> = read(&ask(file, "GET", "/certs")?)?;
+    let is_for = |one: &&CertificateStatus| {
+        let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        one.hosts.iter().any(|host| host == name || Some(host) == wildcard.as_ref())
+    };
+    let one = all.iter().find(is_for).ok_or_else(|| {
+        format!(
+            "no site with an ACME certificate has the host {name}; names of the local CA and of \
+             `certificates.files` are in `witgate status`"
+        )
+    })?;
+    let at = |seconds: i64| Timestamp(seconds).to_string();
+    println!("{}", one.hosts.join(", "));
+    println!("  state      {}", one.state);
+    if let (Some(from), Some(to)) = (one.not_before, one.not_after) {
+        println!("  valid      {} to {}, {} left", at(from), at(to), days_left(to));
+        println!("  issued by  {}", one.issued_by.as_deref().unwrap_or("-"));
+    }
+    match (one.window, one.renew_at) {
+        (Some((from, to)), Some(renew)) => {
+            println!(
+                "  renewal    {}, as its CA wants it between {} and {}",
+                at(renew),
+                at(from),
+                at(to)
+            );
+        }
+        (None, Some(renew)) => println!("  renewal    {}, by its lifetime", at(renew)),
+        (_, None) => {}
+    }
+    if let Some(next) = one.next_at {
+        println!("  next step  {}", at(next));
+    }
+    if let Some(error) = &one.last_error {
+        println!("  failed     {} times, last: {error}", one.failures);
+    }
+    Ok(())
+}
+
+fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_str(text)
+        .map_err(|cause| format!("the running gateway is another version: {cause}"))
+}
+
+/// A word that goes into a path as it is.
+fn host(word: &str) -> Result<&str, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-.*:_".contains(c);
+    let is_good = !word.is_empty() && word.chars().all(is_plain);
+    if is_good { Ok(word) } else { Err(format!("`{word}` is no host name")) }
+}
+
+fn days_left(end: i64) -> String {
+    let left = Timestamp::now().until(Timestamp(end)).as_secs();
+    match left {
+        0 => "ended".to_owned(),
+        1..7200 => format!("{} min", left / 60),
+        7200..172_800 => format!("{} h", left / 3600),
+        _ => format!("{} d", left / 86_400),
+    }
+}
+
+/// Columns as wide as they need; the last one is open.
+fn table(head: [&str; 3], rows: Vec<[String; 3]>) {
+    let width = |at: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
+        cells.chain(head.get(at).map(|cell| cell.len())).max().unwrap_or(0)
+    };
+    let (first, second) = (width(0), width(1));
+    let [one, two, three] = head;
+    println!("{one:first$}  {two:second$}  {three}");
+    for [one, two, three] in &rows {
+        println!("{one:first$}  {two:second$}  {three}");
+    }
+}
