@@ -1,7 +1,8 @@
 //! Solves DNS-01 challenges through an acme-dns server.
 //!
-//! The challenge name is a CNAME to a name at that server, which has a user and a key of its own and
-//! keeps the last two values. There is no way to read or to remove one. Source: acme-dns, "API".
+//! The challenge name is a CNAME to a name at that server, which has a user and a key of its own
+//! and keeps the last two values. There is no way to read or to remove one. Source: acme-dns,
+//! "API".
 
 #![cfg_attr(target_family = "wasm", no_std)]
 

@@ -26,7 +26,8 @@ fn api(sent: &Sent, zones: &mut Zones) -> http::Response {
             let records: Vec<_> = found.iter().map(|record| quote(&record.value)).collect();
             let subname = if *name == "@" { "" } else { name };
             let set = json!({
-                "subname": subname, "name": "ignored", "type": "TXT", "ttl": 7200, "records": records
+                "subname": subname, "name": "ignored", "type": "TXT", "ttl": 7200,
+                "records": records
             });
             if records.is_empty() { absent() } else { answer(200, set) }
         }
