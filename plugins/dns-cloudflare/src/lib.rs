@@ -209,3 +209,6 @@ const GONE: &str = "gone";
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod conformance;

@@ -216,3 +216,6 @@ fn send(request: Request) -> Result<Response, Failure> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod conformance;

@@ -139,6 +139,12 @@ impl Failure {
         Self::new("zone-not-found", format!("the account has no zone for any of: {names}"))
     }
 
+    /// The failure of an answer that is no success, in the words of `provider`.
+    pub fn refused(provider: &str, answer: &http::Response) -> Self {
+        let words = format!("{provider} answered {}: {}", answer.status, answer.excerpt());
+        Self::from_answer(answer, words)
+    }
+
     /// The failure that an answer's status stands for; `message` should hold the provider's words.
     pub fn from_answer(answer: &http::Response, message: impl Into<String>) -> Self {
         let code = match answer.status {
@@ -183,6 +189,41 @@ impl From<Failure>
             message: failure.message,
             retry_after_seconds: failure.retry_after_seconds,
         }
+    }
+}
+
+/// Sends a request to `provider`; an answer that is no success becomes a failure with its words.
+///
+/// # Errors
+/// When there is no answer, or it is no success.
+pub fn send(request: http::Request, provider: &str) -> Result<http::Response, Failure> {
+    let answer = request.send()?;
+    if answer.is_success() { Ok(answer) } else { Err(Failure::refused(provider, &answer)) }
+}
+
+/// As [`send`], for something that may be absent: none when the answer is 404.
+///
+/// # Errors
+/// When there is no answer, or it is neither a success nor 404.
+pub fn send_optional(
+    request: http::Request,
+    provider: &str,
+) -> Result<Option<http::Response>, Failure> {
+    let answer = request.send()?;
+    match answer.status {
+        404 => Ok(None),
+        _ if answer.is_success() => Ok(Some(answer)),
+        _ => Err(Failure::refused(provider, &answer)),
+    }
+}
+
+/// The part of `name` before `zone`, without the dot between: empty for the zone itself, and the
+/// whole name when it is not in the zone.
+pub fn relative<'n>(name: &'n str, zone: &str) -> &'n str {
+    match name.strip_suffix(zone) {
+        Some("") => "",
+        Some(before) => before.strip_suffix('.').unwrap_or(name),
+        None => name,
     }
 }
 
@@ -252,6 +293,18 @@ mod tests {
         assert_eq!(unquote_txt("plain"), "plain");
         assert_eq!(unquote_txt(r#""one " "two""#), "one two");
         assert_eq!(unquote_txt(r#""\065\"#), "A");
+    }
+
+    #[test]
+    fn names_are_relative_to_their_zone() {
+        for (name, zone, wanted) in [
+            ("_acme-challenge.a.example.com", "example.com", "_acme-challenge.a"),
+            ("example.com", "example.com", ""),
+            ("anexample.com", "example.com", "anexample.com"),
+            ("example.org", "example.com", "example.org"),
+        ] {
+            assert_eq!(relative(name, zone), wanted, "{name}");
+        }
     }
 
     #[test]

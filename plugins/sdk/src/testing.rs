@@ -11,6 +11,8 @@
 
 #![expect(clippy::panic, reason = "a broken rule of the contract fails the test")]
 
+pub mod conformance;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -242,10 +244,44 @@ impl Sent {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The segments of the path, decoded.
+    pub fn segments(&self) -> Vec<String> {
+        let url = self.url.split('?').next().unwrap_or_default();
+        let path = url.split_once("://").map_or(url, |(_, rest)| rest);
+        path.split('/').skip(1).map(unescape).collect()
+    }
+
+    /// The first value of a parameter of the query, decoded.
+    pub fn query(&self, name: &str) -> Option<String> {
+        let query = self.url.split_once('?')?.1;
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| unescape(key) == name).map(|(_, value)| unescape(value))
+    }
+
     /// The body as JSON; null when it is none.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
+}
+
+/// Undoes [`http::escape`].
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) if *first == b'%' => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Makes an answer with a JSON body.

@@ -1,0 +1,664 @@
+//! What every solver has to do, as a list of points, run against a mock of its provider's API that
+//! checks credentials and keeps zones.
+//!
+//! A solver's test describes the mock in a [`Case`] and calls [`Case::run`]. Every call into the
+//! solver has a fresh instance, as in the gateway. What only the gateway can do (that guest memory
+//! never holds a secret, that a slow provider meets a deadline) is tested there.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+use super::{Sent, answer, configure, with_server};
+use crate::dns::{DnsSolver, Failure, Zone, quote_txt};
+use crate::http;
+
+/// A solver and the mock of its provider's API.
+#[derive(Clone)]
+pub struct Case {
+    /// The solver's `config:`.
+    pub config: Value,
+    /// The text of its `plugin.yaml`: every request has to be among its grants.
+    pub manifest: &'static str,
+    /// Answers as the API does.
+    pub api: fn(&Sent, &mut Zones) -> http::Response,
+    /// Whether the placeholders of credentials stand where the API wants them.
+    pub is_authorized: fn(&Sent) -> bool,
+    /// How the API refuses a credential.
+    pub unauthorized: fn() -> http::Response,
+    /// The nth challenge name; all are in one zone.
+    pub name: fn(usize) -> String,
+    /// How many values a name can hold, where the API has no way to read and keep others.
+    pub slots: Option<usize>,
+    /// Whether values can be removed.
+    pub can_remove: bool,
+    /// Whether the solver finds zones by asking the API.
+    pub asks_for_zones: bool,
+}
+
+impl Case {
+    /// A provider with zones and record sets; `api` and `is_authorized` describe it.
+    pub fn new(
+        manifest: &'static str,
+        api: fn(&Sent, &mut Zones) -> http::Response,
+        is_authorized: fn(&Sent) -> bool,
+    ) -> Self {
+        Self {
+            config: Value::Null,
+            manifest,
+            api,
+            is_authorized,
+            unauthorized: || answer(401, json!({"message": "who are you?"})),
+            name: |n| match n {
+                0 => "_acme-challenge.example.com".to_owned(),
+                n => format!("_acme-challenge.n{n}.example.com"),
+            },
+            slots: None,
+            can_remove: true,
+            asks_for_zones: true,
+        }
+    }
+
+    /// Checks every point.
+    ///
+    /// # Panics
+    /// When one is not met; the text has all that are not.
+    pub fn run<S: DnsSolver>(&self) {
+        let mut unmet = Vec::new();
+        for (number, what, check) in points::<S>() {
+            if let Err(why) = check(&Bench::new(self)) {
+                unmet.push(format!("{number:>2} {what}: {why}"));
+            }
+        }
+        assert!(unmet.is_empty(), "points that are not met:\n{}", unmet.join("\n"));
+    }
+}
+
+/// What the provider holds.
+#[derive(Debug, Clone, Default)]
+pub struct Zones {
+    names: Vec<String>,
+    records: Vec<Record>,
+    next: u64,
+    /// Whether the API shows values in the quoted form of zone files.
+    is_quoting: bool,
+}
+
+/// A TXT record with one value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The provider's id.
+    pub id: u64,
+    /// The absolute name, without the final dot.
+    pub name: String,
+    /// The plain text.
+    pub value: String,
+}
+
+impl Zones {
+    /// Whether there is such a zone.
+    pub fn has(&self, zone: &str) -> bool {
+        self.names.iter().any(|name| name == zone)
+    }
+
+    /// The zone that holds a name: the longest.
+    pub fn zone_of(&self, name: &str) -> Option<&str> {
+        let holds = |zone: &&String| {
+            name.strip_suffix(zone.as_str()).is_some_and(|b| b.is_empty() || b.ends_with('.'))
+        };
+        self.names.iter().filter(holds).max_by_key(|zone| zone.len()).map(String::as_str)
+    }
+
+    /// The TXT records of a name.
+    pub fn txt(&self, name: &str) -> Vec<Record> {
+        self.records.iter().filter(|record| record.name == name).cloned().collect()
+    }
+
+    /// The values of a name, as the API shows them.
+    pub fn shown(&self, name: &str) -> Vec<String> {
+        self.txt(name).iter().map(|record| self.show(&record.value)).collect()
+    }
+
+    /// A value as the API shows it.
+    pub fn show(&self, value: &str) -> String {
+        if self.is_quoting { quote_txt(value) } else { value.to_owned() }
+    }
+
+    /// Adds a record; returns its id.
+    pub fn add(&mut self, name: &str, value: &str) -> u64 {
+        self.next += 1;
+        let (id, name, value) = (self.next, name.to_owned(), value.to_owned());
+        self.records.push(Record { id, name, value });
+        id
+    }
+
+    /// Makes `values` the whole record set of a name.
+    pub fn replace(&mut self, name: &str, values: &[String]) {
+        self.records.retain(|record| record.name != name);
+        for value in values {
+            self.add(name, value);
+        }
+    }
+
+    /// Removes a record; false when there is none.
+    pub fn remove(&mut self, id: u64) -> bool {
+        let before = self.records.len();
+        self.records.retain(|record| record.id != id);
+        self.records.len() < before
+    }
+
+    /// Removes one value of a name; false when there is none.
+    pub fn remove_value(&mut self, name: &str, value: &str) -> bool {
+        let id = self.txt(name).iter().find(|record| record.value == value).map(|it| it.id);
+        id.is_some_and(|id| self.remove(id))
+    }
+
+    fn values(&self, name: &str) -> Vec<String> {
+        let mut values: Vec<_> = self.txt(name).into_iter().map(|record| record.value).collect();
+        values.sort();
+        values
+    }
+}
+
+/// The absolute name of `relative` in `zone`; `@` and the empty text are the zone itself.
+pub fn absolute(relative: &str, zone: &str) -> String {
+    match relative {
+        "" | "@" => zone.to_owned(),
+        relative => format!("{relative}.{zone}"),
+    }
+}
+
+/// The provider while one point is checked.
+struct Bench<'a> {
+    case: &'a Case,
+    state: Arc<Mutex<State>>,
+    grants: Arc<Vec<String>>,
+}
+
+#[derive(Default)]
+struct State {
+    zones: Zones,
+    /// Answers to give instead of the API's.
+    faults: VecDeque<http::Response>,
+    /// What was wrong with requests.
+    wrongs: Vec<String>,
+    requests: usize,
+}
+
+/// What a point found wrong.
+type Outcome = Result<(), String>;
+
+/// A number of the list, what it asks for, and the check.
+type Point = (u8, &'static str, fn(&Bench<'_>) -> Outcome);
+
+impl<'a> Bench<'a> {
+    fn new(case: &'a Case) -> Self {
+        let state = State::default();
+        let bench = Self {
+            case,
+            state: Arc::new(Mutex::new(state)),
+            grants: Arc::new(grants(case.manifest)),
+        };
+        let mut names: Vec<String> = (0..250).map(|n| format!("zone{n}.example")).collect();
+        let own = ["example.com", "example.co.uk", "sub.example.org", "example.org"];
+        names.extend(own.map(str::to_owned));
+        names.push("acme.example.net".to_owned());
+        bench.state().zones.names = names;
+        bench
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls a fresh instance; what its requests did wrong counts as well.
+    fn call<S: DnsSolver, T>(
+        &self,
+        call: impl FnOnce(&S) -> Result<T, Failure>,
+    ) -> Result<Result<T, Failure>, String> {
+        let (state, grants) = (Arc::clone(&self.state), Arc::clone(&self.grants));
+        let case = self.case.clone();
+        self.state().requests = 0;
+        let serve = move |sent: &Sent| {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.requests += 1;
+            let line = format!("{} {}", sent.method, sent.url);
+            if !grants.iter().any(|grant| covers(grant, sent)) {
+                state.wrongs.push(format!("{line} is not among the grants of plugin.yaml"));
+            }
+            if !(case.is_authorized)(sent) {
+                state.wrongs.push(format!("{line} is without its credentials"));
+            }
+            if let Some(fault) = state.faults.pop_front() {
+                return Ok(fault);
+            }
+            Ok((case.api)(sent, &mut state.zones))
+        };
+        let plugin: S = configure(self.case.config.clone())?;
+        let result = with_server(serve, || call(&plugin));
+        let state = self.state();
+        if let Some(wrong) = state.wrongs.first() {
+            return Err(wrong.clone());
+        }
+        if state.requests > REQUESTS_MAX {
+            return Err(format!("{} requests in one call", state.requests));
+        }
+        Ok(result)
+    }
+
+    fn zone<S: DnsSolver>(&self, name: &str) -> Result<Zone, String> {
+        let candidates = candidates(name);
+        self.call(|solver: &S| solver.find_zone(&candidates))?.map_err(|failure| text(&failure))
+    }
+
+    fn present<S: DnsSolver>(&self, name: &str, values: &[&str]) -> Result<String, String> {
+        self.try_present::<S>(name, values)?.map_err(|failure| text(&failure))
+    }
+
+    fn try_present<S: DnsSolver>(
+        &self,
+        name: &str,
+        values: &[&str],
+    ) -> Result<Result<String, Failure>, String> {
+        let (zone, values) = (self.zone::<S>(name)?, owned(values));
+        self.call(|solver: &S| solver.present(&zone, name, &values, 3600))
+    }
+
+    fn cleanup<S: DnsSolver>(&self, name: &str, values: &[&str], handle: &str) -> Outcome {
+        let (zone, values) = (self.zone::<S>(name)?, owned(values));
+        self.call(|solver: &S| solver.cleanup(&zone, name, &values, handle))?
+            .map_err(|failure| text(&failure))
+    }
+
+    fn expect(&self, name: &str, wanted: &[&str]) -> Outcome {
+        let mut wanted = owned(wanted);
+        wanted.sort();
+        let mut found = self.state().zones.values(name);
+        if !self.case.can_remove {
+            // Such a server keeps a value that came twice twice; a record set has it once.
+            found.dedup();
+        }
+        if found == wanted { Ok(()) } else { Err(format!("{name} has {found:?}, not {wanted:?}")) }
+    }
+
+    /// After a cleanup of everything that was presented.
+    fn expect_clean(&self, name: &str, foreign: &[&str]) -> Outcome {
+        if self.case.can_remove { self.expect(name, foreign) } else { Ok(()) }
+    }
+
+    /// Values that one name can hold at once, at most two.
+    fn both(&self) -> &'static [&'static str] {
+        if self.case.slots == Some(1) { &[ONE] } else { &[ONE, TWO] }
+    }
+
+    /// Somebody else's value at the name, where the provider can keep it.
+    fn foreign(&self, name: &str) -> &'static [&'static str] {
+        if self.case.slots.is_some() {
+            return &[];
+        }
+        self.state().zones.add(name, FOREIGN);
+        &[FOREIGN]
+    }
+
+    fn name(&self) -> String {
+        (self.case.name)(0)
+    }
+}
+
+/// The list.
+fn points<S: DnsSolver>() -> Vec<Point> {
+    vec![
+        (1, "two values at one name", |bench| {
+            let (name, both) = (bench.name(), bench.both());
+            let handle = bench.present::<S>(&name, both)?;
+            bench.expect(&name, both)?;
+            bench.cleanup::<S>(&name, both, &handle)?;
+            bench.expect_clean(&name, &[])
+        }),
+        (2, "a foreign value at the name is kept", |bench| {
+            let (name, both) = (bench.name(), bench.both());
+            let foreign = bench.foreign(&name);
+            let handle = bench.present::<S>(&name, both)?;
+            bench.expect(&name, &[foreign, both].concat())?;
+            bench.cleanup::<S>(&name, both, &handle)?;
+            bench.expect_clean(&name, foreign)
+        }),
+        (3, "cleanup can be repeated", |bench| {
+            let (name, both) = (bench.name(), bench.both());
+            let handle = bench.present::<S>(&name, both)?;
+            for _ in 0..2 {
+                bench.cleanup::<S>(&name, both, &handle)?;
+                bench.expect_clean(&name, &[])?;
+            }
+            Ok(())
+        }),
+        (4, "present can be repeated", |bench| {
+            let (name, both) = (bench.name(), bench.both());
+            bench.present::<S>(&name, both)?;
+            let handle = bench.present::<S>(&name, both)?;
+            bench.expect(&name, both)?;
+            bench.cleanup::<S>(&name, both, &handle)?;
+            bench.expect_clean(&name, &[])
+        }),
+        (5, "429 is `rate-limited`, with Retry-After", |bench| {
+            let mut limited = answer(429, json!({"message": "slow down"}));
+            limited.headers.push(("retry-after".to_owned(), "42".to_owned()));
+            let failure = failing::<S>(bench, limited)?;
+            match (failure.code, failure.retry_after_seconds) {
+                ("rate-limited", Some(42)) => Ok(()),
+                other => Err(format!("it says {other:?}")),
+            }
+        }),
+        (6, "500 is `unavailable`, and the next attempt succeeds", |bench| {
+            let failure = failing::<S>(bench, answer(500, json!({"message": "oh"})))?;
+            if failure.code != "unavailable" {
+                return Err(format!("it says {}", text(&failure)));
+            }
+            let (name, both) = (bench.name(), bench.both());
+            bench.present::<S>(&name, both)?;
+            bench.expect(&name, both)
+        }),
+        (7, "a refused credential is `auth`", |bench| {
+            let failure = failing::<S>(bench, (bench.case.unauthorized)())?;
+            if failure.code == "auth" { Ok(()) } else { Err(format!("it says {}", text(&failure))) }
+        }),
+        (8, "zones two labels up and below co.uk", |bench| {
+            zones::<S>(
+                bench,
+                &[
+                    ("_acme-challenge.a.b.example.com", "example.com"),
+                    ("_acme-challenge.shop.example.co.uk", "example.co.uk"),
+                ],
+            )?;
+            if !bench.case.asks_for_zones {
+                return Ok(());
+            }
+            let candidates = candidates("_acme-challenge.nobody.test");
+            match bench.call(|solver: &S| solver.find_zone(&candidates))? {
+                Err(failure) if failure.code == "zone-not-found" => Ok(()),
+                other => Err(format!("a zone that is not there: {other:?}")),
+            }
+        }),
+        (9, "the right one of many zones, the longest that fits", |bench| {
+            zones::<S>(
+                bench,
+                &[
+                    ("_acme-challenge.sub.example.org", "sub.example.org"),
+                    ("_acme-challenge.nosub.example.org", "example.org"),
+                    ("_acme-challenge.zone249.example", "zone249.example"),
+                ],
+            )
+        }),
+        (10, "a name that a CNAME leads to, also a zone's own", |bench| {
+            if !bench.case.asks_for_zones {
+                return Ok(());
+            }
+            for name in ["example-com.acme.example.net", "acme.example.net"] {
+                let handle = bench.present::<S>(name, &[ONE])?;
+                bench.expect(name, &[ONE])?;
+                bench.cleanup::<S>(name, &[ONE], &handle)?;
+                bench.expect(name, &[])?;
+            }
+            Ok(())
+        }),
+        (11, "cleanup after a crash, without a handle", |bench| {
+            let (name, both) = (bench.name(), bench.both());
+            let foreign = bench.foreign(&name);
+            bench.present::<S>(&name, both)?;
+            bench.cleanup::<S>(&name, both, "")?;
+            bench.expect_clean(&name, foreign)?;
+            bench.cleanup::<S>(&name, both, "not a handle of this version")?;
+            bench.expect_clean(&name, foreign)
+        }),
+        (13, "ten names in a zone, no lost change", ten_names::<S>),
+        (14, "values in quoted form, in one string and in several", |bench| {
+            let long = "x".repeat(300);
+            let (name, both) = (bench.name(), [ONE, long.as_str()]);
+            let both = if bench.case.slots.is_some() { &both[..1] } else { &both[..] };
+            bench.state().zones.is_quoting = true;
+            let foreign = bench.foreign(&name);
+            bench.present::<S>(&name, both)?;
+            let handle = bench.present::<S>(&name, both)?;
+            bench.expect(&name, &[foreign, both].concat())?;
+            bench.cleanup::<S>(&name, both, &handle)?;
+            bench.expect_clean(&name, foreign)
+        }),
+        (15, "an internationalised name", |bench| {
+            if !bench.case.asks_for_zones {
+                return Ok(());
+            }
+            let name = "_acme-challenge.xn--bcher-kva.example.com";
+            let handle = bench.present::<S>(name, &[ONE])?;
+            bench.expect(name, &[ONE])?;
+            bench.cleanup::<S>(name, &[ONE], &handle)?;
+            bench.expect(name, &[])
+        }),
+        (17, "a request that the gateway denies is `forbidden`", |bench| {
+            let (zone, values) = (bench.zone::<S>(&bench.name())?, owned(&[ONE]));
+            let plugin: S = configure(bench.case.config.clone())?;
+            let denied = |_: &Sent| {
+                let message = "add this line".to_owned();
+                Err(http::Error { code: "denied".to_owned(), message })
+            };
+            let result =
+                with_server(denied, || plugin.present(&zone, &bench.name(), &values, 3600));
+            match result {
+                Err(failure) if failure.code == "forbidden" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        }),
+    ]
+}
+
+/// The failure of `present` when the provider gives `fault` first.
+fn failing<S: DnsSolver>(bench: &Bench<'_>, fault: http::Response) -> Result<Failure, String> {
+    let (zone, name) = (bench.zone::<S>(&bench.name())?, bench.name());
+    let values = owned(bench.both());
+    bench.state().faults.push_back(fault);
+    match bench.call(|solver: &S| solver.present(&zone, &name, &values, 3600))? {
+        Err(failure) => Ok(failure),
+        Ok(_) => Err("it takes the answer for a success".to_owned()),
+    }
+}
+
+fn zones<S: DnsSolver>(bench: &Bench<'_>, wanted: &[(&str, &str)]) -> Outcome {
+    if !bench.case.asks_for_zones {
+        return Ok(());
+    }
+    for (name, wanted) in wanted {
+        let found = bench.zone::<S>(name)?.name;
+        if found != *wanted {
+            return Err(format!("{name} is in {wanted}, not {found}"));
+        }
+    }
+    Ok(())
+}
+
+/// Ten at once where the solver says that it can; in turns, as the gateway does, where not.
+fn ten_names<S: DnsSolver>(bench: &Bench<'_>) -> Outcome {
+    let plugin: S = configure(bench.case.config.clone())?;
+    let takes_turns = plugin
+        .traits()
+        .into_pairs()
+        .iter()
+        .any(|(name, value)| name == "parallelism" && value != "parallel");
+    let names: Vec<String> = (0..10).map(bench.case.name).collect();
+    let one = |name: &String| {
+        let handle = bench.present::<S>(name, &[ONE])?;
+        bench.expect(name, &[ONE])?;
+        Ok::<_, String>(handle)
+    };
+    // A domain with one slot is busy until it is cleaned.
+    if takes_turns {
+        for name in &names {
+            let handle = one(name)?;
+            bench.cleanup::<S>(name, &[ONE], &handle)?;
+        }
+    } else {
+        let handles = std::thread::scope(|scope| {
+            let running: Vec<_> = names.iter().map(|name| scope.spawn(|| one(name))).collect();
+            let done = running.into_iter().map(std::thread::ScopedJoinHandle::join);
+            done.map(|done| done.unwrap_or(Err("it panicked".to_owned()))).collect::<Vec<_>>()
+        });
+        for (name, handle) in names.iter().zip(handles) {
+            bench.expect(name, &[ONE])?;
+            bench.cleanup::<S>(name, &[ONE], &handle?)?;
+        }
+    }
+    names.iter().try_for_each(|name| bench.expect_clean(name, &[]))
+}
+
+/// A name's suffixes, longest first.
+fn candidates(name: &str) -> Vec<String> {
+    let mut rest = name;
+    let mut all = vec![name.to_owned()];
+    while let Some((_, parent)) = rest.split_once('.') {
+        all.push(parent.to_owned());
+        rest = parent;
+    }
+    all
+}
+
+/// The lines below `http:` of a manifest.
+fn grants(manifest: &str) -> Vec<String> {
+    let lines = manifest.lines().skip_while(|line| line.trim() != "http:").skip(1);
+    let lines = lines.map_while(|line| line.trim().strip_prefix("- "));
+    lines.map(|line| line.trim().to_owned()).collect()
+}
+
+/// Whether a grant covers a request: a `*` at the end of a path stands for anything, one inside it
+/// for text without a slash.
+fn covers(grant: &str, sent: &Sent) -> bool {
+    let Some((methods, pattern)) = grant.split_once(' ') else { return false };
+    let url = sent.url.split('?').next().unwrap_or_default();
+    methods.split(',').any(|method| method == sent.method) && matches(pattern, url)
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else { return pattern == text };
+    let Some(rest) = text.strip_prefix(before) else { return false };
+    if after.is_empty() {
+        return true;
+    }
+    let end = rest.find('/').unwrap_or(rest.len());
+    (0..=end).any(|at| rest.get(at..).is_some_and(|rest| matches(after, rest)))
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn text(failure: &Failure) -> String {
+    format!("{} ({})", failure.message, failure.code)
+}
+
+impl Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Case").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Requests of one call, inclusive: the gateway's own default is higher.
+const REQUESTS_MAX: usize = 20;
+
+/// Values as long as those of real challenges (43 characters).
+const ONE: &str = "LPsIwTo7o8BoG0-vjCyGQGBWSVIPxI-i_X336eUOQZo";
+const TWO: &str = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA";
+const FOREIGN: &str = "v=spf1 -all";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Plugin;
+    use crate::http::Request;
+
+    /// Makes the mistakes that real clients make: it replaces what is at a name, and removes all.
+    struct Careless;
+
+    impl Plugin for Careless {
+        type Config = ();
+
+        fn configure(_config: ()) -> Result<Self, String> {
+            Ok(Self)
+        }
+    }
+
+    impl DnsSolver for Careless {
+        fn find_zone(&self, candidates: &[String]) -> Result<Zone, Failure> {
+            // The last two labels, as if there were no co.uk.
+            let name = candidates.iter().rev().nth(1).cloned().unwrap_or_default();
+            Ok(Zone { name, handle: String::new() })
+        }
+
+        fn present(
+            &self,
+            zone: &Zone,
+            name: &str,
+            values: &[String],
+            _ttl_seconds: u32,
+        ) -> Result<String, Failure> {
+            let _ = zone;
+            let request = Request::put(format!("https://api.example/{name}")).json(&values);
+            Ok(request.send()?.status.to_string())
+        }
+
+        fn cleanup(
+            &self,
+            _zone: &Zone,
+            name: &str,
+            _values: &[String],
+            handle: &str,
+        ) -> Result<(), Failure> {
+            if handle == "200" {
+                Request::delete(format!("https://api.example/{name}")).send()?;
+            }
+            Ok(())
+        }
+    }
+
+    fn unmet(manifest: &'static str, is_authorized: fn(&Sent) -> bool) -> Vec<u8> {
+        let api: fn(&Sent, &mut Zones) -> http::Response = |sent, zones| {
+            let values: Vec<String> = serde_json::from_value(sent.json()).unwrap_or_default();
+            zones.replace(&sent.segments().pop().unwrap_or_default(), &values);
+            answer(200, Value::Null)
+        };
+        let mut case = Case::new(manifest, api, is_authorized);
+        case.config = json!(null);
+        let points = points::<Careless>().into_iter();
+        points.filter(|(_, _, check)| check(&Bench::new(&case)).is_err()).map(|it| it.0).collect()
+    }
+
+    #[test]
+    fn mistakes_are_found() {
+        let grants = "http:\n  - PUT,DELETE https://api.example/*\n";
+        // Foreign values, statuses, zones, names that are zones, and handles that are lost.
+        let found = unmet(grants, |_| true);
+        for point in [2, 5, 6, 7, 8, 9, 11] {
+            assert!(found.contains(&point), "{point} is not among {found:?}");
+        }
+        for point in [1, 3, 4, 13, 15] {
+            assert!(!found.contains(&point), "{point} is among {found:?}");
+        }
+        // Whoever leaves the grants or forgets the credentials fails wherever it sends something.
+        for found in
+            [unmet("http:\n  - PUT https://api.example/v2/*\n", |_| true), unmet(grants, |_| false)]
+        {
+            assert!(found.contains(&1), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn grants_cover_what_they_say() {
+        for (pattern, text, wanted) in [
+            ("https://a.example/z", "https://a.example/z", true),
+            ("https://a.example/z/*", "https://a.example/z/1/2", true),
+            ("https://a.example/z/*/r", "https://a.example/z/1/r", true),
+            ("https://a.example/z/*/r", "https://a.example/z/1/2/r", false),
+            ("https://a.example/z/*/r", "https://a.example/z/1/s", false),
+        ] {
+            assert_eq!(matches(pattern, text), wanted, "{pattern} {text}");
+        }
+    }
+}
