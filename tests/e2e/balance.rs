@@ -107,7 +107,7 @@ async fn a_server_that_fails_is_left_out() {
     let mark = gateway.mark();
     // Every other request is a failure, on one server alone.
     for n in 0..6 {
-        let path = if n % 2 == 1 { "/status?code=500" } else { "/" };
+        let path = if n % 2 == 1 { "/code?code=500" } else { "/" };
         http.send(get("app.localhost", path)).await.unwrap();
     }
     assert_eq!((good.requests().len(), bad.requests().len()), (3, 3));
@@ -142,9 +142,9 @@ async fn a_request_goes_to_another_server_unless_it_might_be_done_twice() {
     let (_gateway, client) = served(&[url(&other), url(&good)], settings).await;
     let mut http = client.h1("app.localhost").await.unwrap();
     // A status that is worth it, until no server is left: then the last response stands.
-    let answer = http.send(get("app.localhost", "/status?code=503")).await.unwrap();
+    let answer = http.send(get("app.localhost", "/code?code=503")).await.unwrap();
     assert_eq!((answer.status, count()), (503, 8));
-    let post = request("POST", "app.localhost", "/status?code=503", "once");
+    let post = request("POST", "app.localhost", "/code?code=503", "once");
     assert_eq!((http.send(post).await.unwrap().status, count()), (503, 9));
     // Silence: 300 ms for a server that another may follow, the whole wait for the last.
     let start = std::time::Instant::now();

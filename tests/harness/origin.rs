@@ -155,7 +155,7 @@ async fn answer(
             tokio::time::sleep(Duration::from_millis(number)).await;
             Ok(Response::new(whole(request.to_string())))
         }
-        "/status" => {
+        "/code" => {
             let mut response = Response::new(whole("as asked"));
             *response.status_mut() = http::StatusCode::from_u16(number as u16).expect("a status");
             Ok(response)

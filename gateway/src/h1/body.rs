@@ -224,7 +224,15 @@ impl Writer {
         B: Body<Data = Bytes> + Unpin,
     {
         loop {
-            self.gather(body, cx)?;
+            if let Err(cause) = self.gather(body, cx) {
+                // What there is before the failure is still good: the head above all.
+                let rest = self.out.get(self.written..).unwrap_or_default();
+                if !rest.is_empty() {
+                    let _ = Pin::new(&mut *stream).poll_write(cx, rest);
+                    let _ = Pin::new(&mut *stream).poll_flush(cx);
+                }
+                return Poll::Ready(Err(cause));
+            }
             let head = self.out.get(self.written..).unwrap_or_default();
             let slices = [IoSlice::new(head), IoSlice::new(&self.payload), IoSlice::new(self.tail)];
             let polled = match (head.is_empty(), self.payload.is_empty()) {
