@@ -66,7 +66,36 @@ pub enum Command {
 /// Work with plugins.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
-    /// Show what a component is: its worlds, imports, exports, size and digest.
+    /// Put a plugin.yaml into the component it describes.
+    ///
+    /// A gateway then checks the plugin's `config:` with file, line and column, names missing
+    /// secrets, and shows what the plugin wants, all without running it.
+    Embed {
+        /// The component, changed in place.
+        file: PathBuf,
+        /// The plugin.yaml.
+        manifest: PathBuf,
+        /// Write the result here, and leave the component as it is.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Show what new versions of plugins ask for beyond gateway.lock, and allow it.
+    Accept {
+        /// The plugins to accept, by their names in gateway.yaml; without any, only show.
+        names: Vec<String>,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Sign a component with an Ed25519 key, for gateways with `plugin-keys`.
+    Sign {
+        /// The component, changed in place.
+        file: PathBuf,
+        /// The private key in PEM (PKCS #8): `openssl genpkey -algorithm ed25519`.
+        #[arg(short, long, value_name = "PEM")]
+        key: PathBuf,
+    },
+    /// Show what a component is: what it says about itself, its worlds, imports and digest.
     Inspect {
         /// The component.
         file: PathBuf,

@@ -4,10 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{self, Config};
+use crate::config::lock::Lock;
+use crate::config::{self, Config, Manifest};
 use crate::fault::describe;
 use crate::generation::Generation;
-use crate::plugin::Engine;
+use crate::plugin::{self, Engine};
 use crate::store::Store;
 use crate::tls::local::LocalCa;
 use crate::trust;
@@ -99,12 +100,131 @@ pub fn inspect(component: &Path, is_json: bool) -> Result<(), String> {
         return Ok(());
     }
     println!("{}", component.display());
+    if let Some(manifest) = &found.manifest {
+        print_manifest(manifest);
+    }
+    println!("  asks     {}", found.asks.join("\n           "));
     println!("  digest   sha256:{}", found.digest);
     println!("  size     {} bytes", found.bytes);
     println!("  worlds   {}", found.worlds.join(", "));
     println!("  imports  {}", found.imports.join("\n           "));
     println!("  exports  {}", found.exports.join("\n           "));
+    match found.manifest.as_ref().and_then(|manifest| manifest.config.as_ref()) {
+        Some(schema) => {
+            println!("  config   {}", format!("{schema:#}").replace('\n', "\n           "))
+        }
+        None if found.manifest.is_some() => println!("  config   anything"),
+        None => println!("  it carries no plugin.yaml: see `witgate plugin embed`"),
+    }
     Ok(())
+}
+
+fn print_manifest(manifest: &Manifest) {
+    println!("  name     {} {}", manifest.name, manifest.version);
+    if let Some(text) = &manifest.description {
+        println!("  about    {text}");
+    }
+    if let Some(text) = &manifest.license {
+        println!("  license  {text}");
+    }
+    for (name, secret) in &manifest.secrets {
+        let (what, need) = (secret.description.as_deref().unwrap_or(""), secret.required);
+        println!("  secret   {name}{}: {what}", if need { " (required)" } else { "" });
+    }
+}
+
+/// `witgate plugin embed`.
+///
+/// # Errors
+/// Everything that is wrong with the manifest; files that cannot be read or written.
+pub fn embed(component: &Path, manifest: &Path, output: Option<&Path>) -> Result<(), String> {
+    let failed =
+        |verb: &str, path: &Path, cause| format!("cannot {verb} {}: {cause}", path.display());
+    let bytes = std::fs::read(component).map_err(|cause| failed("read", component, cause))?;
+    let text =
+        std::fs::read_to_string(manifest).map_err(|cause| failed("read", manifest, cause))?;
+    let embedded = config::embed(&bytes, &text, manifest).map_err(|report| report.to_string());
+    let (with, found) = embedded?;
+    let to = output.unwrap_or(component);
+    if with != bytes || to != component {
+        replace(to, &with)?;
+    }
+    println!("{}: {} {}", to.display(), found.name, found.version);
+    Ok(())
+}
+
+/// `witgate plugin sign`.
+///
+/// # Errors
+/// When the component or the key cannot be used, or the result not be written.
+pub fn sign(component: &Path, key: &Path) -> Result<(), String> {
+    let bytes = std::fs::read(component)
+        .map_err(|cause| format!("cannot read {}: {cause}", component.display()))?;
+    let (signed, public) = plugin::sign(&bytes, key).map_err(|cause| describe(&cause))?;
+    if signed != bytes {
+        replace(component, &signed)?;
+    }
+    println!(
+        "{}: signed; gateways take it with\n\nplugin-keys: [\"{public}\"]",
+        component.display()
+    );
+    Ok(())
+}
+
+/// `witgate plugin accept`.
+///
+/// # Errors
+/// When a name is none, a component cannot be read, or the lock not be written; without names also
+/// when there is anything to accept.
+pub fn accept(file: &Path, names: &[String]) -> Result<(), String> {
+    let config = config::load(file).map_err(|report| report.to_string())?.config;
+    if let Some(name) = names.iter().find(|name| !config.plugins.contains_key(*name)) {
+        return Err(format!("{} has no plugin called {name}", file.display()));
+    }
+    let mut lock = Lock::read(&config.lock).map_err(|report| report.to_string())?;
+    let cache = tempfile_folder()?;
+    let found = Engine::start(cache.clone()).and_then(|engine| {
+        let inspect = |(name, plugin): (&String, &config::PluginConfig)| {
+            engine.inspect(&plugin.component).map(|found| (name.clone(), found.locked()))
+        };
+        config.plugins.iter().map(inspect).collect::<Result<Vec<_>, _>>()
+    });
+    let _ = std::fs::remove_dir_all(&cache);
+    let mut waiting = Vec::new();
+    for (name, next) in found.map_err(|cause| describe(&cause))? {
+        let known = lock.plugins.get(&name).cloned().unwrap_or_default();
+        if known == next {
+            continue;
+        }
+        println!("{name}\n{}", known.difference(&next));
+        if names.contains(&name) {
+            lock.plugins.insert(name, next);
+        } else if !known.digest.is_empty() && !known.more(&next).is_empty() {
+            waiting.push(name);
+        }
+    }
+    if !names.is_empty() {
+        lock.write(&config.lock)
+            .map_err(|cause| format!("cannot write {}: {cause}", config.lock.display()))?;
+        println!("accepted: {}", names.join(", "));
+        // A gateway that runs has refused it so far.
+        if config.admin.as_ref().is_some_and(|socket| socket.exists()) {
+            return admin(file, "POST", "/reload");
+        }
+        return Ok(());
+    }
+    match waiting.as_slice() {
+        [] => Ok(()),
+        names => Err(format!("to allow it, run `witgate plugin accept {}`", names.join(" "))),
+    }
+}
+
+/// Replaces a component in one step: a running gateway may be watching the place.
+fn replace(component: &Path, with: &[u8]) -> Result<(), String> {
+    let beside = component.with_extension("wasm.new");
+    std::fs::write(&beside, with)
+        .and_then(|()| std::fs::rename(&beside, component))
+        .map_err(|cause| format!("cannot write {}: {cause}", component.display()))
 }
 
 /// Asks the running gateway over its control socket and prints the answer.

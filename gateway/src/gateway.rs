@@ -203,8 +203,8 @@ impl Gateway {
         }
         if files.iter().any(|file| watched.contains(file)) {
             let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-            let config = generation.config.clone();
-            let _ = self.replace(config, &names.join(", ")).await;
+            // Its `config:` has to fit what the new component says about it.
+            let _ = self.reload(&names.join(", ")).await;
         }
     }
 
@@ -287,6 +287,7 @@ impl Gateway {
             }
             Err(cause) => tracing::warn!("{cause}"),
         }
+        generation.write_lock();
         self.certs.set_default(config.certificates.default.clone());
         self.local.ensure(&self.certs, &local_names(config));
         self.acme.want(wants(generation));

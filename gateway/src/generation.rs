@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Config, PluginUse, Server, SiteCertificate};
+use crate::config::lock::Lock;
+use crate::config::{Config, PluginUse, Report, Server, SiteCertificate};
 use crate::fault::Fault;
 use crate::plugin::{Engine, Hooks, Plugin, PluginError};
 use crate::route::RouteTable;
@@ -70,6 +71,10 @@ pub enum GenerationError {
     Plugin(PluginError),
     /// A plugin is used as what it is not: which plugin, the place, the world that is wanted.
     World(String, String, &'static str),
+    /// A version of a plugin asks for more than was accepted: which plugin, and the difference.
+    AsksMore(String, String),
+    /// `gateway.lock` cannot be read.
+    Lock(Report),
     /// Roots of an upstream could not be read: its name.
     Roots(String, RootsError),
     /// The task that builds was ended.
@@ -119,6 +124,7 @@ impl Generation {
         if let Some(previous) = previous {
             keep_unchanged(&config, &mut plugins, previous);
         }
+        check_asks(&config, &plugins, &mut errors);
         let (uses, sites) = collect_uses(&config);
         check_worlds(&config, &plugins, &mut errors);
         if errors.is_empty() {
@@ -150,12 +156,46 @@ impl Generation {
         Ok(Arc::new(Self { id, config, routes, plugins, upstreams, uses, sites }))
     }
 
+    /// Writes the versions in use into `gateway.lock`. Where that cannot be, later versions are not
+    /// compared with them, so it is worth a line.
+    pub fn write_lock(&self) {
+        let locked =
+            |(name, plugin): (&String, &Arc<Plugin>)| (name.clone(), plugin.locked().clone());
+        let lock = Lock { plugins: self.plugins.iter().map(locked).collect() };
+        if let Err(cause) = lock.write(&self.config.lock) {
+            tracing::warn!(
+                path = %self.config.lock.display(),
+                %cause,
+                "cannot write down the versions of plugins; later ones are not compared with them"
+            );
+        }
+    }
+
     /// Files that decide about this generation beside the configuration: a change of one is a reason
     /// to build the next.
     pub fn watched(&self) -> Vec<PathBuf> {
         let plugins = self.config.plugins.values().map(|plugin| plugin.component.clone());
         let roots = self.config.upstreams.values().filter_map(|upstream| upstream.roots.clone());
         plugins.chain(roots).collect()
+    }
+}
+
+/// Compares what plugins ask for with what `gateway.lock` says was accepted.
+fn check_asks(
+    config: &Config,
+    plugins: &BTreeMap<String, Arc<Plugin>>,
+    errors: &mut Vec<GenerationError>,
+) {
+    let lock = match Lock::read(&config.lock) {
+        Ok(lock) => lock,
+        Err(report) => return errors.push(GenerationError::Lock(report)),
+    };
+    for (name, plugin) in plugins {
+        let Some(known) = lock.plugins.get(name) else { continue };
+        if !known.more(plugin.locked()).is_empty() {
+            let difference = known.difference(plugin.locked());
+            errors.push(GenerationError::AsksMore(name.clone(), difference));
+        }
     }
 }
 
@@ -296,7 +336,9 @@ impl GenerationError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Plugin(cause) => cause.fault(),
-            Self::World(..) | Self::Roots(..) => Fault::Operator,
+            Self::World(..) | Self::Roots(..) | Self::AsksMore(..) | Self::Lock(_) => {
+                Fault::Operator
+            }
             Self::Cancelled => Fault::Internal,
         }
     }
@@ -311,6 +353,12 @@ impl fmt::Display for GenerationError {
                 "{name} is used as a {world} by {place}, but its component does not export \
                  that world; see what it is with `witgate plugin inspect`"
             ),
+            Self::AsksMore(name, difference) => write!(
+                f,
+                "plugin {name} asks for more than gateway.lock has:\n{difference}\nto allow it, run \
+                 `witgate plugin accept {name}`"
+            ),
+            Self::Lock(report) => report.fmt(f),
             Self::Roots(name, cause) => write!(f, "upstream {name}: {cause}"),
             Self::Cancelled => f.write_str("building the generation was cancelled"),
         }
@@ -322,7 +370,7 @@ impl std::error::Error for GenerationError {
         match self {
             Self::Plugin(cause) => cause.source(),
             Self::Roots(_, cause) => cause.source(),
-            Self::World(..) | Self::Cancelled => None,
+            Self::World(..) | Self::AsksMore(..) | Self::Lock(_) | Self::Cancelled => None,
         }
     }
 }

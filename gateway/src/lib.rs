@@ -11,6 +11,7 @@ pub mod config;
 pub mod fault;
 pub mod gateway;
 pub mod generation;
+pub mod h1;
 pub mod http;
 pub mod listen;
 pub mod plugin;

@@ -19,6 +19,13 @@ fn main() -> ExitCode {
         Command::Untrust(file) => commands::untrust(&file.config),
         Command::Status(file) => commands::admin(&file.config, "GET", "/status"),
         Command::Reload(file) => commands::admin(&file.config, "POST", "/reload"),
+        Command::Plugin(PluginCommand::Embed { file, manifest, output }) => {
+            commands::embed(&file, &manifest, output.as_deref())
+        }
+        Command::Plugin(PluginCommand::Accept { names, file }) => {
+            commands::accept(&file.config, &names)
+        }
+        Command::Plugin(PluginCommand::Sign { file, key }) => commands::sign(&file, &key),
         Command::Plugin(PluginCommand::Inspect { file, json }) => commands::inspect(&file, json),
     };
     match outcome {

@@ -111,3 +111,56 @@ async fn trust_prints_the_root_and_never_its_key() {
     assert!(!out.contains("PRIVATE"), "the key must stay in the store");
     assert!(gateway.local_root().await.contains("BEGIN CERTIFICATE"));
 }
+
+#[tokio::test]
+async fn a_component_carries_its_plugin_yaml_and_check_holds_config_against_it() {
+    let mut gateway = Gateway::new();
+    let manifest = gateway.file(
+        "plugin.yaml",
+        "name: tagger\nversion: 2.1.0\nworlds: [filter]\nlicense: MIT\n\
+         config:\n  type: object\n  additionalProperties: false\n  \
+         properties: {body: {enum: [\"yes\"]}}\n",
+    );
+    let (manifest, tagger) = (manifest.display().to_string(), "tagger.wasm");
+    let component = gateway.folder().join(tagger).display().to_string();
+    let plain = guests::folder().join("filter.wasm").display().to_string();
+    let (code, out, err) =
+        witgate(&["plugin", "embed", &plain, &manifest, "--output", &component]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("tagger 2.1.0"), "{out}");
+    let (_, out, _) = witgate(&["plugin", "inspect", "--json", &component]).await;
+    let found: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(found["manifest"]["license"], "MIT", "{found}");
+    assert_eq!(found["manifest"]["config"]["type"], "object", "{found}");
+    let (_, out, _) = witgate(&["plugin", "inspect", &component]).await;
+    assert!(out.contains("tagger 2.1.0") && out.contains("additionalProperties"), "{out}");
+
+    let yaml = "sites: [{hosts: [app.localhost], filters: [tagger], upstream: \"builtin:echo\"}]
+plugins:
+  tagger:
+    component: @dir@/tagger.wasm
+    config: {bodi: \"yes\"}
+";
+    let config = gateway.config().display().to_string();
+    gateway.configure(yaml);
+    let (code, _, err) = witgate(&["check", "--config", &config]).await;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("gateway.yaml:9:14: error: unknown key `bodi` in `config`"), "{err}");
+    assert!(err.contains("did you mean \"body\"?"), "{err}");
+
+    // A running gateway holds to the same, and goes on with what it has.
+    gateway.start(&yaml.replace("bodi", "body")).await;
+    let client = gateway.client().await;
+    assert_eq!(client.get("app.localhost", "/").await.status, 200);
+    let mark = gateway.mark();
+    gateway.configure(yaml);
+    gateway.logged(mark, &["unknown key `bodi`"]).await;
+    assert_eq!(client.get("app.localhost", "/").await.status, 200);
+
+    // What is wrong with a manifest is said before it is put anywhere.
+    let bad = gateway.file("bad.yaml", "name: tagger\nworld: [filter]\n");
+    let (code, _, err) =
+        witgate(&["plugin", "embed", &component, &bad.display().to_string()]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("bad.yaml:2:1") && err.contains("worlds"), "{err}");
+}

@@ -21,7 +21,7 @@ upstreams:
   api: http://127.0.0.1:@web@
   sockets: http://127.0.0.1:@sockets@
 plugins:
-  chooser: {component: @dir@/chooser.wasm, config: {at-start: \"@start@\"}}
+  chooser: {component: @dir@/chooser.wasm, limits: {deadline: 1s}, config: {at-start: \"@start@\"}}
 ";
 
 async fn version(client: &Client) -> String {

@@ -26,8 +26,8 @@ upstreams:
   api: http://127.0.0.1:@web@
 plugins:
   calm: {component: \"@guests@/router.wasm\"}
-  closed: {component: \"@guests@/hostile.wasm\", limits: {deadline: 50ms, memory: 16MiB}}
-  open: {component: \"@guests@/hostile.wasm\", on-error: fail-open, limits: {deadline: 50ms, memory: 16MiB}}
+  closed: {component: \"@guests@/hostile.wasm\", limits: {deadline: 100ms, memory: 16MiB}}
+  open: {component: \"@guests@/hostile.wasm\", on-error: fail-open, limits: {deadline: 100ms, memory: 16MiB}}
 ";
 
 /// What the hostile guest does when a request asks for it, and a word of the log's reason.
@@ -143,8 +143,9 @@ async fn others_wait_no_longer_than_a_deadline() {
         }
     }
     let report = load.stop().await;
-    report.assert_flawless(200);
-    // One call at a time misbehaves, so a request waits for at most one deadline of 50 ms, and for
+    // Connections that share the worker with the hostile one get a turn between two of its calls.
+    report.assert_flawless(30);
+    // One call at a time misbehaves, so a request waits for at most one deadline of 100 ms, and for
     // what the machine itself takes.
     let slowest = report.quantile(0.999);
     assert!(slowest < Duration::from_millis(400), "{slowest:?}");

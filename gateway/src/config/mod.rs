@@ -1,16 +1,21 @@
 //! `gateway.yaml`: read, checked as a whole, and turned into a [`Config`] that cannot be wrong.
 //!
 //! Called by the command line, by [`crate::generation`] on start and on reload. May name serde and
-//! std; never tokio, wasmtime or rustls, and it opens no file but the configuration itself and what
-//! its secrets name.
+//! std; never tokio, wasmtime or rustls, and it opens no file but the configuration itself, what
+//! its secrets name, and the components whose own words about their `config:` it takes.
 
 mod check;
+mod conform;
+mod field_grant;
 pub mod hostname;
 pub mod keys;
+pub mod lock;
+mod manifest;
 mod node;
 mod normal;
 mod report;
 mod secret;
+pub(crate) mod section;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -20,8 +25,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use field_grant::{FieldGrant, HeadGrant};
 pub use hostname::{HostPattern, Hostname};
 pub use keys::schema;
+pub use manifest::{Manifest, Wanted, WantedHead, WantedSecret, embed};
 pub use normal::normal_form;
 pub use report::{Diagnostic, Excerpt, Report, Severity};
 
@@ -34,7 +41,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads and checks a file. Relative paths in it are taken from its own folder.
+/// Reads and checks a file, and the `config:` of each plugin against what its component says about
+/// it. Relative paths are taken from the file's own folder.
 ///
 /// # Errors
 /// Everything that is wrong with it, at once.
@@ -60,15 +68,25 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
             return Err(Report::whole(path, message, None));
         }
     };
-    parse(&text, path, path.parent().unwrap_or(Path::new("")))
+    parse_with(&text, path, path.parent().unwrap_or(Path::new("")), &Manifest::of_file)
 }
 
-/// Checks the text of a file. `file` is what findings call it; relative paths in the text are taken
-/// from `base`.
+/// Checks the text of a file, without a look at components. `file` is what findings call it;
+/// relative paths in the text are taken from `base`.
 ///
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn parse(text: &str, file: &Path, base: &Path) -> Result<Loaded, Report> {
+    parse_with(text, file, base, &|_| Ok(None))
+}
+
+/// As [`parse`], with the manifest of a component for its path.
+fn parse_with(
+    text: &str,
+    file: &Path,
+    base: &Path,
+    manifests: &dyn Fn(&Path) -> Result<Option<Manifest>, Report>,
+) -> Result<Loaded, Report> {
     if text.len() > node::BYTES_MAX {
         let message =
             format!("the file is larger than {}", units::size_text(node::BYTES_MAX as u64));
@@ -79,10 +97,11 @@ pub fn parse(text: &str, file: &Path, base: &Path) -> Result<Loaded, Report> {
         Ok(root) => root,
         Err(error) => return Err(source.unreadable(error)),
     };
-    let checked = check::check(&root, text, base);
+    let checked = check::check(&root, text, base, manifests);
+    let lock = base.join(file.file_name().unwrap_or_default()).with_extension("lock");
     let diagnostics = source.diagnostics(checked.findings, &checked.hidden);
     match checked.config {
-        Some(config) => Ok(Loaded { config, warnings: diagnostics }),
+        Some(config) => Ok(Loaded { config: Config { lock, ..config }, warnings: diagnostics }),
         None => Err(Report { diagnostics, omitted: checked.omitted }),
     }
 }
@@ -111,8 +130,13 @@ pub struct Config {
     pub limits: Limits,
     /// Who may speak for a client's address in `x-forwarded-for` and `forwarded`.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Ed25519 keys in Base64, as written; when there are any, every component must be signed with
+    /// one of them.
+    pub plugin_keys: Vec<String>,
     /// The local control socket; `None` switches it off.
     pub admin: Option<PathBuf>,
+    /// Where the versions of plugins are written down: `gateway.lock` beside `gateway.yaml`.
+    pub lock: PathBuf,
 }
 
 /// One entry of `listen:`.
@@ -448,6 +472,8 @@ pub struct PluginConfig {
     pub secrets: BTreeMap<String, Secret>,
     /// What it may do beyond computing.
     pub grants: Grants,
+    /// Ed25519 public keys of which one must have signed the component; none are needed if empty.
+    pub keys: Vec<[u8; 32]>,
     /// The line in the file, for messages.
     pub line: u64,
 }
@@ -530,6 +556,10 @@ impl std::fmt::Debug for SecretText {
 pub struct Grants {
     /// Outgoing requests.
     pub http: Vec<HttpGrant>,
+    /// Heads of requests.
+    pub request: HeadGrant,
+    /// Heads of responses.
+    pub response: HeadGrant,
 }
 
 /// One pattern of `grants.http`: `[METHOD[,METHOD] ]SCHEME://HOST[:PORT]/PATH`, where a `*` at the
@@ -590,6 +620,8 @@ pub struct Limits {
     pub request_head: Duration,
     /// Between two pieces of a request's body.
     pub request_body_idle: Duration,
+    /// How long a client may take no byte of a response that is there.
+    pub response_idle: Duration,
     /// How long a connection may be without a request.
     pub keepalive: Duration,
     /// How long open exchanges may go on after SIGTERM.

@@ -10,9 +10,9 @@ use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 use super::check::known_name;
 use super::units::{duration_text, size_text};
 use super::{
-    AccessLog, Balance, Certificates, Challenge, Config, Eab, Issuer, Limits, Listen, LogFormat,
-    OnError, PathMatch, PluginConfig, PluginUse, Route, RouteAction, Scheme, Secret, SecretRef,
-    Site, SiteCertificate, Upstream,
+    AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, HeadGrant, Issuer,
+    Limits, Listen, LogFormat, OnError, PathMatch, PluginConfig, PluginUse, Route, RouteAction,
+    Scheme, Secret, SecretRef, Site, SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -51,6 +51,7 @@ pub fn normal_form(config: &Config) -> String {
         ("store", path(&config.store)),
         ("workers", config.workers.map_or(text("auto"), |n| int(n as u64))),
         ("limits", limits(&config.limits)),
+        ("plugin-keys", list(config.plugin_keys.iter().map(text))),
         ("trusted-proxies", list(config.trusted_proxies.iter().map(|n| text(n.to_string())))),
         ("admin", config.admin.as_deref().map_or(text("off"), path)),
     ]);
@@ -228,7 +229,16 @@ fn plugin(p: &PluginConfig) -> Tree {
     fields.push(("limits", limits));
     let secret = |s: &Secret| source(&s.source, Some(&s.hosts));
     fields.push(("secrets", names(p.secrets.iter(), secret)));
-    fields.push(("grants", map([("http", list(p.grants.http.iter().map(|g| text(&g.pattern))))])));
+    let head = |grant: &HeadGrant| {
+        let words = |fields: &FieldGrant| list(fields.words().map(text));
+        map([("read", words(&grant.read)), ("set", words(&grant.set))])
+    };
+    let grants = map([
+        ("http", list(p.grants.http.iter().map(|g| text(&g.pattern)))),
+        ("request", head(&p.grants.request)),
+        ("response", head(&p.grants.response)),
+    ]);
+    fields.push(("grants", grants));
     map(fields)
 }
 
@@ -250,6 +260,7 @@ fn limits(l: &Limits) -> Tree {
         ("handshake", wait(l.handshake)),
         ("request-head", wait(l.request_head)),
         ("request-body-idle", wait(l.request_body_idle)),
+        ("response-idle", wait(l.response_idle)),
         ("keepalive", wait(l.keepalive)),
         ("drain", wait(l.drain)),
         ("request-head-size", text(size_text(l.request_head_bytes_max as u64))),

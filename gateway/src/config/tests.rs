@@ -7,8 +7,15 @@ use super::keys::{self, Default as KeyDefault};
 use super::node::{self, Node, Value};
 use super::*;
 
+/// Components below `house/` are those of `plugins/`, with their own words; others have none.
 fn read(text: &str) -> Result<Loaded, Report> {
-    parse(text, Path::new("gateway.yaml"), Path::new("/etc/witgate"))
+    let (file, base) = (Path::new("gateway.yaml"), Path::new("/etc/witgate"));
+    parse_with(text, file, base, &|component| {
+        let Ok(name) = component.strip_prefix("/etc/witgate/house") else { return Ok(None) };
+        let file = repository("plugins").join(name.with_extension("")).join("plugin.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        Manifest::parse(&text, &file).map(|(manifest, _)| Some(manifest))
+    })
 }
 
 fn repository(path: &str) -> PathBuf {

@@ -23,6 +23,14 @@ pub enum ExchangeError {
     NoRoute,
     /// A method that the gateway does not pass on.
     Method,
+    /// The request's head is larger than `limits.request-head-size` or has too many fields.
+    HeadTooLarge,
+    /// The client stopped sending the head of its request.
+    HeadStalled,
+    /// A version of HTTP that is not spoken here.
+    Version,
+    /// A transfer coding that is not understood here.
+    Coding,
     /// The request's body is larger than `limits.request-body`.
     BodyTooLarge,
     /// The client stopped sending its body.
@@ -43,6 +51,10 @@ impl ExchangeError {
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::NOT_IMPLEMENTED,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(cause) if cause.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
@@ -58,6 +70,10 @@ impl ExchangeError {
             | Self::UnknownHost
             | Self::NoRoute
             | Self::Method
+            | Self::HeadTooLarge
+            | Self::HeadStalled
+            | Self::Version
+            | Self::Coding
             | Self::BodyTooLarge
             | Self::BodyStalled => Fault::Client,
             Self::Upstream(cause) => cause.fault(),
@@ -73,6 +89,10 @@ impl ExchangeError {
             Self::UnknownHost => "This server does not answer for the host in the request.",
             Self::NoRoute => "Nothing answers at this address.",
             Self::Method => "This method is not supported here.",
+            Self::HeadTooLarge => "The head of the request is larger than allowed here.",
+            Self::HeadStalled => "The head of the request did not arrive in time.",
+            Self::Version => "This version of HTTP is not supported here.",
+            Self::Coding => "The transfer coding of the request is not supported here.",
             Self::BodyTooLarge => "The body of the request is larger than allowed here.",
             Self::BodyStalled => "The body of the request did not arrive in time.",
             Self::Upstream(cause) if cause.is_timeout() => {

@@ -53,8 +53,8 @@ impl std::error::Error for BodyError {
 pub struct Progress {
     /// When its last piece went by; `None` before the first.
     pub last: Cell<Option<Instant>>,
-    /// Whether it has ended.
-    pub has_ended: Cell<bool>,
+    /// Whether its next piece is waited for.
+    pub is_awaited: Cell<bool>,
     /// Why it broke off.
     pub failure: Cell<Option<&'static str>>,
 }
@@ -85,7 +85,6 @@ impl RequestBody {
         progress: Rc<Progress>,
     ) -> Self {
         if incoming.is_end_stream() {
-            progress.has_ended.set(true);
             return Self::Empty;
         }
         Self::Stream(Box::new(StreamedBody {
@@ -133,13 +132,11 @@ impl StreamedBody {
             progress.failure.set(Some(why));
             Poll::Ready(Some(Err(error)))
         };
+        self.progress.is_awaited.set(polled.is_pending());
         match self.idle.watch(cx, polled) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => fail(&self.progress, "idle", BodyError::Idle),
-            Poll::Ready(Some(None)) => {
-                self.progress.has_ended.set(true);
-                Poll::Ready(None)
-            }
+            Poll::Ready(Some(None)) => Poll::Ready(None),
             Poll::Ready(Some(Some(Err(cause)))) => {
                 fail(&self.progress, "client", BodyError::Stream(cause))
             }
@@ -151,9 +148,6 @@ impl StreamedBody {
                         Some(rest) => *left = rest,
                         None => return fail(&self.progress, "size", BodyError::TooLarge),
                     }
-                }
-                if self.incoming.is_end_stream() {
-                    self.progress.has_ended.set(true);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -226,6 +220,15 @@ impl ResponseBody {
     /// Has the access-log record written when this body has ended.
     pub fn recorded(mut self, record: Box<Record>) -> Self {
         self.record = Some(record);
+        self
+    }
+
+    /// The body of a response that has none for the client, since it was asked by HEAD or its status
+    /// says so: nothing more is to come.
+    pub fn completed(mut self) -> Self {
+        if matches!(self.source, Source::Full(_)) {
+            self.source = Source::Full(None);
+        }
         self
     }
 

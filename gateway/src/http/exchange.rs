@@ -15,6 +15,7 @@ use super::body::{Progress, RequestBody, ResponseBody};
 use super::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use super::headers::{self, Forwarding, X_REQUEST_ID};
 use super::incoming::Incoming;
+use super::tunnel::Client;
 use super::websocket::Wish;
 use super::{echo, tunnel};
 use crate::config::{AccessLog, OnError, RouteAction, Scheme, Server};
@@ -57,21 +58,30 @@ struct Exchange<'a> {
     record: Box<Record>,
 }
 
-/// Serves one request. Every failure becomes a response here.
-pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Response<ResponseBody> {
-    let mut response = respond(connection, request).await;
+/// Serves one request. Every failure becomes a response here. `client` is the way to the connection
+/// itself, for a request that may leave HTTP.
+pub async fn serve(
+    connection: &Connection,
+    request: Request<Incoming>,
+    client: Option<Client>,
+) -> Response<ResponseBody> {
+    let mut response = respond(connection, request, client).await;
     if let Some(services) = &connection.alt_svc {
         response.headers_mut().entry(ALT_SVC).or_insert_with(|| services.clone());
     }
     response
 }
 
-async fn respond(connection: &Connection, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn respond(
+    connection: &Connection,
+    request: Request<Incoming>,
+    client: Option<Client>,
+) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
     let worker = &connection.worker;
     let view = worker.view();
     let mut record = record(connection, &view, &parts);
-    let wish = Wish::take(&mut parts);
+    let wish = Wish::take(&mut parts, client);
     let head = match read_head(connection, parts, Arc::clone(&record.id)) {
         Ok(head) => head,
         Err((fields, error)) => return refuse(record, &fields, &error),
@@ -348,13 +358,14 @@ impl Exchange<'_> {
     /// Joins the two connections of an upgrade.
     fn tunnel(
         &mut self,
-        mut response: Response<Incoming>,
+        response: Response<Incoming>,
         lease: Lease<RequestBody>,
         wish: Option<Wish>,
     ) -> Result<Response<ResponseBody>, ExchangeError> {
-        let upstream_upgrade = hyper::upgrade::on(&mut response);
-        let mut fields = std::mem::take(response.headers_mut());
-        let Some(wish) = wish.filter(|wish| wish.is_granted(&fields)) else {
+        let (parts, incoming) = response.into_parts();
+        let mut fields = parts.headers;
+        let wish = wish.filter(|wish| wish.is_granted(&fields));
+        let (Some(wish), Incoming::Upgraded(upstream)) = (wish, incoming) else {
             let why = "the upstream switched protocols without being asked";
             return Err(ExchangeError::Internal(why));
         };
@@ -366,7 +377,7 @@ impl Exchange<'_> {
         let mut record = self.take_record();
         record.status = status.as_u16();
         let place = self.connection.worker.open.place();
-        let tunnel = tunnel::join(wish.upgrade, upstream_upgrade, lease, record, place);
+        let tunnel = tunnel::join(wish.client, *upstream, lease, record, place);
         tokio::task::spawn_local(tunnel);
         Ok(answer::response(answer, ResponseBody::full(Bytes::new())))
     }
@@ -445,6 +456,16 @@ fn refuse(
     let (head, body) = error.answer(fields, &record.id);
     record.status = head.status.as_u16();
     answer::response(head, ResponseBody::full(body).recorded(record))
+}
+
+/// The response for what could not be read as a request.
+pub fn refuse_unread(connection: &Connection, error: &ExchangeError) -> Response<ResponseBody> {
+    let mut parts = Request::new(()).into_parts().0;
+    if let Ok(unknown) = Method::from_bytes(b"-") {
+        parts.method = unknown;
+    }
+    let record = record(connection, &connection.worker.view(), &parts);
+    refuse(record, &HeaderMap::new(), error)
 }
 
 fn record(connection: &Connection, view: &View, parts: &http::request::Parts) -> Box<Record> {
@@ -572,9 +593,8 @@ async fn within<F: Future>(
                 let since = progress.last.get().map_or(limit, |last| last.elapsed());
                 match limit.checked_sub(since) {
                     Some(left) if !left.is_zero() => wait = left,
-                    _ if !progress.has_ended.get() && progress.last.get().is_some() => {
-                        wait = limit;
-                    }
+                    // The client's turn; its own limit ends that wait.
+                    _ if progress.is_awaited.get() => wait = limit,
                     _ => {
                         let late = UpstreamError::ResponseTimeout(Arc::clone(label));
                         return Err(ExchangeError::Upstream(late));

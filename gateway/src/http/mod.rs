@@ -4,6 +4,7 @@ pub mod answer;
 pub mod body;
 mod echo;
 pub mod exchange;
+mod h1;
 pub mod h3;
 pub mod head;
 pub mod headers;

@@ -9,11 +9,16 @@ use super::body::ResponseBody;
 use super::exchange::{self, Connection};
 use super::head::{ResponseHead, ResponseSource};
 use super::incoming::Incoming;
+use super::tunnel::Client;
 use crate::config::{Config, Scheme};
 use crate::route::split_authority;
 
 /// Serves one request. Without any https listener the sites are served here as they are.
-pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Response<ResponseBody> {
+pub async fn serve(
+    connection: &Connection,
+    request: Request<Incoming>,
+    client: Option<Client>,
+) -> Response<ResponseBody> {
     let path = request.uri().path();
     if let Some(token) = path.strip_prefix(CHALLENGE_PATH)
         && let Some(key_authorization) = connection.worker.tokens.answer(token)
@@ -27,7 +32,7 @@ pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Respo
     }
     let view = connection.worker.view();
     let Some(port) = https_port(&view.generation.config) else {
-        return exchange::serve(connection, request).await;
+        return exchange::serve(connection, request, client).await;
     };
     match location(&request, port, |host| view.generation.routes.site(host).is_some()) {
         Ok(location) => {

@@ -1,16 +1,16 @@
-//! From a connection to its requests: HTTP/1.1 or HTTP/2, with every wait bounded by one watchdog per
-//! connection instead of timers per request.
+//! From a connection to its requests: HTTP/1.1 goes to [`h1`], HTTP/2 is driven here, with every wait
+//! bounded by one watchdog per connection instead of timers per request.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -18,7 +18,8 @@ use tokio::sync::watch;
 use super::LocalExecutor;
 use super::exchange::{self, Connection};
 use super::incoming::Incoming;
-use super::plain;
+use super::tunnel::Client;
+use super::{h1, plain};
 use crate::config::{Limits, Scheme};
 
 /// Serves a connection until it ends: by the client, by a limit, or by `drain` turning true.
@@ -29,41 +30,30 @@ pub async fn connection<S>(
     limits: Limits,
     drain: watch::Receiver<bool>,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let pulse = Arc::new(Pulse::new());
-    let io = TokioIo::new(Tracked::new(stream, Arc::clone(&pulse), is_h2));
-    let at_work = Arc::clone(&pulse);
-    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+    if !is_h2 {
+        return h1::serve(Box::new(stream), connection, limits, drain).await;
+    }
+    let pulse = Rc::new(Pulse::new());
+    let io = TokioIo::new(Tracked::new(stream, Rc::clone(&pulse)));
+    let at_work = Rc::clone(&pulse);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        let tunnel = request.extensions_mut().remove::<OnUpgrade>().map(Client::Hyper);
         let request = request.map(Incoming::Hyper);
-        let (connection, pulse) = (Rc::clone(&connection), Arc::clone(&at_work));
+        let (connection, pulse) = (Rc::clone(&connection), Rc::clone(&at_work));
         pulse.begin();
         async move {
             let _at_work = AtWork(pulse);
             let response = match connection.scheme {
-                Scheme::Https => exchange::serve(&connection, request).await,
-                Scheme::Http => plain::serve(&connection, request).await,
+                Scheme::Https => exchange::serve(&connection, request, tunnel).await,
+                Scheme::Http => plain::serve(&connection, request, tunnel).await,
             };
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    if is_h2 {
-        let served = h2(&limits).serve_connection(io, service);
-        watched(served, Graceful::h2, &pulse, &limits, drain).await;
-    } else {
-        let served = h1(&limits).serve_connection(io, service).with_upgrades();
-        watched(served, Graceful::h1, &pulse, &limits, drain).await;
-    }
-}
-
-fn h1(limits: &Limits) -> hyper::server::conn::http1::Builder {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    // The watchdog bounds the wait for a head; hyper's own timer would also end idle connections.
-    builder.header_read_timeout(None).max_header_size(limits.request_head_bytes_max);
-    if limits.request_fields_max != HYPER_FIELDS_MAX {
-        builder.max_headers(limits.request_fields_max);
-    }
-    builder
+    let served = h2(&limits).serve_connection(io, service);
+    watched(served, Graceful::h2, &pulse, &limits, drain).await;
 }
 
 fn h2(limits: &Limits) -> hyper::server::conn::http2::Builder<LocalExecutor> {
@@ -124,21 +114,10 @@ async fn watched<F>(
     .await;
 }
 
-/// How the two kinds of connection are asked to end.
+/// How a connection is asked to end.
 struct Graceful;
 
 impl Graceful {
-    fn h1<I, S>(c: Pin<&mut hyper::server::conn::http1::UpgradeableConnection<I, S>>)
-    where
-        S: hyper::service::HttpService<hyper::body::Incoming>,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-        S::ResBody: hyper::body::Body + 'static,
-        <S::ResBody as hyper::body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        c.graceful_shutdown();
-    }
-
     fn h2<I, S>(c: Pin<&mut hyper::server::conn::http2::Connection<I, S, LocalExecutor>>)
     where
         S: hyper::service::HttpService<hyper::body::Incoming>,
@@ -152,15 +131,14 @@ impl Graceful {
     }
 }
 
-/// What a connection is doing, written by its stream and its service, read by its watchdog. Atomic
-/// only because hyper wants upgradeable streams to be `Send`; everything happens on one thread.
+/// What a connection is doing, written by its stream and its service, read by its watchdog.
 struct Pulse {
     epoch: Instant,
-    open: AtomicU32,
+    open: Cell<u32>,
     /// Milliseconds since `epoch` when the last exchange ended.
-    idle_since_ms: AtomicU64,
+    idle_since_ms: Cell<u64>,
     /// Milliseconds since `epoch` when a head began to come, plus one; 0 for none.
-    head_since_ms: AtomicU64,
+    head_since_ms: Cell<u64>,
 }
 
 enum Verdict {
@@ -173,9 +151,9 @@ impl Pulse {
     fn new() -> Self {
         Self {
             epoch: Instant::now(),
-            open: AtomicU32::new(0),
-            idle_since_ms: AtomicU64::new(0),
-            head_since_ms: AtomicU64::new(0),
+            open: Cell::new(0),
+            idle_since_ms: Cell::new(0),
+            head_since_ms: Cell::new(0),
         }
     }
 
@@ -184,22 +162,21 @@ impl Pulse {
     }
 
     fn has_read(&self) {
-        if self.open.load(Ordering::Relaxed) == 0 && self.head_since_ms.load(Ordering::Relaxed) == 0
-        {
-            self.head_since_ms.store(self.now_ms() + 1, Ordering::Relaxed);
+        if self.open.get() == 0 && self.head_since_ms.get() == 0 {
+            self.head_since_ms.set(self.now_ms() + 1);
         }
     }
 
     fn begin(&self) {
-        self.head_since_ms.store(0, Ordering::Relaxed);
-        self.open.store(self.open.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.head_since_ms.set(0);
+        self.open.set(self.open.get() + 1);
     }
 
     fn end(&self) {
-        let open = self.open.load(Ordering::Relaxed).saturating_sub(1);
-        self.open.store(open, Ordering::Relaxed);
+        let open = self.open.get().saturating_sub(1);
+        self.open.set(open);
         if open == 0 {
-            self.idle_since_ms.store(self.now_ms(), Ordering::Relaxed);
+            self.idle_since_ms.set(self.now_ms());
         }
     }
 
@@ -208,14 +185,14 @@ impl Pulse {
     }
 
     fn verdict(&self, limits: &Limits) -> Verdict {
-        if self.open.load(Ordering::Relaxed) > 0 {
+        if self.open.get() > 0 {
             return Verdict::Wait(self.next_look(limits));
         }
         let left = |since_ms: u64, limit: Duration| {
             limit.checked_sub(Duration::from_millis(self.now_ms().saturating_sub(since_ms)))
         };
-        let head = self.head_since_ms.load(Ordering::Relaxed);
-        let idle = left(self.idle_since_ms.load(Ordering::Relaxed), limits.keepalive);
+        let head = self.head_since_ms.get();
+        let idle = left(self.idle_since_ms.get(), limits.keepalive);
         let head = if head == 0 { idle } else { left(head - 1, limits.request_head) };
         match (head, idle) {
             (Some(wait), Some(also)) if !wait.is_zero() => {
@@ -228,7 +205,7 @@ impl Pulse {
 }
 
 /// Ends an exchange in the pulse, whichever way its future goes.
-struct AtWork(Arc<Pulse>);
+struct AtWork(Rc<Pulse>);
 
 impl Drop for AtWork {
     fn drop(&mut self) {
@@ -236,22 +213,20 @@ impl Drop for AtWork {
     }
 }
 
-/// The client's stream. Tells the pulse about reads, and for HTTP/2 collects what is written and
-/// flushes once per turn of the run queue, so that the answers of several streams leave in one TLS
+/// The client's stream. Tells the pulse about reads, collects what is written and flushes once per turn of the run queue, so that the answers of several streams leave in one TLS
 /// record and one system call.
 struct Tracked<S> {
     stream: S,
-    pulse: Arc<Pulse>,
-    is_gathering: bool,
+    pulse: Rc<Pulse>,
     gathered: Vec<u8>,
     written: usize,
     has_yielded: bool,
 }
 
 impl<S: AsyncWrite + Unpin> Tracked<S> {
-    fn new(stream: S, pulse: Arc<Pulse>, is_gathering: bool) -> Self {
+    fn new(stream: S, pulse: Rc<Pulse>) -> Self {
         let gathered = Vec::new();
-        Self { stream, pulse, is_gathering, gathered, written: 0, has_yielded: false }
+        Self { stream, pulse, gathered, written: 0, has_yielded: false }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -294,9 +269,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tracked<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.is_gathering {
-            return Pin::new(&mut self.stream).poll_write(cx, bytes);
-        }
         if self.gathered.len() + bytes.len() > GATHERED_BYTES_MAX {
             ready!(self.poll_drain(cx))?;
         }
@@ -309,19 +281,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tracked<S> {
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.is_gathering {
-            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        }
         let first = slices.iter().find(|slice| !slice.is_empty());
         self.poll_write(cx, first.map_or(&[], |slice| slice))
     }
 
     fn is_write_vectored(&self) -> bool {
-        !self.is_gathering && self.stream.is_write_vectored()
+        false
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -340,8 +309,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tracked<S> {
     }
 }
 
-/// What hyper allows without being asked; its parser then needs no allocation.
-const HYPER_FIELDS_MAX: usize = 100;
 const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;

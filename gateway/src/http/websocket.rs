@@ -1,5 +1,5 @@
 //! WebSocket: asked for by an upgrade over HTTP/1.1 (RFC 6455) or by an extended CONNECT over HTTP/2
-//! (RFC 8441), always passed on as an upgrade over HTTP/1.1.
+//! (RFC 8441) or HTTP/3 (RFC 9220), always passed on as an upgrade over HTTP/1.1.
 
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
@@ -10,12 +10,13 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
+
+use super::tunnel::Client;
 
 /// A client's wish for a WebSocket.
 pub struct Wish {
     /// The client's side of it, once it is granted.
-    pub upgrade: OnUpgrade,
+    pub client: Client,
     over: Over,
 }
 
@@ -27,21 +28,20 @@ enum Over {
 
 impl Wish {
     /// Takes the wish out of a request, which then is an ordinary GET. Other upgrades and other
-    /// protocols of CONNECT are not taken.
-    pub fn take(parts: &mut http::request::Parts) -> Option<Self> {
-        let upgrade = parts.extensions.remove::<OnUpgrade>();
+    /// protocols of CONNECT are not taken. `client` is the way to the connection itself.
+    pub fn take(parts: &mut http::request::Parts, client: Option<Client>) -> Option<Self> {
+        let client = client?;
         if is_upgrade(&parts.method, &parts.headers) {
-            return Some(Self { upgrade: upgrade?, over: Over::H1 });
+            return Some(Self { client, over: Over::H1 });
         }
         let protocol = parts.extensions.remove::<Protocol>()?;
         if parts.method != Method::CONNECT || protocol.as_str() != "websocket" {
             return None;
         }
-        let upgrade = upgrade?;
         let mut random = [0u8; 16];
         rand::fill(&mut random).ok()?;
         parts.method = Method::GET;
-        Some(Self { upgrade, over: Over::H2(STANDARD.encode(random)) })
+        Some(Self { client, over: Over::H2(STANDARD.encode(random)) })
     }
 
     /// Asks the upstream for the same, in the fields of a request.

@@ -403,6 +403,7 @@ fn facts(quic: &quinn::Connection) -> TlsFacts {
         // quinn does not tell.
         cipher_suite: "",
         group: None,
+        alpn: Some("h3"),
         is_h2: false,
         is_resumed: false,
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::SecretRef;
+use crate::config::{Report, SecretRef};
 use crate::fault::Fault;
 use crate::tls::roots::RootsError;
 
@@ -57,6 +57,10 @@ pub enum PluginError {
     },
     /// The file is not a component that can be compiled.
     Compile(Subject, wasmtime::Error),
+    /// No key of `plugin-keys` has signed it.
+    Unsigned(Subject),
+    /// What it says about itself is wrong.
+    Manifest(Subject, Report),
     /// It exports none of the worlds.
     NoWorld {
         /// The plugin.
@@ -154,8 +158,10 @@ impl PluginError {
             | Self::TooLarge { .. }
             | Self::Roots(_)
             | Self::WrongWorld { .. }
+            | Self::Unsigned(_)
             | Self::Secret { .. } => Fault::Operator,
             Self::Compile(..)
+            | Self::Manifest(..)
             | Self::NoWorld { .. }
             | Self::UnknownImport { .. }
             | Self::HttpInHook(_)
@@ -183,6 +189,13 @@ impl fmt::Display for PluginError {
             }
             Self::Compile(of, _) => {
                 write!(f, "{of} is not a component that this gateway can compile")
+            }
+            Self::Unsigned(of) => write!(
+                f,
+                "{of} is not signed with a key of `plugin-keys`; sign it with `witgate plugin sign`"
+            ),
+            Self::Manifest(of, _) => {
+                write!(f, "{of} is wrong about itself; mend its plugin.yaml and put it in again")
             }
             Self::NoWorld { of, exports } => write!(
                 f,
@@ -212,8 +225,8 @@ impl fmt::Display for PluginError {
             }
             Self::UnknownHook { of, code } => write!(
                 f,
-                "{of} asks for the hook {code:?}; a filter may ask for request, request-body:N and \
-                 response"
+                "{of} asks for the hook {code:?}; a filter may ask for request, request-body:N, \
+                 response or none"
             ),
             Self::Start(of, _) => write!(f, "{of} cannot be started"),
             Self::Roots(_) => f.write_str("no TLS roots for the requests of plugins"),
@@ -243,7 +256,9 @@ impl std::error::Error for PluginError {
                 Some(cause)
             }
             Self::Roots(cause) => Some(cause),
+            Self::Manifest(_, cause) => Some(cause),
             Self::TooLarge { .. }
+            | Self::Unsigned(_)
             | Self::NoWorld { .. }
             | Self::WrongWorld { .. }
             | Self::UnknownImport { .. }

@@ -1,20 +1,26 @@
 //! What is the same for every instance of one loaded plugin.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::Subject;
 use super::host::http::Client;
 use super::host::log::Rate;
 use super::host::state::State;
 use super::secret::Secrets;
-use crate::config::{HttpGrant, PluginLimits};
+use crate::config::{HeadGrant, HttpGrant, PluginLimits};
 
 /// A plugin's name, limits, grants and secrets. Held by its instances; ends with the last of them.
 pub(super) struct Facts {
     pub subject: Subject,
     pub limits: PluginLimits,
     pub grants: Vec<HttpGrant>,
+    /// What it may do with heads of requests.
+    pub request: HeadGrant,
+    /// What it may do with heads of responses.
+    pub response: HeadGrant,
+    /// Fields that it was refused and that the log has told about.
+    pub refused: Mutex<BTreeSet<String>>,
     pub secrets: Secrets,
     pub upstreams: HashSet<Arc<str>>,
     pub state: Arc<State>,
@@ -22,3 +28,26 @@ pub(super) struct Facts {
     /// Sends its requests; only solvers have one.
     pub client: Option<Client>,
 }
+
+impl Facts {
+    /// Tells the log, once for each field, that a plugin found it absent because it may not read it.
+    /// `side` is `request` or `response`.
+    pub(super) fn refuse_read(&self, side: &str, name: &str) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = format!("{side} {}", name.to_ascii_lowercase());
+        if refused.len() >= REFUSED_MAX || !refused.insert(known) {
+            return;
+        }
+        drop(refused);
+        let (plugin, digest) = (&*self.subject.name, self.subject.short_digest());
+        tracing::warn!(
+            plugin,
+            digest,
+            "the plugin may not read {name:?} of a {side} and finds it absent; to allow it, name it \
+             in plugins.{plugin}.grants.{side}.read"
+        );
+    }
+}
+
+/// Fields that the log tells about, inclusive: a plugin can ask for anything.
+const REFUSED_MAX: usize = 32;

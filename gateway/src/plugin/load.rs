@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use wasmtime::component::{Component, InstancePre};
@@ -15,8 +15,9 @@ use super::host::http::Client;
 use super::host::log::Rate;
 use super::secret::Secrets;
 use super::v0_1::{self, Exports, Unlinked};
-use super::{Inspection, Plugin, pool, solver};
-use crate::config::{PluginConfig, Secret};
+use super::{Inspection, Plugin, pool, sign, solver};
+use crate::config::lock::{self, Locked};
+use crate::config::{Manifest, PluginConfig, Secret};
 
 /// SHA-256 of a component file.
 pub(super) type Digest = [u8; 32];
@@ -27,6 +28,13 @@ pub(super) struct Compiled {
     pub exports: Exports,
     pub worlds: Vec<&'static str>,
     pub imports_http: bool,
+}
+
+impl Compiled {
+    /// Whether it sees heads: a router or a filter.
+    fn has_heads(&self) -> bool {
+        self.exports.route.is_some() || self.exports.filter.is_some()
+    }
 }
 
 impl Engine {
@@ -45,6 +53,12 @@ impl Engine {
     ) -> Result<Arc<Plugin>, PluginError> {
         let name: Arc<str> = Arc::from(name);
         let (file, digest, subject) = read(&name, &config.component)?;
+        if !config.keys.is_empty() && !sign::is_signed(&file, &config.keys) {
+            return Err(PluginError::Unsigned(subject));
+        }
+        let manifest = Manifest::of_component(&file, &config.component)
+            .map_err(|cause| PluginError::Manifest(subject.clone(), cause))?;
+        let wanted = manifest.as_ref().map(|manifest| manifest.grants.clone()).unwrap_or_default();
         let compiled = self.compile(&file, digest, &subject)?;
         drop(file);
         let secrets = Secrets::read(&config.secrets).map_err(|(secret, from, cause)| {
@@ -58,6 +72,9 @@ impl Engine {
         let facts = Facts {
             limits: config.limits.clone(),
             grants: config.grants.http.clone(),
+            request: wanted.request.granted(&config.grants.request),
+            response: wanted.response.granted(&config.grants.response),
+            refused: Mutex::default(),
             secrets,
             upstreams: upstreams.iter().cloned().collect(),
             state: self.state(&name),
@@ -65,7 +82,13 @@ impl Engine {
             client,
             subject,
         };
+        let locked = Locked {
+            digest: hex(&digest),
+            version: manifest.as_ref().map(|manifest| manifest.version.clone()),
+            asks: lock::asks(manifest.as_ref(), compiled.imports_http, compiled.has_heads()),
+        };
         let plugin = Arc::new(Plugin {
+            locked,
             engine: Arc::clone(self),
             compiled,
             facts: Arc::new(facts),
@@ -87,16 +110,23 @@ impl Engine {
     /// When it is no component.
     pub fn inspect(&self, component: &Path) -> Result<Inspection, PluginError> {
         let (file, digest, subject) = read(&Arc::from(""), component)?;
+        let manifest = Manifest::of_component(&file, component)
+            .map_err(|cause| PluginError::Manifest(subject.clone(), cause))?;
         let component = Component::from_binary(&self.wasm, &file)
             .map_err(|cause| PluginError::Compile(subject, cause))?;
         let ty = component.component_type();
         let worlds = Exports::find(&component).map(|exports| exports.worlds()).unwrap_or_default();
+        let sends = v0_1::imports_http(&self.wasm, &component);
+        let has_heads = worlds.iter().any(|world| *world != "dns-solver");
+        let asks = lock::asks(manifest.as_ref(), sends, has_heads);
         Ok(Inspection {
             digest: hex(&digest),
             bytes: u64::try_from(file.len()).unwrap_or(u64::MAX),
             worlds: worlds.into_iter().map(str::to_owned).collect(),
             imports: ty.imports(&self.wasm).map(|(name, _)| name.to_owned()).collect(),
             exports: ty.exports(&self.wasm).map(|(name, _)| name.to_owned()).collect(),
+            manifest,
+            asks,
         })
     }
 

@@ -15,6 +15,7 @@ mod host;
 mod load;
 mod pool;
 mod secret;
+mod sign;
 mod solver;
 #[cfg(test)]
 mod tests;
@@ -25,11 +26,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::acme::solve::dns01::DnsSolver;
-use crate::config::OnError;
+use crate::config::lock::Locked;
+use crate::config::{Manifest, OnError};
 
 pub use engine::Engine;
 pub use error::{PluginError, Subject};
 pub use pool::Hooks;
+pub use sign::{SignError, sign};
 
 /// A component, compiled, linked and self-tested: `configure` succeeded with the plugin's own
 /// config.
@@ -40,6 +43,7 @@ pub struct Plugin {
     /// `config:` as JSON text.
     config: Box<str>,
     on_error: OnError,
+    locked: Locked,
 }
 
 /// The hooks that an instance asked for in `configure`.
@@ -91,6 +95,21 @@ pub struct Inspection {
     pub imports: Vec<String>,
     /// What it exports.
     pub exports: Vec<String>,
+    /// What it says about itself; none when it carries no `plugin.yaml`.
+    pub manifest: Option<Manifest>,
+    /// What it asks for, in lines, as `gateway.lock` has it.
+    pub asks: Vec<String>,
+}
+
+impl Inspection {
+    /// As `gateway.lock` has it.
+    pub fn locked(&self) -> Locked {
+        Locked {
+            digest: self.digest.clone(),
+            version: self.manifest.as_ref().map(|manifest| manifest.version.clone()),
+            asks: self.asks.clone(),
+        }
+    }
 }
 
 impl Plugin {
@@ -107,6 +126,11 @@ impl Plugin {
     /// SHA-256 of the file, in hex.
     pub fn digest(&self) -> &str {
         &self.facts.subject.digest
+    }
+
+    /// Its version and what it asks for, as `gateway.lock` has it.
+    pub fn locked(&self) -> &Locked {
+        &self.locked
     }
 
     /// What becomes of a request when it fails.
@@ -148,6 +172,7 @@ impl Hooked {
         let mut hooked = Self { request: false, request_body_bytes_max: None, response: false };
         for code in asked {
             match code.as_str() {
+                "none" => {}
                 "request" => hooked.request = true,
                 "response" => hooked.response = true,
                 other => {

@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::*;
 use crate::acme::solve::dns01::{RecordSet, SolverFailure, Zone};
 use crate::config::{
-    Grants, HttpGrant, OnError, PluginConfig, PluginLimits, Scheme, Secret, SecretRef, SecretText,
+    FieldGrant, Grants, HeadGrant, HttpGrant, OnError, PluginConfig, PluginLimits, Scheme, Secret,
+    SecretRef, SecretText,
 };
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use crate::tls::TlsFacts;
@@ -49,7 +50,7 @@ fn config(component: PathBuf, config: serde_json::Value) -> PluginConfig {
         config,
         on_error: OnError::FailClosed,
         limits: PluginLimits {
-            deadline: Duration::from_millis(50),
+            deadline: Duration::from_millis(200),
             solver_deadline: Duration::from_secs(5),
             memory_bytes_max: 16 << 20,
             output_bytes_max: 1 << 20,
@@ -59,6 +60,7 @@ fn config(component: PathBuf, config: serde_json::Value) -> PluginConfig {
         },
         secrets: BTreeMap::new(),
         grants: Grants::default(),
+        keys: Vec::new(),
         line: 1,
     }
 }
@@ -84,6 +86,7 @@ fn connection() -> Arc<ConnectionFacts> {
             version: "TLSv1.3",
             cipher_suite: "TLS_AES_128_GCM_SHA256",
             group: Some("X25519MLKEM768"),
+            alpn: Some("h2"),
             is_h2: true,
             is_resumed: false,
         })),
@@ -226,7 +229,7 @@ fn a_filter_reads_and_changes_heads() {
     assert_eq!(
         field(&request.headers, "x-facts"),
         "request-1|GET|https|app.example|q=1|192.0.2.7|4711|HTTP/2|app.example|TLSv1.3|\
-         TLS_AES_128_GCM_SHA256|X25519MLKEM768|app.example|1+2|None|Some([255, 254])|7"
+         TLS_AES_128_GCM_SHA256|X25519MLKEM768|h2|false|app.example|1+2|None|Some([255, 254])|7"
     );
     assert_eq!(field(&request.headers, "x-state"), "Ok(1) value None");
     let many: Vec<_> = request.headers.get_all("x-many").iter().collect();
@@ -253,6 +256,186 @@ fn a_filter_reads_and_changes_heads() {
             "{line}: {lines:?}"
         );
     }
+}
+
+/// A filter that tries one thing with one field, under these grants.
+fn prober(name: &str, request: HeadGrant, response: HeadGrant) -> Hooks {
+    let mut config = config(guest("prober"), serde_json::Value::Null);
+    config.grants.request = request;
+    config.grants.response = response;
+    Hooks::new(engine().load(name, &config, &upstreams()).unwrap(), &config.config).unwrap()
+}
+
+fn only(names: &[&str]) -> FieldGrant {
+    let named = names.iter().filter(|name| **name != "*").map(|name| (*name).to_owned());
+    FieldGrant { others: names.contains(&"*"), named: named.collect() }
+}
+
+/// A request with credentials and a response that sets some.
+fn with_credentials(target: &str) -> (RequestHead, ResponseHead) {
+    let (mut request, mut response) = (request(target), response(200));
+    for name in ["cookie", "authorization", "proxy-authorization", "x-key"] {
+        request.headers.insert(name, HeaderValue::from_static("s3cret"));
+    }
+    for name in ["set-cookie", "x-key"] {
+        response.headers.insert(name, HeaderValue::from_static("s3cret"));
+    }
+    (request, response)
+}
+
+/// What the prober saw or changed: `x-saw` of either head, or that it was stopped with the heads
+/// unchanged.
+fn probe(hooks: &Hooks, target: &str) -> Result<String, String> {
+    let connection = connection();
+    let (mut request, mut response) = with_credentials(target);
+    let (before, fields_before) = (text(&request), response.headers.clone());
+    let result = hooks.on_request(&connection, &mut request).and_then(|decision| {
+        hooks.on_response(&connection, &mut request, &mut response)?;
+        Ok(decision)
+    });
+    match result {
+        Ok(decision) => {
+            let saw = request.headers.get("x-saw").or(response.headers.get("x-saw"));
+            let saw = saw.map(|value| value.to_str().unwrap().to_owned());
+            let is_changed = text(&request) != before
+                || response.headers != fields_before
+                || response.status != 200
+                || decision != Decision::Continue;
+            Ok(saw.unwrap_or_else(|| if is_changed { "changed" } else { "nothing" }.to_owned()))
+        }
+        Err(error) => {
+            assert_eq!(text(&request), before, "{target}");
+            assert_eq!(response.headers, fields_before, "{target}");
+            Err(error.to_string())
+        }
+    }
+}
+
+#[test]
+fn credentials_are_out_of_reach_unless_they_are_named() {
+    let log = Log::capture();
+    let star = prober("star", HeadGrant::default(), HeadGrant::default());
+    let named = HeadGrant {
+        read: only(&["*", "cookie", "authorization", "proxy-authorization", "set-cookie"]),
+        set: only(&["*", "cookie", "authorization", "proxy-authorization", "set-cookie"]),
+    };
+    let named = prober("named", named.clone(), named);
+    let request = ["cookie", "CoOkIe", "authorization", "Authorization", "proxy-authorization"];
+    for name in request {
+        for verb in ["header", "header-bytes", "header-values", "late-header"] {
+            let seen = probe(&star, &format!("/{verb}/{name}")).unwrap();
+            assert!(seen.is_empty() || seen == "nothing", "{verb} {name}: {seen}");
+            assert_eq!(
+                probe(&named, &format!("/{verb}/{name}")).unwrap(),
+                "s3cret",
+                "{verb} {name}"
+            );
+        }
+        for verb in ["set", "set-bytes", "append", "remove"] {
+            let refused = probe(&star, &format!("/{verb}/{name}")).unwrap_err();
+            let lower = name.to_lowercase();
+            let told = format!("may not change {lower} of a request");
+            assert!(refused.contains(&told), "{verb} {name}: {refused}");
+            assert!(refused.contains("plugins.star.grants.request.set"), "{refused}");
+            assert_eq!(probe(&named, &format!("/{verb}/{name}")).unwrap(), "changed");
+        }
+    }
+    for verb in ["header", "header-bytes", "header-values"] {
+        let seen = probe(&star, &format!("/response-{verb}/Set-Cookie")).unwrap();
+        assert!(seen.is_empty() || seen == "nothing", "{verb}: {seen}");
+        assert_eq!(probe(&named, &format!("/response-{verb}/set-cookie")).unwrap(), "s3cret");
+    }
+    for verb in ["response-set", "response-set-bytes", "response-append", "response-remove"] {
+        let refused = probe(&star, &format!("/{verb}/set-cookie")).unwrap_err();
+        assert!(refused.contains("plugins.star.grants.response.set"), "{verb}: {refused}");
+        assert_eq!(probe(&named, &format!("/{verb}/set-cookie")).unwrap(), "changed", "{verb}");
+    }
+    let refused = probe(&star, "/respond/set-cookie").unwrap_err();
+    assert!(refused.contains("set-cookie of a response"), "{refused}");
+    assert_eq!(probe(&named, "/respond/set-cookie").unwrap(), "changed");
+    let names = probe(&star, "/header-names/-").unwrap();
+    assert!(names.contains("x-key") && !names.contains("cookie"), "{names}");
+    assert!(!names.contains("authorization"), "{names}");
+    assert!(!probe(&star, "/response-header-names/-").unwrap().contains("set-cookie"));
+    // Told once for each field, with the line to add, and nothing of the value.
+    let told = log.lines("may not read");
+    assert_eq!(told.iter().filter(|line| line.contains("\"cookie\"")).count(), 1, "{told:?}");
+    assert!(told.iter().all(|line| line.contains("plugins.star.grants")), "{told:?}");
+    assert!(!log.text().contains("s3cret"));
+}
+
+#[test]
+fn a_plugin_touches_only_what_it_is_granted() {
+    let request = HeadGrant { read: only(&["accept"]), set: only(&["x-saw", "x-mine"]) };
+    let response = HeadGrant { read: only(&["server"]), set: only(&["x-saw"]) };
+    let narrow = prober("narrow", request, response);
+    let wide = prober("wide", HeadGrant::default(), HeadGrant::default());
+    for (target, wanted) in [
+        ("/header/accept", "text/html"),
+        ("/header/x-key", "nothing"),
+        ("/header-values/x-many", ""),
+        ("/header-names/-", "accept"),
+        ("/header/host", "nothing"),
+        ("/late-header/x-key", "nothing"),
+        ("/set/x-mine", "changed"),
+        ("/response-header-names/-", "server"),
+        ("/response-header/x-key", "nothing"),
+    ] {
+        assert_eq!(probe(&narrow, target).as_deref(), Ok(wanted), "{target}");
+    }
+    for (target, part) in [
+        ("/set/x-other", "x-other of a request"),
+        ("/append/accept", "accept of a request"),
+        ("/remove/user-agent", "user-agent of a request"),
+        ("/method/-", ":method of a request"),
+        ("/path/-", ":path of a request"),
+        ("/query/-", ":path of a request"),
+        ("/authority/-", ":authority of a request"),
+        ("/respond/x-pot", "x-pot of a response"),
+        ("/response-set/x-other", "x-other of a response"),
+        ("/response-remove/server", "server of a response"),
+        ("/response-status/-", ":status of a response"),
+    ] {
+        let refused = probe(&narrow, target).unwrap_err();
+        assert!(refused.contains(&format!("may not change {part}")), "{target}: {refused}");
+        assert_eq!(probe(&wide, target).as_deref(), Ok("changed"), "{target}");
+    }
+    let parts = HeadGrant { read: only(&[]), set: only(&[":method", ":path", ":authority"]) };
+    let parts = prober("parts", parts, HeadGrant { read: only(&[]), set: only(&[":status"]) });
+    for target in ["/method/-", "/path/-", "/query/-", "/authority/-", "/response-status/-"] {
+        assert_eq!(probe(&parts, target).as_deref(), Ok("changed"), "{target}");
+    }
+}
+
+#[test]
+fn a_plugin_is_held_to_what_it_says_it_needs() {
+    let manifest = "name: p\nversion: 1.0.0\nworlds: [filter]\n\
+                    grants: {request: {read: [accept, cookie], set: [x-saw]}}\n";
+    let component = std::fs::read(guest("prober")).unwrap();
+    let (component, _) =
+        crate::config::embed(&component, manifest, Path::new("plugin.yaml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.wasm");
+    std::fs::write(&file, component).unwrap();
+    let mut config = config(file, serde_json::Value::Null);
+    config.grants.request.read = only(&["*", "cookie", "authorization"]);
+    let plugin = engine().load("modest", &config, &upstreams()).unwrap();
+    let hooks = Hooks::new(plugin, &config.config).unwrap();
+    assert_eq!(probe(&hooks, "/header/cookie").as_deref(), Ok("s3cret"));
+    assert_eq!(probe(&hooks, "/header/authorization").as_deref(), Ok("nothing"));
+    assert_eq!(probe(&hooks, "/header/x-key").as_deref(), Ok("nothing"));
+    assert!(probe(&hooks, "/set/x-other").is_err());
+    // It says nothing about responses: as granted.
+    assert_eq!(probe(&hooks, "/response-set/x-other").as_deref(), Ok("changed"));
+}
+
+#[test]
+fn an_unsigned_component_does_not_load_where_signatures_are_asked_for() {
+    let mut config = config(guest("filter"), serde_json::Value::Null);
+    config.keys.push([7; 32]);
+    let error = engine().load("unsigned", &config, &upstreams()).unwrap_err();
+    assert!(matches!(error, PluginError::Unsigned(_)), "{error}");
+    assert!(error.to_string().contains("witgate plugin sign"), "{error}");
 }
 
 #[test]
@@ -610,9 +793,13 @@ fn answer(sent: &str) -> (String, String) {
 const SECRET: &str = "s3cr/t\"value";
 
 fn solver(provider: &Provider, name: &str, grants: &[&str]) -> Arc<Plugin> {
+    solver_of(guest("solver"), provider, name, grants)
+}
+
+fn solver_of(component: PathBuf, provider: &Provider, name: &str, grants: &[&str]) -> Arc<Plugin> {
     let authority = provider.url.strip_prefix("http://").unwrap();
     let (host, port) = authority.split_once(':').unwrap();
-    let mut config = config(guest("solver"), serde_json::json!({ "url": provider.url }));
+    let mut config = config(component, serde_json::json!({ "url": provider.url }));
     config.limits.solver_deadline = Duration::from_millis(500);
     let source = SecretRef::Inline(SecretText::new(SECRET.to_owned()));
     config.secrets.insert("token".to_owned(), Secret { source, hosts: Vec::new() });
@@ -777,4 +964,104 @@ fn a_looping_solver_lets_others_work() {
     });
     assert_eq!(result.unwrap_err().code, "deadline");
     assert_eq!(turns, 5);
+}
+
+/// Plugins that were compiled for earlier releases of the contract, and what they are to do for good.
+#[test]
+fn museum_pieces_still_work() {
+    let museum = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/museum");
+    let mut seen = [0; 3];
+    for release in std::fs::read_dir(&museum).unwrap().map(|entry| entry.unwrap().path()) {
+        let Ok(pieces) = std::fs::read_dir(&release) else { continue };
+        for piece in pieces.map(|entry| entry.unwrap().path()) {
+            let name = piece.file_stem().unwrap().to_str().unwrap().to_owned();
+            let version = release.file_name().unwrap().to_str().unwrap();
+            let subject = format!("{version}-{name}");
+            match name.rsplit('-').next() {
+                Some("router") => {
+                    old_router(&piece, &subject);
+                    seen[0] += 1;
+                }
+                Some("filter") => {
+                    old_filter(&piece, &subject);
+                    seen[1] += 1;
+                }
+                Some("solver") => {
+                    old_solver(&piece, &subject);
+                    seen[2] += 1;
+                }
+                _ => panic!("{subject}: a router, filter or solver?"),
+            }
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
+fn old_hooks(piece: &Path, subject: &str) -> Hooks {
+    let config = config(piece.to_owned(), serde_json::Value::Null);
+    let plugin = engine().load(subject, &config, &upstreams());
+    Hooks::new(plugin.unwrap_or_else(|error| panic!("{subject}: {error}")), &config.config).unwrap()
+}
+
+fn old_router(piece: &Path, subject: &str) {
+    let hooks = old_hooks(piece, subject);
+    let decide = |target: &str| hooks.route(&connection(), &mut request(target)).unwrap();
+    assert_eq!(decide("/web/x"), Decision::Upstream(Arc::from("web")), "{subject}");
+    assert_eq!(decide("/other"), Decision::Continue, "{subject}");
+    assert!(matches!(decide("/redirect"), Decision::Redirect { status: 308, .. }), "{subject}");
+    assert!(matches!(decide("/respond"), Decision::Respond { .. }), "{subject}");
+    let mut head = request("/rewrite");
+    hooks.route(&connection(), &mut head).unwrap();
+    assert_eq!(head.target, "/new?from=router", "{subject}");
+    assert_eq!(head.authority, "inner.example:8000", "{subject}");
+}
+
+fn old_filter(piece: &Path, subject: &str) {
+    let hooks = old_hooks(piece, subject);
+    let mut head = request("/all?q=1");
+    hooks.on_request(&connection(), &mut head).unwrap();
+    let facts = field(&head.headers, "x-facts");
+    let known = "request-1|GET|https|app.example|q=1|192.0.2.7|4711|HTTP/2|app.example|TLSv1.3|\
+                 TLS_AES_128_GCM_SHA256|X25519MLKEM768|";
+    assert!(facts.starts_with(known), "{subject}: {facts}");
+    assert!(facts.ends_with("app.example|1+2|None|Some([255, 254])|7"), "{subject}: {facts}");
+    assert_eq!(field(&head.headers, "x-state"), "Ok(1) value None", "{subject}");
+    let mut answer = response(404);
+    hooks.on_response(&connection(), &mut head, &mut answer).unwrap();
+    assert_eq!(answer.status, StatusCode::GONE, "{subject}");
+    assert_eq!(field(&answer.headers, "x-filter"), "upstream", "{subject}");
+}
+
+fn old_solver(piece: &Path, subject: &str) {
+    let provider = Provider::start();
+    let plugin = solver_of(piece.to_owned(), &provider, subject, &["/records"]);
+    let returned = present(&plugin, "").unwrap();
+    let [sent] = &provider.seen()[..] else { panic!("{subject}") };
+    assert!(sent.starts_with("POST /records?key=s3cr%2Ft%22value "), "{subject}: {sent}");
+    assert!(sent.contains("\"values\":\"one,two\",\"ttl\":60"), "{subject}: {sent}");
+    assert!(!returned.contains("s3cr"), "{subject}: {returned}");
+    let solver = plugin.solver();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let zones = vec!["a.example.com".to_owned(), "example.com".to_owned()];
+        assert_eq!(solver.find_zone(zones).await.unwrap().0, "example.com", "{subject}");
+        let zone = Zone { name: "example.com".to_owned(), handle: String::new() };
+        assert_eq!(solver.poll(zone.clone(), "9".to_owned()).await, Ok(Some(9)), "{subject}");
+        let at = RecordSet { zone, name: "x.example.com".to_owned(), values: Vec::new() };
+        let no = solver.cleanup(at, String::new()).await.unwrap_err();
+        assert_eq!(no.code, "rate-limited", "{subject}");
+    });
+}
+
+#[test]
+fn a_filter_may_ask_for_no_hook() {
+    let load = |hooks: &str| {
+        let config = config(guest("filter"), serde_json::json!({ "hooks": hooks }));
+        let plugin = engine().load(&format!("hooks-{hooks}"), &config, &upstreams())?;
+        Hooks::new(plugin, &config.config).map(|hooks| hooks.hooked())
+    };
+    let none = Hooked { request: false, request_body_bytes_max: None, response: false };
+    assert_eq!(load("none").unwrap(), none);
+    assert_eq!(load("response").unwrap(), Hooked { response: true, ..none });
+    assert!(load("nonsense").unwrap_err().to_string().contains("response or none"));
 }

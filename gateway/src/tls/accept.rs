@@ -226,6 +226,11 @@ fn facts<IO>(stream: &TlsStream<IO>, name: Option<String>) -> TlsFacts {
         },
         cipher_suite: session.negotiated_cipher_suite().map_or("", |s| suite_name(s.suite())),
         group: session.negotiated_key_exchange_group().map(|group| group_name(group.name())),
+        alpn: match session.alpn_protocol() {
+            Some(b"h2") => Some("h2"),
+            Some(b"http/1.1") => Some("http/1.1"),
+            _ => None,
+        },
         is_h2: session.alpn_protocol() == Some(b"h2"),
         is_resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
     }

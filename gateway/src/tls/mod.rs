@@ -19,7 +19,9 @@ pub struct TlsFacts {
     pub cipher_suite: &'static str,
     /// The key exchange group's IANA name.
     pub group: Option<&'static str>,
-    /// Whether HTTP/2 was negotiated (RFC 7301).
+    /// The application protocol that was negotiated (RFC 7301).
+    pub alpn: Option<&'static str>,
+    /// Whether HTTP/2 was negotiated.
     pub is_h2: bool,
     /// Whether the session was resumed.
     pub is_resumed: bool,

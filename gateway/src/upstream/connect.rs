@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Body;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::UpstreamError;
+use super::h1::Conn;
 use super::pool::Sender;
 use crate::config::{Authority, Hostname, Server};
 use crate::http::LocalExecutor;
@@ -36,9 +37,9 @@ where
 {
     let failed = |cause| UpstreamError::Connect(Arc::clone(label), cause);
     match server {
-        Server::Http(authority) => h1(tcp(authority).await.map_err(failed)?, label).await,
+        Server::Http(authority) => Ok(h1(tcp(authority).await.map_err(failed)?)),
         Server::H2c(authority) => h2(tcp(authority).await.map_err(failed)?, label).await,
-        Server::Unix(path) => h1(UnixStream::connect(path).await.map_err(failed)?, label).await,
+        Server::Unix(path) => Ok(h1(UnixStream::connect(path).await.map_err(failed)?)),
         Server::Https(authority) => {
             let stream = tcp(authority).await.map_err(failed)?;
             let broken = |cause| UpstreamError::Tls(Arc::clone(label), cause);
@@ -52,7 +53,7 @@ where
             let stream = connector.connect(name, stream).await.map_err(broken)?;
             match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => h2(stream, label).await,
-                _ => h1(stream, label).await,
+                _ => Ok(h1(stream)),
             }
         }
         Server::Echo => {
@@ -69,18 +70,11 @@ pub(super) async fn tcp(authority: &Authority) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn h1<B, S>(stream: S, label: &Arc<str>) -> Result<Sender<B>, UpstreamError>
+fn h1<B, S>(stream: S) -> Sender<B>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = http1::Builder::new()
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|cause| UpstreamError::Protocol(Arc::clone(label), cause))?;
-    tokio::task::spawn_local(connection.with_upgrades());
-    Ok(Sender::H1(sender))
+    Sender::H1(Conn::new(Box::new(stream)))
 }
 
 async fn h2<B, S>(stream: S, label: &Arc<str>) -> Result<Sender<B>, UpstreamError>
@@ -94,7 +88,7 @@ where
         .initial_connection_window_size(4 << 20)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|cause| UpstreamError::Protocol(Arc::clone(label), cause))?;
+        .map_err(|cause| UpstreamError::Protocol(Arc::clone(label), cause.into()))?;
     tokio::task::spawn_local(connection);
     Ok(Sender::H2(sender))
 }

@@ -3,6 +3,7 @@
 //! nothing here is locked.
 
 mod connect;
+mod h1;
 pub mod health;
 mod pool;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Body;
 
 pub use connect::TlsClient;
+pub use h1::ServerBody;
 use pool::Pool;
 pub use pool::{Lease, SendError, Sent};
 
@@ -61,7 +63,7 @@ pub enum UpstreamError {
     /// TLS with the server failed.
     Tls(Arc<str>, std::io::Error),
     /// The server broke off or broke the protocol.
-    Protocol(Arc<str>, hyper::Error),
+    Protocol(Arc<str>, Box<dyn std::error::Error + Send + Sync>),
     /// The response's head did not come in time.
     ResponseTimeout(Arc<str>),
 }
@@ -210,7 +212,7 @@ impl std::error::Error for UpstreamError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Connect(_, cause) | Self::Tls(_, cause) => Some(cause),
-            Self::Protocol(_, cause) => Some(cause),
+            Self::Protocol(_, cause) => Some(&**cause),
             Self::ConnectTimeout(_) | Self::ResponseTimeout(_) => None,
         }
     }

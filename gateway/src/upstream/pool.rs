@@ -2,17 +2,17 @@
 //! [`Lease`] when the response's body has ended.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Body;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper::{Request, Response};
 
 use super::connect::{TlsClient, connect};
+use super::h1::{Conn, Slot};
 use super::{Server, UpstreamError};
 use crate::config;
 use crate::http::incoming::Incoming;
@@ -20,7 +20,7 @@ use crate::http::incoming::Incoming;
 /// A connection that takes requests.
 pub(super) enum Sender<B> {
     /// One request at a time.
-    H1(http1::SendRequest<B>),
+    H1(Conn),
     /// Many at once.
     H2(http2::SendRequest<B>),
 }
@@ -31,7 +31,7 @@ pub(super) struct Pool<B> {
     tls: Option<TlsClient>,
     keepalive: Duration,
     /// The most recently used one is last and is taken first, so that the rest can grow old.
-    idle: RefCell<Vec<(http1::SendRequest<B>, Instant)>>,
+    idle: RefCell<Vec<(Conn, Instant)>>,
     shared: RefCell<Option<http2::SendRequest<B>>>,
     /// Held while a shared connection is being opened, so that a burst opens but one.
     opening: tokio::sync::Mutex<()>,
@@ -40,7 +40,8 @@ pub(super) struct Pool<B> {
 /// Holds the place of a request at its server until the response has ended.
 pub struct Lease<B> {
     server: Rc<Server<B>>,
-    sender: Option<http1::SendRequest<B>>,
+    /// Where an HTTP/1.1 connection comes back to when its response has ended.
+    slot: Slot,
 }
 
 /// A response's head has come.
@@ -84,42 +85,35 @@ where
                     return Err(Box::new(SendError { cause, unsent: Some(Box::new(request)) }));
                 }
             };
-            let mut lease = Lease::new(self);
             let start = Instant::now();
+            let lease = Lease::new(self);
             let outcome = match sender {
-                Sender::H1(mut h1) => {
-                    let outcome = h1.try_send_request(request).await;
-                    lease.sender = Some(h1);
-                    outcome
-                }
+                Sender::H1(h1) => h1
+                    .send(request, &lease.slot)
+                    .await
+                    .map_err(|(cause, back)| (cause.into(), back)),
                 Sender::H2(mut h2) => {
                     let is_tls = matches!(self.address, config::Server::Https(_));
-                    h2.try_send_request(absolute(request, is_tls)).await
+                    let sent = h2.try_send_request(absolute(request, is_tls)).await;
+                    sent.map(|response| response.map(Incoming::Hyper)).map_err(|mut failed| {
+                        let back = failed.take_message().map(|back| Box::new(origin(back)));
+                        (failed.into_error().into(), back)
+                    })
                 }
             };
             match outcome {
                 Ok(response) => {
                     self.observe(start.elapsed());
-                    let response = response.map(Incoming::Hyper);
                     return Ok(Sent { response, lease });
                 }
-                Err(mut failed) => {
-                    lease.sender = None;
-                    let unsent = failed.take_message();
-                    match unsent {
-                        // A kept connection that the server closed in the meantime: once more.
-                        Some(back) if !is_fresh => {
-                            request = origin(back);
-                            is_retry = true;
-                        }
-                        unsent => {
-                            let cause = failed.into_error();
-                            return Err(Box::new(SendError {
-                                cause: UpstreamError::Protocol(Arc::clone(&self.label), cause),
-                                unsent: unsent.map(|back| Box::new(origin(back))),
-                            }));
-                        }
-                    }
+                // A kept connection that the server closed in the meantime: once more.
+                Err((_, Some(back))) if !is_fresh => {
+                    request = *back;
+                    is_retry = true;
+                }
+                Err((cause, unsent)) => {
+                    let cause = UpstreamError::Protocol(Arc::clone(&self.label), cause);
+                    return Err(Box::new(SendError { cause, unsent }));
                 }
             }
         }
@@ -127,7 +121,7 @@ where
 
     /// A connection and whether it is new.
     async fn sender(&self, must_be_fresh: bool) -> Result<(Sender<B>, bool), UpstreamError> {
-        if !must_be_fresh && let Some(kept) = self.pool.take().await {
+        if !must_be_fresh && let Some(kept) = self.pool.take() {
             return Ok((kept, false));
         }
         let opening = match self.address {
@@ -135,7 +129,7 @@ where
             _ => None,
         };
         if opening.is_some()
-            && let Some(kept) = self.pool.take().await
+            && let Some(kept) = self.pool.take()
         {
             return Ok((kept, must_be_fresh));
         }
@@ -162,7 +156,7 @@ impl<B: Body + 'static> Pool<B> {
         }
     }
 
-    async fn take(&self) -> Option<Sender<B>> {
+    fn take(&self) -> Option<Sender<B>> {
         if !matches!(self.server, config::Server::Http(_) | config::Server::Unix(_)) {
             let mut shared = self.shared.borrow_mut();
             match shared.as_ref() {
@@ -172,11 +166,7 @@ impl<B: Body + 'static> Pool<B> {
         }
         loop {
             let (mut kept, _) = self.idle.borrow_mut().pop()?;
-            if kept.is_ready() {
-                return Some(Sender::H1(kept));
-            }
-            // The body has ended, so the connection's own task is one turn away from ready or shut.
-            if !kept.is_closed() && poll_fn(|cx| kept.poll_ready(cx)).await.is_ok() {
+            if kept.is_usable() {
                 return Some(Sender::H1(kept));
             }
         }
@@ -184,22 +174,22 @@ impl<B: Body + 'static> Pool<B> {
 
     pub(super) fn sweep(&self) {
         let keepalive = self.keepalive;
-        self.idle.borrow_mut().retain(|(s, since)| !s.is_closed() && since.elapsed() < keepalive);
+        self.idle
+            .borrow_mut()
+            .retain_mut(|(conn, since)| since.elapsed() < keepalive && conn.is_usable());
     }
 }
 
 impl<B> Lease<B> {
     fn new(server: &Rc<Server<B>>) -> Self {
         server.open.set(server.open.get() + 1);
-        Self { server: Rc::clone(server), sender: None }
+        Self { server: Rc::clone(server), slot: Slot::default() }
     }
 
     /// Ends the request in order: its connection is kept for the next one.
-    pub fn finish(mut self) {
-        if let Some(sender) = self.sender.take()
-            && !sender.is_closed()
-        {
-            self.server.pool.idle.borrow_mut().push((sender, Instant::now()));
+    pub fn finish(self) {
+        if let Some(conn) = self.slot.take() {
+            self.server.pool.idle.borrow_mut().push((conn, Instant::now()));
         }
     }
 }

@@ -97,9 +97,12 @@ impl Plugin for Headers {
         if !self.request.is_empty() {
             hooks.push(Hook::Request);
         }
-        // An empty list would ask for both hooks.
-        if !self.response.is_empty() || hooks.is_empty() {
+        if !self.response.is_empty() {
             hooks.push(Hook::Response);
+        }
+        // An empty list would ask for both hooks.
+        if hooks.is_empty() {
+            hooks.push(Hook::None);
         }
         hooks
     }
@@ -245,7 +248,7 @@ mod tests {
     #[test]
     fn nothing_configured_changes_nothing() {
         let plugin: Headers = configure(json!(null)).unwrap();
-        assert_eq!(plugin.hooks(), [Hook::Response]);
+        assert_eq!(plugin.hooks(), [Hook::None]);
     }
 
     #[test]

@@ -38,3 +38,14 @@ pub fn tls_cipher_suite() -> Option<String> {
 pub fn tls_group() -> Option<String> {
     host::tls_group()
 }
+
+/// The application protocol of the handshake, such as `h2`; none over plain HTTP or when the client
+/// offered none.
+pub fn tls_alpn() -> Option<String> {
+    host::tls_alpn()
+}
+
+/// Whether the TLS session was resumed.
+pub fn tls_is_resumed() -> bool {
+    host::tls_is_resumed()
+}

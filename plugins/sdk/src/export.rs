@@ -209,6 +209,7 @@ impl Hook {
             Self::Request => "request".to_owned(),
             Self::RequestBody(bytes_max) => format!("request-body:{bytes_max}"),
             Self::Response => "response".to_owned(),
+            Self::None => "none".to_owned(),
         }
     }
 }

@@ -107,6 +107,8 @@ pub enum Hook {
     RequestBody(usize),
     /// [`Filter::on_response`].
     Response,
+    /// No hook at all, for a configuration with nothing to do.
+    None,
 }
 
 /// Chooses where a request goes, through [`decision`].

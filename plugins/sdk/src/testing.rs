@@ -391,6 +391,12 @@ pub(crate) mod host {
         pub(crate) fn tls_group() -> Option<String> {
             with(|it| (it.scheme == "https").then(|| "X25519MLKEM768".to_owned()))
         }
+        pub(crate) fn tls_alpn() -> Option<String> {
+            with(|it| (it.scheme == "https").then(|| "h2".to_owned()))
+        }
+        pub(crate) fn tls_is_resumed() -> bool {
+            false
+        }
     }
 
     /// The functions on fields, the same for both heads.

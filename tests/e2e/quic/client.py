@@ -1,8 +1,9 @@
 """An HTTP/3 client on aioquic. Reads one JSON object per line from standard input, sends the requests
 in it, and writes one JSON object per line with what came back.
 
-A line is {"requests": [{"method", "path", "headers", "body", "trailers", "raw"}], "move": bool}: the
-requests are sent at once. "raw" replaces the whole head. "move" changes the client's port first, as a
+A line is {"requests": [{"method", "path", "headers", "body", "hex", "trailers", "raw"}], "move": bool}: the
+requests are sent at once. "raw" replaces the whole head, "hex" is
+a body of any bytes, after which "open" leaves the stream open. "move" changes the client's port first, as a
 NAT does. The line {"close": true} ends it. Without a line the connection only waits.
 """
 
@@ -67,12 +68,12 @@ class Client(QuicConnectionProtocol):
             [":path", request.get("path", "/")],
             *request.get("headers", []),
         ]
-        body = request.get("body", "").encode()
+        body = bytes.fromhex(request["hex"]) if "hex" in request else request.get("body", "").encode()
         trailers = request.get("trailers")
         encode = lambda fields: [(n.encode(), v.encode("latin-1")) for n, v in fields]
         self.http.send_headers(stream, encode(head), end_stream=not body and not trailers)
         if body:
-            self.http.send_data(stream, body, end_stream=not trailers)
+            self.http.send_data(stream, body, end_stream=not trailers and not request.get("open"))
         if trailers:
             self.http.send_headers(stream, encode(trailers), end_stream=True)
         if request.get("cancel"):

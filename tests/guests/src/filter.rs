@@ -83,6 +83,8 @@ fn everything() {
         connection::tls_version().unwrap_or_default(),
         connection::tls_cipher_suite().unwrap_or_default(),
         connection::tls_group().unwrap_or_default(),
+        connection::tls_alpn().unwrap_or_default(),
+        connection::tls_is_resumed().to_string(),
         request::header("host").unwrap_or_default(),
         request::header_values("x-many").join("+"),
         format!("{:?}", request::header("x-bytes")),

@@ -2,6 +2,12 @@
 
 mod component;
 mod plugins;
+mod reference;
+// Only its writing half is wanted here.
+#[allow(dead_code, reason = "shared with the gateway")]
+#[path = "../../../gateway/src/config/section.rs"]
+mod section;
+mod wit;
 
 use std::process::ExitCode;
 
@@ -9,6 +15,10 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = match (arguments.next().as_deref(), arguments.next()) {
         (Some("plugins"), None) => plugins::build(),
+        (Some("freeze"), Some(version)) => {
+            plugins::root().and_then(|root| wit::freeze(&root, &version))
+        }
+        (Some("reference"), None) => plugins::root().and_then(|root| reference::write(&root)),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -25,4 +35,6 @@ fn main() -> ExitCode {
 
 const USAGE: &str = "usage: cargo xtask COMMAND
 
-  plugins   build the first-party plugins into target/plugins/";
+  plugins   build the first-party plugins into target/plugins/
+  freeze V  keep wit/ as the contract of release V
+  reference write docs/reference/ from wit/";

@@ -1,11 +1,11 @@
-//! Builds every folder of `plugins/` that has a `plugin.yaml` as a component, and puts it where the
-//! examples look for it: `target/plugins/NAME.wasm`, by the folder's name.
+//! Builds every folder of `plugins/` that has a `plugin.yaml` as a component that carries it, and puts
+//! it where the examples look for it: `target/plugins/NAME.wasm`, by the folder's name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::component;
+use crate::{component, section};
 
 /// Builds all plugins and prints their sizes.
 pub(crate) fn build() -> Result<(), String> {
@@ -23,6 +23,11 @@ pub(crate) fn build() -> Result<(), String> {
         let component =
             fs::read(&from).map_err(|error| format!("cannot read {}: {error}", show(&from)))?;
         check_outside(name, &component)?;
+        let manifest = root.join("plugins").join(name).join("plugin.yaml");
+        let text = fs::read(&manifest)
+            .map_err(|error| format!("cannot read {}: {error}", show(&manifest)))?;
+        let component = section::put(&component, section::MANIFEST, &text)
+            .map_err(|error| format!("{name}: {error}"))?;
         publish(&component, &kept.join(format!("{name}.wasm")))?;
         let bytes = component.len() as u64;
         println!("{name:<20} {:>6.1} KiB   target/plugins/{name}.wasm", in_kib(bytes));
@@ -39,7 +44,7 @@ pub(crate) fn build() -> Result<(), String> {
 }
 
 /// The repository, from wherever cargo was called inside it.
-fn root() -> Result<PathBuf, String> {
+pub(crate) fn root() -> Result<PathBuf, String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = here.ancestors().nth(2).ok_or("xtask is not at tests/xtask any more")?;
     Ok(root.to_path_buf())

@@ -17,9 +17,10 @@ use std::path::{Component, Path, PathBuf};
 
 use super::node::{self, Node, Place, Value};
 use super::report::{Finding, Severity, has_password, nearest, quoted};
-use super::{Config, OnError, Upstream};
+use super::{Config, Manifest, OnError, Report, Upstream};
 pub(super) use certificates::known_name;
 use fields::Fields;
+pub(super) use plugins::{field_name, http_grant};
 
 /// What a walk left behind.
 pub(super) struct Checked {
@@ -33,9 +34,12 @@ pub(super) struct Checked {
     pub(super) omitted: usize,
 }
 
+/// What a component says about itself, by its path.
+type Manifests<'a> = &'a dyn Fn(&Path) -> Result<Option<Manifest>, Report>;
+
 /// Walks the whole tree. Relative paths in it are taken from `base`.
-pub(super) fn check(root: &Node, text: &str, base: &Path) -> Checked {
-    let mut checker = Checker::new(text, base);
+pub(super) fn check(root: &Node, text: &str, base: &Path, manifests: Manifests<'_>) -> Checked {
+    let mut checker = Checker::new(text, base, manifests);
     node::duplicates(root, &mut |first, second| {
         let key = quoted(&second.key);
         let help = format!("the first one is on line {}; keep one of them", first.at.line);
@@ -55,6 +59,7 @@ pub(super) fn check(root: &Node, text: &str, base: &Path) -> Checked {
 struct Checker<'a> {
     text: &'a str,
     base: &'a Path,
+    read_manifest: Manifests<'a>,
     findings: Vec<Finding>,
     omitted: usize,
     hidden: Vec<Range<usize>>,
@@ -64,6 +69,8 @@ struct Checker<'a> {
     plugin_names: BTreeSet<&'a str>,
     /// Each plugin's own `config:`.
     plugin_configs: BTreeMap<&'a str, serde_json::Value>,
+    /// What each plugin's component says about itself.
+    manifests: BTreeMap<&'a str, Manifest>,
     /// Upstreams given as a URL where a name could stand, by that URL.
     anonymous: BTreeMap<String, Upstream>,
     /// Every place that names a plugin.
@@ -85,17 +92,30 @@ enum Role {
     Solver,
 }
 
+impl Role {
+    /// The world that fits.
+    fn world(self) -> &'static str {
+        match self {
+            Self::Router => "router",
+            Self::Filter => "filter",
+            Self::Solver => "dns-solver",
+        }
+    }
+}
+
 impl<'a> Checker<'a> {
-    fn new(text: &'a str, base: &'a Path) -> Self {
+    fn new(text: &'a str, base: &'a Path, read_manifest: Manifests<'a>) -> Self {
         Self {
             text,
             base,
+            read_manifest,
             findings: Vec::new(),
             omitted: 0,
             hidden: Vec::new(),
             upstream_names: BTreeSet::new(),
             plugin_names: BTreeSet::new(),
             plugin_configs: BTreeMap::new(),
+            manifests: BTreeMap::new(),
             anonymous: BTreeMap::new(),
             uses: Vec::new(),
         }
@@ -144,6 +164,9 @@ impl<'a> Checker<'a> {
                 let help = "name it as a router, a filter or a dns-01 solver, or remove it";
                 self.warning(entry.at, message, help.to_owned());
             }
+            if let Some(manifest) = self.manifests.get(name).cloned() {
+                self.worlds(&manifest, name, &uses);
+            }
             let is_open = plugins.get(name).is_some_and(|p| p.on_error == OnError::FailOpen);
             if let (Some(line), true) = (routers.get(name), is_open) {
                 let at = child(&entry.node, "on-error").map_or(entry.at, |n| n.at);
@@ -153,6 +176,18 @@ impl<'a> Checker<'a> {
                 );
                 let help = "write `on-error: fail-closed`, or use a plugin of its own as router";
                 self.error(at, message, help.to_owned());
+            }
+        }
+    }
+
+    /// Reports uses of a plugin as what its component says it is not.
+    fn worlds(&mut self, manifest: &Manifest, name: &str, uses: &[Use<'_>]) {
+        for place in uses.iter().filter(|place| place.plugin == name) {
+            let wanted = place.role.world();
+            if !manifest.worlds.iter().any(|world| world == wanted) {
+                let message = format!("{} cannot be used as a {wanted}", quoted(name));
+                let help = format!("its component is a {}", manifest.worlds.join(" and "));
+                self.error(place.at, message, help);
             }
         }
     }
@@ -315,7 +350,7 @@ fn list(names: &[&str]) -> String {
 
 /// Whether a name can be used for an upstream, plugin or secret without ever being taken for
 /// something else.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !text.is_empty() && text.len() <= 64 && text.chars().all(allowed)
 }

@@ -131,6 +131,7 @@ impl<'a> Checker<'a> {
             })
             .unwrap_or_default();
         let admin = self.admin(fields, &store);
+        let plugin_keys = self.plugin_keys(fields).into_iter().map(|(text, _)| text).collect();
         Config {
             listen: Vec::new(),
             certificates: Certificates {
@@ -155,7 +156,9 @@ impl<'a> Checker<'a> {
             workers,
             limits,
             trusted_proxies,
+            plugin_keys,
             admin,
+            lock: std::path::PathBuf::new(),
         }
     }
 
@@ -212,6 +215,7 @@ impl<'a> Checker<'a> {
         let handshake = wait("handshake");
         let request_head = wait("request-head");
         let request_body_idle = wait("request-body-idle");
+        let response_idle = wait("response-idle");
         let keepalive = wait("keepalive");
         let drain =
             self.with_default(&limits, "drain", |c, n| c.duration(n, true)).unwrap_or_default();
@@ -232,6 +236,7 @@ impl<'a> Checker<'a> {
             handshake,
             request_head,
             request_body_idle,
+            response_idle,
             keepalive,
             drain,
             request_head_bytes_max: size(head),

@@ -2,20 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use super::super::node::{Node, Value};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::super::conform;
+use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
-use super::super::{Grants, HttpGrant, OnError, PluginConfig, PluginLimits, PluginUse, Secret};
+use super::super::{
+    FieldGrant, Grants, HeadGrant, HttpGrant, OnError, PluginConfig, PluginLimits, PluginUse,
+    Secret, WantedHead,
+};
 use super::fields::Fields;
 use super::upstreams::host_and_port;
-use super::{Checker, Role, Use, child};
+use super::{Checker, Role, Use, child, list};
 
 impl<'a> Checker<'a> {
     pub(super) fn plugins(&mut self, fields: &Fields<'a>) -> BTreeMap<String, PluginConfig> {
         let mut plugins = BTreeMap::new();
+        let silent = self.findings.len();
+        let keys: Vec<[u8; 32]> =
+            self.plugin_keys(fields).into_iter().map(|(_, key)| key).collect();
+        // They are reported where the key itself is read.
+        self.findings.truncate(silent);
         for entry in self.named(fields, "plugins") {
             let config = child(&entry.node, "config").map(|n| n.value.to_json());
             self.plugin_configs.insert(&entry.key, config.unwrap_or_default());
-            if let Some(plugin) = self.plugin(&entry.node, entry.at.line) {
+            if let Some(mut plugin) = self.plugin(&entry.node, entry.at.line) {
+                plugin.keys.clone_from(&keys);
+                self.own_words(entry, &plugin);
                 plugins.insert(entry.key.clone(), plugin);
             }
         }
@@ -42,8 +56,108 @@ impl<'a> Checker<'a> {
             limits,
             secrets,
             grants,
+            keys: Vec::new(),
             line,
         })
+    }
+
+    /// `plugin-keys` as written, and decoded.
+    pub(super) fn plugin_keys(&mut self, fields: &Fields<'a>) -> Vec<(String, [u8; 32])> {
+        let mut keys = Vec::new();
+        for node in self.list_of(fields, "plugin-keys", "Ed25519 public keys in Base64") {
+            let Some(text) = self.line(node, "an Ed25519 public key in Base64") else { continue };
+            match STANDARD.decode(text).map(<[u8; 32]>::try_from) {
+                Ok(Ok(key)) => keys.push((text.to_owned(), key)),
+                _ => {
+                    let message = format!("{} is not an Ed25519 public key", quoted(text));
+                    let help = "32 bytes in Base64, as `witgate plugin sign` prints them";
+                    self.error(node.at, message, help.to_owned());
+                }
+            }
+        }
+        keys
+    }
+
+    /// Holds a stanza against what its component says about itself.
+    fn own_words(&mut self, entry: &'a Entry, plugin: &PluginConfig) {
+        let at = child(&entry.node, "component").map_or(entry.at, |node| node.at);
+        let manifest = match (self.read_manifest)(&plugin.component) {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return,
+            Err(report) => {
+                let first = report.diagnostics.first();
+                let why = first.map(|d| format!("line {}: {}", d.line, d.message));
+                let message = format!(
+                    "what the component says about itself is wrong: {}",
+                    why.unwrap_or_default()
+                );
+                let help = "mend its plugin.yaml and put it in with `witgate plugin embed`";
+                self.error(at, message, help.to_owned());
+                return;
+            }
+        };
+        if let Some(schema) = &manifest.config {
+            self.conforms(schema, child(&entry.node, "config"), entry.at);
+        }
+        for (name, wanted) in &manifest.secrets {
+            if wanted.required && !plugin.secrets.contains_key(name) {
+                let message = format!("the plugin needs the secret `{name}`");
+                let what = wanted.description.as_ref().map(|d| format!(" ({d})"));
+                let what = what.unwrap_or_default();
+                let help = format!("add `secrets: {{{name}: {{env: VARIABLE}}}}`{what}");
+                self.error(entry.at, message, help);
+            }
+        }
+        let secrets = child(&entry.node, "secrets").map(|node| &node.value);
+        if let Some(Value::Map(secrets)) = secrets {
+            for secret in secrets.iter().filter(|s| !manifest.secrets.contains_key(&s.key)) {
+                let message = format!("the plugin has no secret {}", quoted(&secret.key));
+                let help = match nearest(&secret.key, manifest.secrets.keys().map(String::as_str)) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => "remove it".to_owned(),
+                };
+                self.warning(secret.at, message, help);
+            }
+        }
+        if plugin.grants.http.is_empty() && !manifest.grants.http.is_empty() {
+            let message = "the plugin sends requests, and none is granted";
+            let all = manifest.grants.http.join("\", \"");
+            self.warning(entry.at, message, format!("it asks for `grants: {{http: [\"{all}\"]}}`"));
+        }
+        self.ungranted(entry, "request", &manifest.grants.request, &plugin.grants.request);
+        self.ungranted(entry, "response", &manifest.grants.response, &plugin.grants.response);
+        self.manifests.insert(&entry.key, manifest);
+    }
+
+    /// Warns about fields that the component asks for and the stanza does not grant.
+    fn ungranted(&mut self, entry: &Entry, side: &str, wanted: &WantedHead, given: &HeadGrant) {
+        let uses = [("read", &wanted.read, &given.read), ("set", &wanted.set, &given.set)];
+        for (verb, wanted, given) in uses {
+            let Some(wanted) = wanted else { continue };
+            let missing: Vec<&str> =
+                wanted.named.iter().filter(|n| !given.covers(n)).map(String::as_str).collect();
+            if missing.is_empty() {
+                continue;
+            }
+            let all: Vec<String> = given
+                .words()
+                .chain(missing.iter().copied())
+                .map(|word| format!("\"{word}\""))
+                .collect();
+            let message = format!(
+                "the plugin asks to {verb} {} of a {side}, which is not granted",
+                list(&missing)
+            );
+            let help =
+                format!("to allow it: `grants: {{{side}: {{{verb}: [{}]}}}}`", all.join(", "));
+            self.warning(entry.at, message, help);
+        }
+    }
+
+    fn conforms(&mut self, schema: &serde_json::Value, config: Option<&'a Node>, key: Place) {
+        for problem in conform::problems(schema, config, key) {
+            self.error(problem.at, problem.message, problem.help);
+        }
     }
 
     fn plugin_limits(&mut self, fields: &Fields<'a>) -> PluginLimits {
@@ -124,7 +238,29 @@ impl<'a> Checker<'a> {
                 Err((message, help)) => self.error(node.at, message, help),
             }
         }
-        Grants { http }
+        let request = self.head_grant(&grants, "request", &[":method", ":path", ":authority"]);
+        let response = self.head_grant(&grants, "response", &[":status"]);
+        Grants { http, request, response }
+    }
+
+    fn head_grant(&mut self, grants: &Fields<'a>, side: &str, parts: &[&str]) -> HeadGrant {
+        let head = self.part(grants, side);
+        let read = self.with_default(&head, "read", |c, n| Some(c.field_grant(n, &[])));
+        let set = self.with_default(&head, "set", |c, n| Some(c.field_grant(n, parts)));
+        HeadGrant { read: read.unwrap_or_default(), set: set.unwrap_or_default() }
+    }
+
+    fn field_grant(&mut self, node: &Node, parts: &[&str]) -> FieldGrant {
+        let mut grant = FieldGrant { others: false, named: Vec::new() };
+        for node in self.list(node, "names of header fields") {
+            let Some(text) = self.line(node, "the name of a header field") else { continue };
+            match field_name(text, parts) {
+                Ok(None) => grant.others = true,
+                Ok(Some(name)) => grant.named.push(name),
+                Err((message, help)) => self.error(node.at, message, help),
+            }
+        }
+        grant
     }
 
     /// A plugin's name, or `{plugin: NAME, config: …}`.
@@ -143,7 +279,13 @@ impl<'a> Checker<'a> {
         };
         let name = self.plugin_reference(name_node, role)?;
         let config = match own {
-            Some(node) => node.value.to_json(),
+            Some(node) => {
+                let schema = self.manifests.get(name).and_then(|m| m.config.clone());
+                if let Some(schema) = schema {
+                    self.conforms(&schema, Some(node), node.at);
+                }
+                node.value.to_json()
+            }
             None => self.plugin_configs.get(name).cloned().unwrap_or_default(),
         };
         Some(PluginUse { plugin: name.to_owned(), config })
@@ -176,8 +318,39 @@ fn hosts_meet(grant: &str, host: &str) -> bool {
     grant == host || within(grant, host) || within(host, grant)
 }
 
+/// Reads one name of a list of fields; none for `*`. `parts` are the other parts of the head that may
+/// be named.
+pub(in super::super) fn field_name(
+    text: &str,
+    parts: &[&str],
+) -> Result<Option<String>, (String, Option<String>)> {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if text == "*" {
+        return Ok(None);
+    }
+    if text.starts_with(':') {
+        return match parts.contains(&text) {
+            true => Ok(Some(text.to_owned())),
+            false => {
+                let message =
+                    format!("{} is no part of a head that can be named here", quoted(text));
+                let help = match parts {
+                    [] => "everything but fields can always be read".to_owned(),
+                    parts => format!("there are: {}", parts.join(", ")),
+                };
+                Err((message, Some(help)))
+            }
+        };
+    }
+    if text.is_empty() || !text.chars().all(is_token) || text.contains('*') {
+        let message = format!("{} is not the name of a header field", quoted(text));
+        return Err((message, Some("a name, such as x-tenant, or * alone for all".to_owned())));
+    }
+    Ok(Some(text.to_ascii_lowercase()))
+}
+
 /// Reads one pattern of `grants.http`.
-fn http_grant(text: &str) -> Result<HttpGrant, (String, Option<String>)> {
+pub(in super::super) fn http_grant(text: &str) -> Result<HttpGrant, (String, Option<String>)> {
     let wrong = |message: String, help: String| Err((message, Some(help)));
     let (methods, url) = match text.rsplit_once(' ') {
         Some((methods, url)) => (methods.trim(), url),

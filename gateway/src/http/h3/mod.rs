@@ -10,14 +10,15 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -27,7 +28,9 @@ use self::quic::{Fate, Quic, Writer};
 use super::body::ResponseBody;
 use super::exchange::{self, Connection};
 use super::incoming::Incoming;
+use super::tunnel::Client;
 use crate::config::Limits;
+use crate::h1::Upgraded;
 
 /// How a request ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,7 +50,10 @@ pub async fn connection(
     let adapter = Quic::new(quic.clone(), limits.request_head_bytes_max);
     let last = adapter.last();
     let mut builder = h3::server::builder();
-    builder.max_field_section_size(limits.request_head_bytes_max as u64).send_grease(false);
+    builder
+        .max_field_section_size(limits.request_head_bytes_max as u64)
+        .enable_extended_connect(true)
+        .send_grease(false);
     let built = tokio::time::timeout(limits.handshake, builder.build(adapter)).await;
     let Ok(Ok(mut h3)) = built else { return };
     let mut requests = JoinSet::new();
@@ -147,13 +153,17 @@ async fn request(
             to_client.send_response(refusal).await?;
             return to_client.finish().await;
         }
-        let begun = tokio::time::timeout(limits.request_head, body.begin(request.method())).await;
+        let begin = body.begin(request.method());
+        let begun = tokio::time::timeout(limits.request_head, begin).await;
         if !matches!(begun, Ok(Ok(()))) {
             fate.or_else(Code::H3_MESSAGE_ERROR);
             return Ok(());
         }
+        if is_websocket(&request) {
+            return websocket(&connection, request, body, to_client).await;
+        }
         let request = request.map(|()| Incoming::H3(Box::new(body)));
-        let response = exchange::serve(&connection, request).await;
+        let response = exchange::serve(&connection, request, None).await;
         answer(&mut to_client, response, is_head).await
     };
     let Some(mut stopped) = stopped else { return Ended::Served };
@@ -168,6 +178,56 @@ async fn request(
     // Closing the connection would take away what has not arrived.
     let _ = tokio::time::timeout(limits.request_body_idle, stopped).await;
     Ended::Served
+}
+
+/// Whether a request asks for a WebSocket (RFC 9220), by the name that [`section`] gave it.
+fn is_websocket(request: &Request<()>) -> bool {
+    request.extensions().get() == Some(&h3::ext::Protocol::CONNECT_UDP)
+}
+
+/// Serves a request for a WebSocket, and carries what is said on it afterwards.
+async fn websocket(
+    connection: &Connection,
+    request: Request<()>,
+    mut from_client: Body,
+    mut to_client: RequestStream<Writer, Bytes>,
+) -> Result<(), StreamError> {
+    let (opened, client) = tokio::sync::oneshot::channel();
+    let mut request = request.map(|()| Incoming::Empty);
+    request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+    let response = exchange::serve(connection, request, Some(Client::H1(client))).await;
+    if response.status() != StatusCode::OK || opened.is_closed() {
+        return answer(&mut to_client, response, false).await;
+    }
+    let (mut head, _) = response.into_parts();
+    complete(&mut head.headers, None);
+    to_client.send_response(Response::from_parts(head, ())).await?;
+    let (near, far) = tokio::io::duplex(PIPE_BYTES);
+    if opened.send(Upgraded { stream: Box::new(far), read: BytesMut::new() }).is_err() {
+        return Ok(());
+    }
+    let (mut near_read, mut near_write) = tokio::io::split(near);
+    let inward = async {
+        loop {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut from_client).poll_frame(cx));
+            let Some(frame) = frame.await else { break };
+            let Ok(Ok(data)) = frame.map(Frame::into_data) else { break };
+            if near_write.write_all(&data).await.is_err() {
+                break;
+            }
+        }
+        let _ = near_write.shutdown().await;
+    };
+    let outward = async {
+        let mut buffer = BytesMut::with_capacity(PIPE_BYTES);
+        while near_read.read_buf(&mut buffer).await.is_ok_and(|n| n > 0) {
+            to_client.send_data(buffer.split().freeze()).await?;
+            buffer.reserve(PIPE_BYTES);
+        }
+        to_client.finish().await
+    };
+    let ((), outcome) = tokio::join!(inward, outward);
+    outcome
 }
 
 /// Sends a response.
@@ -250,6 +310,7 @@ fn is_well_formed(request: &Request<()>) -> bool {
 
 /// Cancelled requests of one connection that are nobody's fault.
 const CANCELLED_MAX: u64 = 200;
+const PIPE_BYTES: usize = 16 * 1024;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

@@ -41,6 +41,12 @@ pub(in super::super) fn link(
         "tls-group" => at.func_wrap(function, |store, (): ()| {
             Ok((tls(store.data())?.and_then(|tls| tls.group),))
         })?,
+        "tls-alpn" => at.func_wrap(function, |store, (): ()| {
+            Ok((tls(store.data())?.and_then(|tls| tls.alpn),))
+        })?,
+        "tls-is-resumed" => at.func_wrap(function, |store, (): ()| {
+            Ok((tls(store.data())?.is_some_and(|tls| tls.is_resumed),))
+        })?,
         _ => return Ok(false),
     }
     Ok(true)

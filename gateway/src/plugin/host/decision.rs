@@ -6,8 +6,8 @@ use wasmtime::component::{LinkerInstance, WasmList, WasmStr};
 
 use super::super::Decision;
 use super::super::call::rule;
-use super::fields::{name_of, value_of};
-use super::response::status_of;
+use super::fields::{may_set, name_of, value_of};
+use super::response::{self, status_of};
 use super::{Host, Phase};
 
 /// Links `function` of `decision`; false when there is none.
@@ -50,6 +50,7 @@ pub(in super::super) fn link(
             let (mut map, mut bytes) = (HeaderMap::with_capacity(headers.len().min(64)), 0_usize);
             for (name, value) in headers {
                 let name = name_of(&name.to_str(&store)?)?;
+                may_set::<response::Response>(store.data(), name.as_str())?;
                 let value = value_of(&name, value.to_str(&store)?.as_bytes())?;
                 bytes = bytes.saturating_add(name.as_str().len()).saturating_add(value.len());
                 map.try_append(name, value)

@@ -6,7 +6,9 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, WasmList, WasmStr};
 
 use super::super::call::rule;
+use super::super::facts::Facts;
 use super::{Host, Undo};
+use crate::config::HeadGrant;
 
 /// Whose fields.
 pub(in super::super) trait Side: 'static {
@@ -14,6 +16,32 @@ pub(in super::super) trait Side: 'static {
     fn headers_mut(host: &mut Host) -> wasmtime::Result<(&mut HeaderMap, &mut Vec<Undo>)>;
     /// The value of a field that the gateway keeps elsewhere.
     fn elsewhere<'h>(host: &'h Host, name: &str) -> Option<&'h str>;
+    /// What the plugin may do with these fields.
+    fn grant(facts: &Facts) -> &HeadGrant;
+    /// `request` or `response`.
+    const NAME: &'static str;
+}
+
+/// Whether the plugin may read a field; the log is told when not.
+fn may_read<S: Side>(host: &Host, name: &str) -> bool {
+    let may = S::grant(&host.facts).read.covers(name);
+    if !may {
+        host.facts.refuse_read(S::NAME, cut(name));
+    }
+    may
+}
+
+/// Fails unless the plugin may change `part`: a field, or another part of the head by its name
+/// with a colon.
+pub(in super::super) fn may_set<S: Side>(host: &Host, part: &str) -> wasmtime::Result<()> {
+    if S::grant(&host.facts).set.covers(part) {
+        return Ok(());
+    }
+    let (plugin, side) = (&host.facts.subject.name, S::NAME);
+    Err(rule(format!(
+        "the plugin may not change {part} of a {side}; to allow it, name it in \
+         plugins.{plugin}.grants.{side}.set"
+    )))
 }
 
 /// Links `function` when it is one of the field functions.
@@ -27,6 +55,7 @@ pub(in super::super) fn link<S: Side>(
             let name = name.to_str(store)?;
             let host = store.data();
             let value = match S::headers(host)?.get(&*name) {
+                _ if !may_read::<S>(host, &name) => None,
                 Some(value) => std::str::from_utf8(value.as_bytes()).ok(),
                 None => S::elsewhere(host, &name),
             };
@@ -37,6 +66,7 @@ pub(in super::super) fn link<S: Side>(
             let name = name.to_str(store)?;
             let host = store.data();
             let value = match S::headers(host)?.get(&*name) {
+                _ if !may_read::<S>(host, &name) => None,
                 Some(value) => Some(value.as_bytes()),
                 None => S::elsewhere(host, &name).map(str::as_bytes),
             };
@@ -47,6 +77,9 @@ pub(in super::super) fn link<S: Side>(
             let name = name.to_str(store)?;
             let host = store.data();
             let all = S::headers(host)?.get_all(&*name);
+            if !may_read::<S>(host, &name) {
+                return Ok((Vec::new(),));
+            }
             let mut values: Vec<String> = all
                 .iter()
                 .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
@@ -59,7 +92,10 @@ pub(in super::super) fn link<S: Side>(
         })?,
         "header-names" => at.func_wrap(function, |store, (): ()| {
             let headers = S::headers(store.data())?;
-            let names: Vec<String> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+            let read = &S::grant(&store.data().facts).read;
+            let names = headers.keys().map(http::HeaderName::as_str);
+            let names: Vec<String> =
+                names.filter(|name| read.covers(name)).map(str::to_owned).collect();
             Ok((names,))
         })?,
         "set-header" => {
@@ -84,6 +120,7 @@ pub(in super::super) fn link<S: Side>(
         "remove-header" => at.func_wrap(function, |mut store, (name,): (WasmStr,)| {
             let name = name_of(&name.to_str(&store)?)?;
             let host = store.data_mut();
+            may_set::<S>(host, name.as_str())?;
             host.charge(name.as_str().len())?;
             let (headers, journal) = S::headers_mut(host)?;
             if let Entry::Occupied(entry) = headers.try_entry(&name).map_err(|_| too_many())? {
@@ -161,6 +198,7 @@ fn field(
 }
 
 fn set<S: Side>(host: &mut Host, name: HeaderName, value: HeaderValue) -> wasmtime::Result<()> {
+    may_set::<S>(host, name.as_str())?;
     host.charge(name.as_str().len().saturating_add(value.len()))?;
     let (headers, journal) = S::headers_mut(host)?;
     match headers.try_entry(&name).map_err(|_| too_many())? {
@@ -182,6 +220,7 @@ fn values_before(name: HeaderName, mut values: ValueDrain<'_, HeaderValue>) -> O
 }
 
 fn append<S: Side>(host: &mut Host, name: HeaderName, value: HeaderValue) -> wasmtime::Result<()> {
+    may_set::<S>(host, name.as_str())?;
     host.charge(name.as_str().len().saturating_add(value.len()))?;
     let (headers, journal) = S::headers_mut(host)?;
     let was_there = headers.try_append(name.clone(), value).map_err(|_| too_many())?;

@@ -470,7 +470,7 @@ mod tests {
     use super::super::super::secret::Secrets;
     use super::super::log::Rate;
     use super::*;
-    use crate::config::{HttpGrant, PluginLimits};
+    use crate::config::{HeadGrant, HttpGrant, PluginLimits};
 
     fn grant(scheme: &str, host: &str, port: u16) -> HttpGrant {
         HttpGrant {
@@ -501,6 +501,9 @@ mod tests {
             },
             limits,
             grants,
+            request: HeadGrant::default(),
+            response: HeadGrant::default(),
+            refused: std::sync::Mutex::default(),
             secrets: Secrets::read(&BTreeMap::new()).ok().unwrap(),
             upstreams: HashSet::new(),
             state: Arc::default(),

@@ -5,9 +5,10 @@ use http::{HeaderMap, Method};
 use wasmtime::component::{LinkerInstance, WasmStr};
 
 use super::super::call::rule;
-use super::fields::{self, Side};
+use super::super::facts::Facts;
+use super::fields::{self, Side, may_set};
 use super::{Host, Undo};
-use crate::config::Scheme;
+use crate::config::{HeadGrant, Scheme};
 
 /// Links `function` of `request`; false when there is none.
 pub(in super::super) fn link(
@@ -39,6 +40,7 @@ pub(in super::super) fn link(
         "set-method" => at.func_wrap(function, |mut store, (method,): (WasmStr,)| {
             let method = method_of(&method.to_str(&store)?)?;
             let host = store.data_mut();
+            may_set::<Request>(host, ":method")?;
             host.charge(method.as_str().len())?;
             let (request, journal) = host.request_mut()?;
             journal.push(Undo::Method(std::mem::replace(&mut request.method, method)));
@@ -63,6 +65,7 @@ pub(in super::super) fn link(
         "set-authority" => at.func_wrap(function, |mut store, (authority,): (WasmStr,)| {
             let authority = authority_of(&authority.to_str(&store)?)?;
             let host = store.data_mut();
+            may_set::<Request>(host, ":authority")?;
             host.charge(authority.len())?;
             let (request, journal) = host.request_mut()?;
             journal.push(Undo::Authority(std::mem::replace(&mut request.authority, authority)));
@@ -89,9 +92,16 @@ impl Side for Request {
     fn elsewhere<'h>(host: &'h Host, name: &str) -> Option<&'h str> {
         name.eq_ignore_ascii_case("host").then_some(host.exchange.request.authority.as_str())
     }
+
+    fn grant(facts: &Facts) -> &HeadGrant {
+        &facts.request
+    }
+
+    const NAME: &'static str = "request";
 }
 
 fn replace_target(host: &mut Host, target: PathAndQuery, bytes: usize) -> wasmtime::Result<()> {
+    may_set::<Request>(host, ":path")?;
     host.charge(bytes)?;
     let (request, journal) = host.request_mut()?;
     journal.push(Undo::Target(std::mem::replace(&mut request.target, target)));

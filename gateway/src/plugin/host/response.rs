@@ -4,8 +4,10 @@ use http::{HeaderMap, StatusCode};
 use wasmtime::component::LinkerInstance;
 
 use super::super::call::rule;
-use super::fields::{self, Side};
+use super::super::facts::Facts;
+use super::fields::{self, Side, may_set};
 use super::{Host, Undo};
+use crate::config::HeadGrant;
 use crate::http::head::ResponseSource;
 
 /// Links `function` of `response`; false when there is none.
@@ -25,6 +27,7 @@ pub(in super::super) fn link(
             },))
         })?,
         "set-status" => at.func_wrap(function, |mut store, (status,): (u16,)| {
+            may_set::<Response>(store.data(), ":status")?;
             let (response, journal) = store.data_mut().response_mut()?;
             let status = status_of(status)?;
             if response.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -47,7 +50,7 @@ pub(in super::super) fn status_of(status: u16) -> wasmtime::Result<StatusCode> {
 }
 
 /// The response's fields.
-struct Response;
+pub(in super::super) struct Response;
 
 impl Side for Response {
     fn headers(host: &Host) -> wasmtime::Result<&HeaderMap> {
@@ -62,4 +65,10 @@ impl Side for Response {
     fn elsewhere<'h>(_host: &'h Host, _name: &str) -> Option<&'h str> {
         None
     }
+
+    fn grant(facts: &Facts) -> &HeadGrant {
+        &facts.response
+    }
+
+    const NAME: &'static str = "response";
 }

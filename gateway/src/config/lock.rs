@@ -1,0 +1,273 @@
+//! `gateway.lock`: which version of each plugin is in use and what it asks for. It lies beside
+//! `gateway.yaml`; a version that asks for more than is written here waits until the operator
+//! accepts it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::node::{self, Node, Value};
+use super::{FieldGrant, Manifest, Report, WantedHead};
+
+/// The content of a `gateway.lock`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lock {
+    /// By the plugins' names in `gateway.yaml`.
+    pub plugins: BTreeMap<String, Locked>,
+}
+
+/// One plugin in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Locked {
+    /// SHA-256 of the component, in hex.
+    pub digest: String,
+    /// Its version, as far as it says one.
+    pub version: Option<String>,
+    /// What it asks for, see [`asks`].
+    pub asks: Vec<String>,
+}
+
+impl Lock {
+    /// Reads the file; one that is not there is empty.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not such a file.
+    pub fn read(path: &Path) -> Result<Self, Report> {
+        let whole = |message: String| {
+            let help = "mend it, or take it away: the versions in use are then taken as accepted";
+            Report::whole(path, message, Some(help.to_owned()))
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(cause) => return Err(whole(format!("cannot read the file: {cause}"))),
+        };
+        let root = node::read(&text)
+            .map_err(|error| whole(format!("line {}: {}", error.at.line, error.why)))?;
+        Self::of(&root).ok_or_else(|| whole("this is not what witgate writes".to_owned()))
+    }
+
+    fn of(root: &Node) -> Option<Self> {
+        let mut lock = Self::default();
+        let Value::Map(plugins) = &child(root, "plugins")?.value else {
+            // No plugins at all.
+            return matches!(child(root, "plugins")?.value, Value::Null).then_some(lock);
+        };
+        for entry in plugins {
+            let text = |key: &str| match child(&entry.node, key).map(|node| &node.value) {
+                Some(Value::Text(text)) => Some(text.clone()),
+                _ => None,
+            };
+            let Value::List(asks) = &child(&entry.node, "asks")?.value else { return None };
+            let ask = |node: &Node| match &node.value {
+                Value::Text(text) => Some(text.clone()),
+                _ => None,
+            };
+            let locked = Locked {
+                digest: text("digest")?.strip_prefix("sha256:")?.to_owned(),
+                version: text("version"),
+                asks: asks.iter().map(ask).collect::<Option<_>>()?,
+            };
+            lock.plugins.insert(entry.key.clone(), locked);
+        }
+        Some(lock)
+    }
+
+    /// The text of the file.
+    pub fn text(&self) -> String {
+        let mut text = String::from(HEAD);
+        for (name, locked) in &self.plugins {
+            // JSON texts are YAML texts.
+            let quoted = |text: &str| serde_json::Value::from(text).to_string();
+            let _ = writeln!(text, "  {}:", quoted(name));
+            let _ = writeln!(text, "    digest: sha256:{}", locked.digest);
+            if let Some(version) = &locked.version {
+                let _ = writeln!(text, "    version: {}", quoted(version));
+            }
+            match locked.asks.as_slice() {
+                [] => text.push_str("    asks: []\n"),
+                asks => {
+                    text.push_str("    asks:\n");
+                    for ask in asks {
+                        let _ = writeln!(text, "      - {}", quoted(ask));
+                    }
+                }
+            }
+        }
+        text
+    }
+
+    /// Writes the file in one step, when it would change.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        let text = self.text();
+        let present = std::fs::read_to_string(path);
+        let is_same = present.as_ref().is_ok_and(|present| *present == text);
+        // Nothing to say and nothing said: no file.
+        if is_same || (present.is_err() && self.plugins.is_empty()) {
+            return Ok(());
+        }
+        let beside = path.with_extension("lock.new");
+        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path))
+    }
+}
+
+impl Locked {
+    /// What `next` asks for and this does not have.
+    pub fn more(&self, next: &Self) -> Vec<String> {
+        next.asks.iter().filter(|ask| !self.has(ask)).cloned().collect()
+    }
+
+    fn has(&self, ask: &str) -> bool {
+        if self.asks.iter().any(|known| known == ask) {
+            return true;
+        }
+        // `read request x` is part of `read request *`, unless x holds credentials.
+        let Some((what, name)) = ask.rsplit_once(' ').filter(|(what, _)| is_fields(what)) else {
+            return false;
+        };
+        let all = format!("{what} *");
+        self.asks.contains(&all) && FieldGrant::default().covers(name) && name != "*"
+    }
+
+    /// The way from this to `next` in lines: the versions, then what is asked for more and less.
+    pub fn difference(&self, next: &Self) -> String {
+        let short = |locked: &Self| {
+            let digest = locked.digest.get(..12).unwrap_or(&locked.digest);
+            match &locked.version {
+                Some(version) => format!("{version} (sha256 {digest})"),
+                None => format!("sha256 {digest}"),
+            }
+        };
+        let mut text = match self.digest.as_str() {
+            "" => format!("  new: {}", short(next)),
+            _ => format!("  {} -> {}", short(self), short(next)),
+        };
+        for ask in self.more(next) {
+            let _ = write!(text, "\n  + {ask}");
+        }
+        for ask in next.more(self) {
+            let _ = write!(text, "\n  - {ask}");
+        }
+        text
+    }
+}
+
+/// What a component asks for, one line each, sorted. `sends` tells whether it imports `http`,
+/// `has_heads` whether it is a router or a filter: those see heads, by default all fields but
+/// credentials.
+pub fn asks(manifest: Option<&Manifest>, sends: bool, has_heads: bool) -> Vec<String> {
+    let mut asks = Vec::new();
+    if sends {
+        asks.push("send requests".to_owned());
+    }
+    if let Some(manifest) = manifest {
+        asks.extend(manifest.grants.http.iter().map(|pattern| format!("http {pattern}")));
+        asks.extend(manifest.secrets.keys().map(|name| format!("secret {name}")));
+    }
+    if has_heads {
+        let silent = WantedHead::default();
+        let grants = manifest.map(|manifest| &manifest.grants);
+        let request = grants.map_or(&silent, |grants| &grants.request);
+        let response = grants.map_or(&silent, |grants| &grants.response);
+        for (verb, side, fields) in [
+            ("read", "request", &request.read),
+            ("set", "request", &request.set),
+            ("read", "response", &response.read),
+            ("set", "response", &response.set),
+        ] {
+            let all = FieldGrant::default();
+            let words = fields.as_ref().unwrap_or(&all).words();
+            asks.extend(words.map(|word| format!("{verb} {side} {word}")));
+        }
+    }
+    asks.sort_unstable();
+    asks.dedup();
+    asks
+}
+
+fn is_fields(what: &str) -> bool {
+    matches!(what, "read request" | "set request" | "read response" | "set response")
+}
+
+fn child<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
+    match &node.value {
+        Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|e| &e.node),
+        _ => None,
+    }
+}
+
+const HEAD: &str = "\
+# Written by witgate: the version of each plugin in use and what it asks for. Keep it with
+# gateway.yaml. A version that asks for more waits for `witgate plugin accept NAME`.
+plugins:
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locked(digest: &str, asks: &[&str]) -> Locked {
+        Locked {
+            digest: digest.to_owned(),
+            version: None,
+            asks: asks.iter().map(|ask| (*ask).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.lock");
+        assert_eq!(Lock::read(&path).unwrap(), Lock::default());
+        Lock::default().write(&path).unwrap();
+        assert!(!path.exists(), "nothing to say");
+        let mut lock = Lock::default();
+        let mut one = locked("ab", &["http GET https://a.example/*", "secret \"odd: name\""]);
+        one.version = Some("1.0".to_owned());
+        lock.plugins.insert("one".to_owned(), one);
+        lock.plugins.insert("true".to_owned(), locked("cd", &[]));
+        lock.write(&path).unwrap();
+        assert_eq!(Lock::read(&path).unwrap(), lock);
+        Lock::default().write(&path).unwrap();
+        assert_eq!(Lock::read(&path).unwrap(), Lock::default());
+        for nonsense in ["plugins: [", "plugins: 5", "plugins: {a: {digest: x, asks: []}}", "a: b"]
+        {
+            std::fs::write(&path, nonsense).unwrap();
+            let report = Lock::read(&path).unwrap_err().to_string();
+            assert!(report.contains("gateway.lock"), "{nonsense}: {report}");
+        }
+    }
+
+    #[test]
+    fn more_is_what_was_not_there() {
+        let old =
+            locked("aa", &["http GET https://a.example/*", "read request *", "set request x"]);
+        let new = locked(
+            "bb",
+            &["http DELETE https://a.example/*", "read request accept", "read request cookie"],
+        );
+        assert_eq!(old.more(&new), ["http DELETE https://a.example/*", "read request cookie"]);
+        assert_eq!(
+            old.difference(&new),
+            "  sha256 aa -> sha256 bb\n  + http DELETE https://a.example/*\n  + read request cookie\n  \
+             - http GET https://a.example/*\n  - read request *\n  - set request x"
+        );
+        assert!(old.more(&old).is_empty());
+    }
+
+    #[test]
+    fn a_silent_filter_asks_for_every_field_and_a_solver_for_none() {
+        assert_eq!(asks(None, true, false), ["send requests"]);
+        let all = ["read request *", "read response *", "set request *", "set response *"];
+        assert_eq!(asks(None, false, true), all);
+        let text = "name: a\nversion: '1'\nworlds: [filter]\n\
+                    grants: {request: {read: [cookie], set: []}, response: {read: [], set: []}}\n";
+        let (manifest, _) = Manifest::parse(text, Path::new("plugin.yaml")).unwrap();
+        assert_eq!(asks(Some(&manifest), false, true), ["read request cookie"]);
+    }
+}

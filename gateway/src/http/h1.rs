@@ -1,0 +1,567 @@
+//! HTTP/1.1 towards clients (RFC 9112): one task per connection, one request at a time, no task and no
+//! channel between the connection and the exchange. A connection that waits holds no buffer.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::AsyncWrite;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Sleep;
+
+use super::answer::ExchangeError;
+use super::body::ResponseBody;
+use super::exchange::{self, Connection};
+use super::incoming::Incoming;
+use super::plain;
+use super::tunnel::Client;
+use crate::config::{Limits, Scheme};
+use crate::h1::body::{Broken, Reader, Writer};
+use crate::h1::head::{self, Bounds, Framing, HeadError, RequestHead};
+use crate::h1::{self, Duplex, Upgraded};
+
+/// Serves a connection until it ends: by the client, by a limit, or by `drain` turning true.
+pub async fn serve(
+    stream: Box<dyn Duplex>,
+    connection: Rc<Connection>,
+    limits: Limits,
+    mut drain: watch::Receiver<bool>,
+) {
+    let mut server = Server {
+        line: Rc::new(RefCell::new(Line {
+            stream,
+            input: BytesMut::new(),
+            reader: Reader::new(Framing::Empty),
+            interim: b"",
+        })),
+        connection,
+        watchdog: Box::pin(tokio::time::sleep(limits.request_head.min(limits.keepalive))),
+        drained: Box::pin(async move {
+            let _ = drain.wait_for(|&drain| drain).await;
+        }),
+        limits,
+        is_draining: false,
+        out: Vec::new(),
+    };
+    loop {
+        let is_going_on = match server.next().await {
+            Next::Request(head) => server.exchange(head).await,
+            Next::Refuse(error) => {
+                server.refuse(&error).await;
+                false
+            }
+            Next::End => {
+                server.close(false).await;
+                false
+            }
+        };
+        if !is_going_on {
+            return;
+        }
+    }
+}
+
+/// The stream and what was read of it. The connection and the body of its request take turns at it.
+struct Line {
+    stream: Box<dyn Duplex>,
+    input: BytesMut,
+    /// The body of the present request.
+    reader: Reader,
+    /// What is left to write of `100 Continue`, before the body is first read.
+    interim: &'static [u8],
+}
+
+struct Server {
+    line: Rc<RefCell<Line>>,
+    connection: Rc<Connection>,
+    limits: Limits,
+    /// One timer for all waits: it is looked at when it fires and moved only then.
+    watchdog: Pin<Box<Sleep>>,
+    drained: Pin<Box<dyn Future<Output = ()>>>,
+    is_draining: bool,
+    /// Empty between messages.
+    out: Vec<u8>,
+}
+
+enum Next {
+    Request(Box<RequestHead>),
+    Refuse(ExchangeError),
+    End,
+}
+
+impl Server {
+    /// Waits for the next request's head.
+    async fn next(&mut self) -> Next {
+        let bounds = Bounds {
+            bytes_max: self.limits.request_head_bytes_max,
+            fields_max: self.limits.request_fields_max,
+        };
+        let idle_since = Instant::now();
+        let mut head_since = None;
+        let mut scanned = 0;
+        std::future::poll_fn(|cx| {
+            let line = &mut *self.line.borrow_mut();
+            loop {
+                if !line.input.is_empty() {
+                    head_since.get_or_insert_with(Instant::now);
+                    match head::take_request(&mut line.input, &mut scanned, bounds) {
+                        Ok(Some(head)) => return Poll::Ready(Next::Request(Box::new(head))),
+                        Ok(None) => {}
+                        Err(cause) => return Poll::Ready(Next::Refuse(refusal(cause))),
+                    }
+                }
+                if !self.is_draining && self.drained.as_mut().poll(cx).is_ready() {
+                    self.is_draining = true;
+                }
+                if line.input.is_empty() {
+                    if self.is_draining {
+                        return Poll::Ready(Next::End);
+                    }
+                    // A connection that waits holds no buffer.
+                    line.input = BytesMut::new();
+                    self.out = Vec::new();
+                }
+                match h1::poll_read(&mut line.stream, &mut line.input, cx) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::End),
+                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Pending => {}
+                }
+                let (since, limit) = match head_since {
+                    Some(since) => (since, self.limits.request_head),
+                    None => (idle_since, self.limits.keepalive),
+                };
+                ready!(watch(&mut self.watchdog, cx, since, limit, &self.limits));
+                return Poll::Ready(match head_since {
+                    Some(_) => Next::Refuse(ExchangeError::HeadStalled),
+                    None => Next::End,
+                });
+            }
+        })
+        .await
+    }
+
+    /// One request and its response; whether the connection takes another.
+    async fn exchange(&mut self, head: Box<RequestHead>) -> bool {
+        let RequestHead { method, target, version, fields, framing, is_persistent } = *head;
+        let incoming = self.incoming(&fields, version, framing);
+        let reply = Reply {
+            is_head: method == Method::HEAD,
+            version,
+            is_persistent,
+            has_trailers: fields.get(TE).is_some_and(wants_trailers),
+        };
+        let (to_tunnel, tunnel) = match fields.contains_key(UPGRADE) {
+            true => {
+                let (sender, receiver) = oneshot::channel();
+                (Some(sender), Some(Client::H1(receiver)))
+            }
+            false => (None, None),
+        };
+        let mut request = Request::new(incoming);
+        *request.method_mut() = method;
+        *request.uri_mut() = target;
+        *request.version_mut() = version;
+        *request.headers_mut() = fields;
+        let Some(response) = self.run(request, tunnel).await else { return false };
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        match self.respond(response, reply).await {
+            Ok(_) if is_upgrade => {
+                let mut line = self.line.borrow_mut();
+                let stream = std::mem::replace(&mut line.stream, Box::new(tokio::io::empty()));
+                let read = std::mem::take(&mut line.input);
+                if let Some(to_tunnel) = to_tunnel {
+                    let _ = to_tunnel.send(Upgraded { stream, read });
+                }
+                false
+            }
+            Ok(true) if self.skip_body().await => true,
+            Ok(_) => {
+                self.close(true).await;
+                false
+            }
+            // Closed in the middle, so that nobody takes what came for the whole.
+            Err(()) => false,
+        }
+    }
+
+    fn incoming(&self, fields: &HeaderMap, version: Version, framing: Framing) -> Incoming {
+        let mut line = self.line.borrow_mut();
+        line.reader = Reader::new(framing);
+        line.interim = b"";
+        if line.reader.has_ended() {
+            return Incoming::Empty;
+        }
+        let expects = fields.get(EXPECT).map(HeaderValue::as_bytes);
+        if version == Version::HTTP_11
+            && expects.is_some_and(|what| what.eq_ignore_ascii_case(b"100-continue"))
+        {
+            line.interim = CONTINUE;
+        }
+        Incoming::Client(ClientBody(Rc::clone(&self.line)))
+    }
+
+    /// Runs the exchange to its response. `None` when the client has gone away in the meantime.
+    async fn run(
+        &mut self,
+        request: Request<Incoming>,
+        tunnel: Option<Client>,
+    ) -> Option<Response<ResponseBody>> {
+        let connection = Rc::clone(&self.connection);
+        // In a box, so that a connection that waits is not as large as an exchange.
+        let mut exchange = Box::pin(async move {
+            match connection.scheme {
+                Scheme::Https => exchange::serve(&connection, request, tunnel).await,
+                Scheme::Http => plain::serve(&connection, request, tunnel).await,
+            }
+        });
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(response) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            let line = &mut *self.line.borrow_mut();
+            // What comes after the body is the next request, or the end.
+            while line.reader.has_ended() && line.input.len() < READ_AHEAD_BYTES {
+                match h1::poll_read(&mut line.stream, &mut line.input, cx) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Pending => break,
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Writes a response. `Ok` says whether the connection may go on, `Err` that it broke off.
+    async fn respond(
+        &mut self,
+        response: Response<ResponseBody>,
+        reply: Reply,
+    ) -> Result<bool, ()> {
+        let (parts, mut body) = response.into_parts();
+        let status = parts.status;
+        let is_empty = reply.is_head
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = body.size_hint().exact();
+        let framing = match length {
+            _ if is_empty => Framing::Empty,
+            Some(length) => Framing::Length(length),
+            None if reply.version == Version::HTTP_11 => Framing::Chunked,
+            None => Framing::Close,
+        };
+        let is_persistent = reply.is_persistent
+            && framing != Framing::Close
+            && !self.is_ending()
+            && self.is_body_skippable();
+        let mut out = std::mem::take(&mut self.out);
+        out.extend_from_slice(self.interim_rest());
+        head::write_status(&mut out, status);
+        write_fields(&mut out, &parts.headers, status);
+        match framing {
+            // What a GET would have had (RFC 9110, section 8.6); 204 and 1xx must not say it.
+            Framing::Empty if reply.is_head || status == StatusCode::NOT_MODIFIED => {
+                match (parts.headers.get(CONTENT_LENGTH), length) {
+                    (Some(length), _) => {
+                        head::write_field(&mut out, "content-length", length.as_bytes());
+                    }
+                    (None, Some(length)) if length > 0 => {
+                        head::write_framing(&mut out, Framing::Length(length));
+                    }
+                    _ => {}
+                }
+            }
+            framing => head::write_framing(&mut out, framing),
+        }
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            match (is_persistent, reply.version) {
+                (false, _) => out.extend_from_slice(b"connection: close\r\n"),
+                (true, Version::HTTP_10) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+                _ => {}
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+        if is_empty {
+            body = body.completed();
+        }
+        let writer = Writer::new(out, framing, reply.has_trailers);
+        self.write(writer, &mut body).await.map(|()| is_persistent)
+    }
+
+    async fn write(&mut self, mut writer: Writer, body: &mut ResponseBody) -> Result<(), ()> {
+        let mut stream = LineWriter(Rc::clone(&self.line));
+        let (mut total, mut since) = (0, None);
+        let outcome = std::future::poll_fn(|cx| {
+            if let Poll::Ready(outcome) = writer.poll(&mut stream, body, cx) {
+                return Poll::Ready(outcome.map_err(|cause| {
+                    tracing::debug!(?cause, "a response broke off");
+                }));
+            }
+            if !writer.is_blocked() {
+                since = None;
+                return Poll::Pending;
+            }
+            if total != writer.total() {
+                (total, since) = (writer.total(), None);
+            }
+            let since = *since.get_or_insert_with(Instant::now);
+            let limit = self.limits.response_idle;
+            ready!(watch(&mut self.watchdog, cx, since, limit, &self.limits));
+            tracing::debug!("a client did not take its response");
+            Poll::Ready(Err(()))
+        })
+        .await;
+        self.out = writer.into_buffer();
+        outcome
+    }
+
+    /// Answers what is no request, and ends the connection.
+    async fn refuse(&mut self, error: &ExchangeError) {
+        let response = exchange::refuse_unread(&self.connection, error);
+        let reply = Reply {
+            is_head: false,
+            version: Version::HTTP_11,
+            is_persistent: false,
+            has_trailers: false,
+        };
+        if self.respond(response, reply).await.is_ok() {
+            self.close(true).await;
+        }
+    }
+
+    fn is_ending(&mut self) -> bool {
+        self.is_draining = self.is_draining || {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            self.drained.as_mut().poll(&mut cx).is_ready()
+        };
+        self.is_draining
+    }
+
+    /// What is left of `100 Continue`, when a part of it has gone out. None of it follows a response.
+    fn interim_rest(&self) -> &'static [u8] {
+        let rest = std::mem::take(&mut self.line.borrow_mut().interim);
+        if rest.len() < CONTINUE.len() { rest } else { b"" }
+    }
+
+    /// Whether the rest of the request's body is not worth a new connection. A client that was not told
+    /// to go on may or may not send its body, so that nothing can be read after it.
+    fn is_body_skippable(&self) -> bool {
+        let line = self.line.borrow();
+        let was_told = line.interim.is_empty();
+        let left = line.reader.size_hint().exact();
+        line.reader.has_ended() || was_told && left.is_some_and(|left| left <= SKIP_BYTES_MAX)
+    }
+
+    /// Reads what is left of the request's body; whether the connection may go on.
+    async fn skip_body(&mut self) -> bool {
+        let line = &self.line;
+        let skip = std::future::poll_fn(|cx| {
+            let line = &mut *line.borrow_mut();
+            loop {
+                match ready!(line.reader.poll_frame(&mut line.stream, &mut line.input, cx)) {
+                    None => return Poll::Ready(true),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => return Poll::Ready(false),
+                }
+            }
+        });
+        if self.line.borrow().reader.has_ended() {
+            return true;
+        }
+        tokio::time::timeout(LAST_WORDS, skip).await.unwrap_or(false)
+    }
+
+    /// Ends the connection in order. `is_lingering` keeps reading for a moment, since closing on unread
+    /// bytes would reset the connection and take the response from the client (RFC 9112, section 9.6).
+    async fn close(&mut self, is_lingering: bool) {
+        let line = &self.line;
+        let close = async {
+            let mut writer = LineWriter(Rc::clone(line));
+            if std::future::poll_fn(|cx| Pin::new(&mut writer).poll_shutdown(cx)).await.is_err() {
+                return;
+            }
+            let mut left = LINGER_BYTES_MAX;
+            while is_lingering && left > 0 {
+                let read = std::future::poll_fn(|cx| {
+                    let line = &mut *line.borrow_mut();
+                    line.input.clear();
+                    h1::poll_read(&mut line.stream, &mut line.input, cx)
+                });
+                match read.await {
+                    Ok(0) | Err(_) => return,
+                    Ok(bytes) => left = left.saturating_sub(bytes),
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, close).await;
+    }
+}
+
+/// What a response depends on of its request.
+#[derive(Clone, Copy)]
+struct Reply {
+    is_head: bool,
+    version: Version,
+    is_persistent: bool,
+    has_trailers: bool,
+}
+
+/// Waits until `limit` has passed since `since`, by a timer that may fire earlier.
+fn watch(
+    watchdog: &mut Pin<Box<Sleep>>,
+    cx: &mut Context<'_>,
+    since: Instant,
+    limit: Duration,
+    limits: &Limits,
+) -> Poll<()> {
+    // The timer is set to look at least this often, so that a shorter wait that begins later is seen.
+    let look = limits.request_head.min(limits.keepalive).min(limits.response_idle);
+    loop {
+        ready!(watchdog.as_mut().poll(cx));
+        let Some(left) = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
+            watchdog.as_mut().reset(tokio::time::Instant::now() + look);
+            return Poll::Ready(());
+        };
+        watchdog.as_mut().reset(tokio::time::Instant::now() + left.min(look));
+    }
+}
+
+fn refusal(cause: HeadError) -> ExchangeError {
+    match cause {
+        HeadError::Malformed(what) => ExchangeError::BadRequest(what),
+        HeadError::TooLarge => ExchangeError::HeadTooLarge,
+        HeadError::Version => ExchangeError::Version,
+        HeadError::Coding => ExchangeError::Coding,
+    }
+}
+
+fn wants_trailers(te: &HeaderValue) -> bool {
+    let mut codings = te.as_bytes().split(|&b| b == b',');
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// All fields but those that this connection has its own of.
+fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, status: StatusCode) {
+    let mut has_date = false;
+    for (name, value) in fields {
+        if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING {
+            continue;
+        }
+        if *name == CONNECTION && status != StatusCode::SWITCHING_PROTOCOLS {
+            continue;
+        }
+        has_date |= *name == DATE;
+        head::write_field(out, name.as_str(), value.as_bytes());
+    }
+    if !has_date && !status.is_informational() {
+        write_date(out);
+    }
+}
+
+/// `date` (RFC 9110, section 6.6.1), formatted once a second.
+fn write_date(out: &mut Vec<u8>) {
+    thread_local! {
+        static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    DATE.with_borrow_mut(|(known, text)| {
+        if *known != second {
+            (*known, *text) = (second, httpdate::fmt_http_date(now));
+        }
+        head::write_field(out, "date", text.as_bytes());
+    });
+}
+
+/// The body of the request that a connection is at.
+pub struct ClientBody(Rc<RefCell<Line>>);
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let line = &mut *self.0.borrow_mut();
+        // The client waits for this word only as long as it has sent nothing (RFC 9110, 10.1.1).
+        if line.input.is_empty() {
+            while !line.interim.is_empty() {
+                let stream = Pin::new(&mut line.stream);
+                match ready!(stream.poll_write(cx, line.interim)) {
+                    Ok(bytes) if bytes > 0 => {
+                        line.interim = line.interim.get(bytes..).unwrap_or_default();
+                    }
+                    Ok(_) => return Poll::Ready(Some(Err(Broken::Early))),
+                    Err(cause) => return Poll::Ready(Some(Err(Broken::Stream(cause)))),
+                }
+                if line.interim.is_empty()
+                    && let Poll::Ready(Err(cause)) = Pin::new(&mut line.stream).poll_flush(cx)
+                {
+                    return Poll::Ready(Some(Err(Broken::Stream(cause))));
+                }
+            }
+        } else {
+            line.interim = b"";
+        }
+        line.reader.poll_frame(&mut line.stream, &mut line.input, cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.borrow().reader.has_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.borrow().reader.size_hint()
+    }
+}
+
+/// The writing side of a line. It borrows for one call at a time, since the body of a response may read
+/// the body of its request from the same line.
+struct LineWriter(Rc<RefCell<Line>>);
+
+impl AsyncWrite for LineWriter {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_shutdown(cx)
+    }
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// How much of the next requests is read while one is served.
+const READ_AHEAD_BYTES: usize = 16 * 1024;
+/// How much of a body that nobody wanted is read to keep the connection.
+const SKIP_BYTES_MAX: u64 = 64 * 1024;
+const LINGER_BYTES_MAX: usize = 1 << 20;
+/// How long a connection that ends may take over it.
+const LAST_WORDS: Duration = Duration::from_secs(2);

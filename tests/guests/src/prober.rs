@@ -1,0 +1,81 @@
+//! A filter that tries one thing with one field, as the request's path says: `/VERB/NAME`. What it
+//! could read goes into `x-saw` of the head it read from, which it must be allowed to set.
+
+use exports::witgate::plugin::{filter_hooks, plugin};
+use witgate::plugin::{decision, request, response};
+
+wit_bindgen::generate!({ world: "filter", path: "../../wit" });
+
+struct Guest;
+
+impl plugin::Guest for Guest {
+    fn configure(_config: String) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+}
+
+impl filter_hooks::Guest for Guest {
+    fn on_request() {
+        let path = request::path();
+        let (verb, name) = words(&path);
+        let saw = match verb {
+            "header" => request::header(name),
+            "header-bytes" => {
+                request::header_bytes(name).map(|value| String::from_utf8_lossy(&value).into())
+            }
+            "header-values" => Some(request::header_values(name).join("+")),
+            "header-names" => Some(request::header_names().join(" ")),
+            _ => None,
+        };
+        match verb {
+            "set" => request::set_header(name, "set"),
+            "set-bytes" => request::set_header_bytes(name, b"set"),
+            "append" => request::append_header(name, "set"),
+            "remove" => request::remove_header(name),
+            "method" => request::set_method("PUT"),
+            "path" => request::set_path("/changed"),
+            "query" => request::set_query(Some("changed")),
+            "authority" => request::set_authority("changed.example"),
+            "respond" => decision::respond(200, &[(name.into(), "set".into())], b""),
+            _ => {}
+        }
+        if let Some(saw) = saw {
+            request::set_header("x-saw", &saw);
+        }
+    }
+
+    fn on_request_body(_prefix: Vec<u8>, _complete: bool) {}
+
+    fn on_response() {
+        let path = request::path();
+        let (verb, name) = words(&path);
+        let saw = match verb {
+            "response-header" => response::header(name),
+            "response-header-bytes" => {
+                response::header_bytes(name).map(|value| String::from_utf8_lossy(&value).into())
+            }
+            "response-header-values" => Some(response::header_values(name).join("+")),
+            "response-header-names" => Some(response::header_names().join(" ")),
+            // The request can still be read.
+            "late-header" => request::header(name),
+            _ => None,
+        };
+        match verb {
+            "response-set" => response::set_header(name, "set"),
+            "response-set-bytes" => response::set_header_bytes(name, b"set"),
+            "response-append" => response::append_header(name, "set"),
+            "response-remove" => response::remove_header(name),
+            "response-status" => response::set_status(201),
+            _ => {}
+        }
+        if let Some(saw) = saw {
+            response::set_header("x-saw", &saw);
+        }
+    }
+}
+
+fn words(path: &str) -> (&str, &str) {
+    path.trim_start_matches('/').split_once('/').unwrap_or(("", ""))
+}
+
+export!(Guest);
