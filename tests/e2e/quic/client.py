@@ -3,7 +3,8 @@ in it, and writes one JSON object per line with what came back.
 
 A line is {"requests": [{"method", "path", "headers", "body", "hex", "trailers", "raw"}], "move": bool}: the
 requests are sent at once. "raw" replaces the whole head, "hex" is
-a body of any bytes, after which "open" leaves the stream open. "move" changes the client's port first, as a
+a body of any bytes, after which "open" leaves the stream open; the answer to it is
+enough when it has "until". "move" changes the client's port first, as a
 NAT does. The line {"close": true} ends it. Without a line the connection only waits.
 """
 
@@ -26,6 +27,7 @@ class Client(QuicConnectionProtocol):
         self.http = H3Connection(self._quic)
         self.waiting = {}
         self.answers = {}
+        self.wanted = {}
         self.ended = asyncio.get_running_loop().create_future()
 
     def quic_event_received(self, event):
@@ -33,7 +35,7 @@ class Client(QuicConnectionProtocol):
             if not self.ended.done():
                 self.ended.set_result({"ended": event.error_code, "why": event.reason_phrase})
             for stream in list(self.waiting):
-                self.finish(stream, lost=True)
+                self.finish(stream, lost=event.error_code, why=event.reason_phrase)
             return
         if isinstance(event, StreamReset):
             self.finish(event.stream_id, reset=event.error_code)
@@ -48,6 +50,9 @@ class Client(QuicConnectionProtocol):
                     answer["fields"] = fields
             elif isinstance(event, DataReceived):
                 answer["body"] += event.data
+                wanted = self.wanted.get(event.stream_id)
+                if wanted and wanted.encode() in answer["body"]:
+                    self.finish(event.stream_id)
             if event.stream_ended:
                 self.finish(event.stream_id)
 
@@ -61,6 +66,7 @@ class Client(QuicConnectionProtocol):
     def send(self, name, request):
         stream = self._quic.get_next_available_stream_id()
         self.waiting[stream] = asyncio.get_running_loop().create_future()
+        self.wanted[stream] = request.get("until")
         head = request.get("raw") or [
             [":method", request.get("method", "GET")],
             [":scheme", "https"],
@@ -87,7 +93,7 @@ async def main():
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name=name)
     configuration.load_verify_locations(roots)
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=1 << 24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
 
     def say(what):
