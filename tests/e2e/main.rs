@@ -23,6 +23,7 @@ mod grpc;
 mod headers;
 mod house;
 mod http2;
+mod http3;
 mod kill9;
 mod languages;
 mod pebble_accounts;

@@ -15,6 +15,7 @@ pub mod pebble;
 pub mod pki;
 pub mod powerdns;
 pub mod process;
+pub mod quic;
 pub mod relay;
 pub mod websocket;
 

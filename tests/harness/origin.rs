@@ -53,7 +53,7 @@ impl Origin {
 /// | `/half` | a head that promises 1000 bytes, 10 bytes, then the connection ends |
 /// | `/stall` | a head and 10 bytes, then nothing |
 /// | `/slow` | after `?ms=N` |
-/// | `/status` | `?code=N` as its status |
+/// | `/code` | `?code=N` as its status |
 /// | `/trailers` | a body with the trailer `x-checksum` |
 /// | `/big` | `?bytes=N` bytes |
 /// | `/hop` | hop-by-hop fields of its own |

@@ -208,7 +208,12 @@ pub const KEYS: &[Key] = &[
     // Where to accept connections.
     key("listen", &[List], Is("[\"https://0.0.0.0:443\", \"http://0.0.0.0:80\"]"),
         "Where to listen: https:// serves the sites, http:// answers HTTP-01 and redirects."),
-    key("listen[]", &[Text], Absent, "A scheme (https or http), an IP address and a port."),
+    key("listen[]", &[Text, Map], Absent,
+        "A scheme (https or http), an IP address and a port; or that and what differs there."),
+    key("listen[].address", &[Text], Required,
+        "A scheme (https or http), an IP address and a port."),
+    key("listen[].http3", &[Bool], Is("true"),
+        "Serve HTTP/3 on the UDP port of the same number, and tell clients so. Only for https."),
     // Certificates.
     key("certificates", &[Map], Absent, "How certificates are obtained."),
     key("certificates.contact", &[Text], Absent,
@@ -543,7 +548,7 @@ pub const KEYS: &[Key] = &[
     key("limits.connections", &[Int(1, ANY)], Is("100000"),
         "The most open connections of the whole gateway."),
     key("limits.streams", &[Int(1, 100_000)], Is("128"),
-        "The most open requests of one HTTP/2 connection."),
+        "The most open requests of one HTTP/2 or HTTP/3 connection."),
     key("trusted-proxies", &[Texts], Is("[]"),
         "Networks whose x-forwarded-for and forwarded are believed; nobody's if empty."),
     key("admin", &[Text, Word(&["off"])], Absent,

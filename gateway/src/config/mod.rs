@@ -148,10 +148,12 @@ pub struct Listen {
     pub scheme: Scheme,
     /// The address and port to bind.
     pub address: SocketAddr,
+    /// Whether HTTP/3 is served on the UDP port of the same number. Never for plain HTTP.
+    pub http3: bool,
 }
 
 impl std::fmt::Display for Listen {
-    /// As it is written in the file.
+    /// The short form of the file: scheme and address.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.scheme {
             Scheme::Http => write!(f, "http://{}", self.address),
@@ -165,7 +167,7 @@ impl std::fmt::Display for Listen {
 pub enum Scheme {
     /// Plain HTTP: answers HTTP-01 and redirects the rest to https.
     Http,
-    /// TLS, then HTTP/1.1 or HTTP/2 by ALPN.
+    /// TLS, then HTTP/1.1 or HTTP/2 by ALPN; and HTTP/3 over QUIC.
     Https,
 }
 
@@ -764,6 +766,6 @@ pub struct Limits {
     pub request_body_bytes_max: Option<u64>,
     /// Open connections of the whole gateway, inclusive.
     pub connections_max: usize,
-    /// Open requests of one HTTP/2 connection, inclusive.
+    /// Open requests of one HTTP/2 or HTTP/3 connection, inclusive.
     pub streams_max: u32,
 }

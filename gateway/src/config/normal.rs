@@ -12,15 +12,16 @@ use super::policies::{BasicAuth, Security, Setting};
 use super::units::{duration_text, size_text};
 use super::{
     AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HashBy,
-    HeadGrant, HealthCheck, Issuer, Limits, LogFormat, OnError, PathMatch, PluginConfig, PluginUse,
-    Policies, Route, RouteAction, Secret, SecretRef, Site, SiteCertificate, Upstream,
+    HeadGrant, HealthCheck, Issuer, Limits, Listen, LogFormat, OnError, PathMatch, PluginConfig,
+    PluginUse, Policies, Route, RouteAction, Scheme, Secret, SecretRef, Site, SiteCertificate,
+    Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
 /// `[secret]`; the rest can be loaded again and means the same.
 pub fn normal_form(config: &Config) -> String {
     let tree = map([
-        ("listen", list(config.listen.iter().map(|l| text(l.to_string())))),
+        ("listen", list(config.listen.iter().map(listen))),
         ("certificates", certificates(&config.certificates)),
         ("sites", list(config.sites.iter().map(|s| site(s, &config.plugins)))),
         (
@@ -58,6 +59,14 @@ pub fn normal_form(config: &Config) -> String {
     ]);
     // Nothing in the tree can fail to be written; if the library disagrees, say so in its place.
     serde_yaml::to_string(&tree).unwrap_or_else(|error| format!("# cannot be written: {error}\n"))
+}
+
+fn listen(l: &Listen) -> Tree {
+    let address = text(l.to_string());
+    match l.http3 == (l.scheme == Scheme::Https) {
+        true => address,
+        false => map([("address", address), ("http3", Tree::Bool(l.http3))]),
+    }
 }
 
 fn certificates(c: &Certificates) -> Tree {

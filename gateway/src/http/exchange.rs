@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
+use http::header::{
+    ACCEPT, ALT_SVC, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, SET_COOKIE,
+};
 use http::{Method, Request, Response, StatusCode};
 
 use super::answer::{self, ExchangeError};
@@ -41,6 +43,8 @@ pub struct Connection {
     pub scheme: Scheme,
     /// The forwarding fields of the authority last seen, since most connections see but one.
     pub forwarding: RefCell<Option<Forwarding>>,
+    /// What tells the client of HTTP/3 (RFC 7838), where it could come over that and does not.
+    pub alt_svc: Option<HeaderValue>,
 }
 
 /// Where an exchange goes.
@@ -69,6 +73,18 @@ struct Exchange<'a> {
 /// Serves one request. Every failure becomes a response here. `client` is the way to the connection
 /// itself, for a request that may leave HTTP.
 pub async fn serve(
+    connection: &Connection,
+    request: Request<Incoming>,
+    client: Option<Client>,
+) -> Response<ResponseBody> {
+    let mut response = respond(connection, request, client).await;
+    if let Some(services) = &connection.alt_svc {
+        response.headers_mut().entry(ALT_SVC).or_insert_with(|| services.clone());
+    }
+    response
+}
+
+async fn respond(
     connection: &Connection,
     request: Request<Incoming>,
     client: Option<Client>,
@@ -681,6 +697,7 @@ fn read_head(
         Ok((authority, target))
     });
     parts.headers.remove(HOST);
+    headers::join_cookies(&mut parts.headers);
     match outcome {
         Ok((authority, target)) => Ok(RequestHead {
             id,

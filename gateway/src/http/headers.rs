@@ -4,8 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    CONNECTION, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use ipnet::IpNet;
 
@@ -35,6 +35,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     // hyper has answered, or will answer, `100-continue` itself when the body is first read.
     headers.remove(EXPECT);
+}
+
+/// Joins `cookie` fields: HTTP/2 and HTTP/3 may split them, and what goes on over HTTP/1.1 must have
+/// one (RFC 9113, section 8.2.3; RFC 9114, section 4.2.1).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice())) {
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// Fields that a `connection` field must not take away from the next hop.
@@ -191,6 +204,14 @@ mod tests {
         let mut left: Vec<_> = left.collect();
         left.sort();
         assert_eq!(left, ["accept=*/*", "cookie=a=b", "te=trailers"]);
+    }
+
+    #[test]
+    fn cookies_are_put_together_again() {
+        let mut headers = fields(&[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")]);
+        join_cookies(&mut headers);
+        let cookies: Vec<_> = headers.get_all(COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::h1::ClientBody;
+use super::h3;
 use crate::h1::Upgraded;
 use crate::h1::body::Broken;
 use crate::upstream::ServerBody;
@@ -24,6 +25,8 @@ pub enum Incoming {
     Upgraded(Box<Upgraded>),
     /// Of a connection that hyper drives.
     Hyper(hyper::body::Incoming),
+    /// Of a client's HTTP/3 connection.
+    H3(Box<h3::body::Body>),
 }
 
 /// Why a body broke off, in the words of its protocol.
@@ -33,6 +36,8 @@ pub enum StreamError {
     H1(Broken),
     /// A connection that hyper drives.
     Hyper(hyper::Error),
+    /// An HTTP/3 connection.
+    H3(h3::body::BodyError),
 }
 
 impl fmt::Display for StreamError {
@@ -40,6 +45,7 @@ impl fmt::Display for StreamError {
         match self {
             Self::H1(cause) => cause.fmt(f),
             Self::Hyper(cause) => cause.fmt(f),
+            Self::H3(cause) => cause.fmt(f),
         }
     }
 }
@@ -49,6 +55,7 @@ impl std::error::Error for StreamError {
         match self {
             Self::H1(cause) => cause.source(),
             Self::Hyper(cause) => cause.source(),
+            Self::H3(cause) => cause.source(),
         }
     }
 }
@@ -72,6 +79,9 @@ impl Body for Incoming {
             Self::Hyper(body) => {
                 Pin::new(body).poll_frame(cx).map(|next| Some(next?.map_err(StreamError::Hyper)))
             }
+            Self::H3(body) => {
+                Pin::new(body).poll_frame(cx).map(|next| Some(next?.map_err(StreamError::H3)))
+            }
         }
     }
 
@@ -81,6 +91,7 @@ impl Body for Incoming {
             Self::Client(body) => body.is_end_stream(),
             Self::Server(body) => body.is_end_stream(),
             Self::Hyper(body) => body.is_end_stream(),
+            Self::H3(body) => body.is_end_stream(),
         }
     }
 
@@ -90,6 +101,7 @@ impl Body for Incoming {
             Self::Client(body) => body.size_hint(),
             Self::Server(body) => body.size_hint(),
             Self::Hyper(body) => body.size_hint(),
+            Self::H3(body) => body.size_hint(),
         }
     }
 }

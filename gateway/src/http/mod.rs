@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod files;
 mod forward_auth;
 mod h1;
+pub mod h3;
 pub mod head;
 pub mod headers;
 pub mod incoming;

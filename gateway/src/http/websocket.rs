@@ -1,5 +1,5 @@
 //! WebSocket: asked for by an upgrade over HTTP/1.1 (RFC 6455) or by an extended CONNECT over HTTP/2
-//! (RFC 8441), always passed on as an upgrade over HTTP/1.1.
+//! (RFC 8441) or HTTP/3 (RFC 9220), always passed on as an upgrade over HTTP/1.1.
 
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;

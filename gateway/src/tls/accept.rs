@@ -6,6 +6,10 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
+use aws_lc_rs::rand;
+use quinn::crypto::HandshakeTokenKey;
+use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::server::{Accepted as ReadHello, ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
@@ -24,6 +28,8 @@ use crate::fault::Fault;
 pub struct Acceptor {
     certs: Arc<Certs>,
     serve: Arc<ServerConfig>,
+    quic: Arc<QuicServerConfig>,
+    quic_tokens: Arc<dyn HandshakeTokenKey>,
 }
 
 /// A finished handshake.
@@ -66,7 +72,33 @@ impl Acceptor {
         serve.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         // One is enough for a client that keeps its connection; each costs an encryption.
         serve.send_tls13_tickets = 1;
-        Ok(Self { certs, serve: Arc::new(serve) })
+        let mut quic = config(Arc::new(FromTable(Arc::clone(&certs))))?;
+        quic.alpn_protocols = vec![b"h3".to_vec()];
+        // Tickets of its own: those of QUIC carry what those of TCP do not.
+        quic.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        quic.send_tls13_tickets = 1;
+        let quic = QuicServerConfig::try_from(quic)
+            .map_err(|_| rustls::Error::General("no cipher suite for QUIC".to_owned()))?;
+        let mut secret = [0; 64];
+        rand::fill(&mut secret).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
+        let tokens = Prk::new_less_safe(HKDF_SHA256, &secret);
+        Ok(Self {
+            certs,
+            serve: Arc::new(serve),
+            quic: Arc::new(quic),
+            quic_tokens: Arc::new(tokens),
+        })
+    }
+
+    /// Handshakes over QUIC: TLS 1.3, h3, the same certificates, no early data.
+    pub fn quic(&self) -> Arc<QuicServerConfig> {
+        Arc::clone(&self.quic)
+    }
+
+    /// The key of tokens with which clients prove their address: one for all workers, since a
+    /// client may come back to another one.
+    pub fn quic_tokens(&self) -> Arc<dyn HandshakeTokenKey> {
+        Arc::clone(&self.quic_tokens)
     }
 
     /// Makes one handshake on `io`, which came to the address `local`. The caller bounds the time.

@@ -15,34 +15,54 @@ use super::fields::Fields;
 impl<'a> Checker<'a> {
     /// `listen:`; never empty unless an error was recorded.
     pub(super) fn listen(&mut self, fields: &Fields<'a>) -> Vec<Listen> {
-        let all = self.with_default(fields, "listen", |c, node| {
-            let mut all: Vec<Listen> = Vec::new();
-            for entry in c.list(node, "addresses, such as https://0.0.0.0:443") {
-                let Some(listen) = c.listen_entry(entry) else { continue };
-                if all.iter().any(|l| l.address == listen.address) {
-                    let message = format!("{} is already listened on", listen.address);
-                    c.error(entry.at, message, "one port serves one scheme".to_owned());
-                }
-                all.push(listen);
+        let Some(node) = fields.get("listen") else {
+            let default = self.with_default(fields, "listen", |c, node| {
+                let list = c.list(node, "addresses").iter();
+                Some(list.filter_map(|entry| c.listen_address(entry)).collect())
+            });
+            return default.unwrap_or_default();
+        };
+        let list = self.list(node, "addresses, such as https://0.0.0.0:443");
+        let mut all: Vec<Listen> = Vec::new();
+        for entry in list {
+            let Some(listen) = self.listen_entry(entry) else { continue };
+            if all.iter().any(|l| l.address == listen.address) {
+                let message = format!("{} is already listened on", listen.address);
+                self.error(entry.at, message, "one port serves one scheme".to_owned());
             }
-            if let Value::List(list) = &node.value
-                && !list.is_empty()
-                && all.is_empty()
-            {
-                return Some(all);
-            }
-            if !all.iter().any(|l| l.scheme == Scheme::Https)
-                && matches!(node.value, Value::List(_))
-            {
-                let message = "no https:// address is listened on, and sites are served over https";
-                c.error(node.at, message, "add https://0.0.0.0:443".to_owned());
-            }
-            Some(all)
-        });
-        all.unwrap_or_default()
+            all.push(listen);
+        }
+        let has_https = all.iter().any(|l| l.scheme == Scheme::Https);
+        let are_all_wrong = !list.is_empty() && all.is_empty();
+        if !has_https && !are_all_wrong && matches!(node.value, Value::List(_)) {
+            let message = "no https:// address is listened on, and sites are served over https";
+            self.error(node.at, message, "add https://0.0.0.0:443".to_owned());
+        }
+        all
     }
 
-    fn listen_entry(&mut self, node: &Node) -> Option<Listen> {
+    /// One entry: an address, or a mapping with one.
+    fn listen_entry(&mut self, node: &'a Node) -> Option<Listen> {
+        if !matches!(node.value, Value::Map(_)) {
+            return self.listen_address(node);
+        }
+        let fields = self.fields(node, "listen[]")?;
+        let address = self.required(&fields, "address").and_then(|n| self.listen_address(n));
+        let http3 = self.with_default(&fields, "http3", Self::bool).unwrap_or_default();
+        let mut listen = address?;
+        if let Some(entry) = fields.entry("http3")
+            && http3
+            && listen.scheme == Scheme::Http
+        {
+            let help = "remove it here; https:// has it by default".to_owned();
+            self.error(entry.at, "there is no HTTP/3 without TLS", help);
+        }
+        listen.http3 &= http3;
+        Some(listen)
+    }
+
+    /// The address of an entry, with every default.
+    fn listen_address(&mut self, node: &Node) -> Option<Listen> {
         let example = "an address such as https://0.0.0.0:443";
         if let Value::Int(port) = node.value {
             let message = format!("expected {example}, found a number");
@@ -69,7 +89,7 @@ impl<'a> Checker<'a> {
             }
         };
         if let Ok(address) = rest.parse::<SocketAddr>() {
-            return Some(Listen { scheme, address });
+            return Some(Listen { scheme, address, http3: scheme == Scheme::Https });
         }
         let (name, port) = match scheme {
             Scheme::Https => ("https", 443),

@@ -1,0 +1,520 @@
+//! QUIC: one endpoint per worker and address, on UDP sockets that share the port (`SO_REUSEPORT`).
+//!
+//! The kernel spreads datagrams by the addresses in them, so a client that changes its own address
+//! (from WLAN to mobile, or behind a NAT that forgets) would suddenly speak to another worker. So
+//! each connection ID says which worker made it, readable by this process alone, and a worker that
+//! gets another's datagram hands it over. Connections never move, and no datagram needs a lock or
+//! another thread as long as its client stays where it is.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
+use quinn::{
+    AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming,
+    Runtime as _, TokioRuntime, TransportConfig, UdpPoller, VarInt,
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{Place, connection_of};
+use crate::config::Limits;
+use crate::http::h3;
+use crate::telemetry::Counters;
+use crate::tls::TlsFacts;
+use crate::worker::Worker;
+
+/// Which worker a datagram is for, and how it gets there. One for all workers.
+pub struct Steering {
+    /// Hides the worker in a connection ID, since an observer must not see that two of them belong
+    /// together (RFC 9000, section 5.1).
+    key: RandomState,
+    /// Taken when an endpoint starts, and for a datagram that came to the wrong worker.
+    inboxes: Mutex<HashMap<(SocketAddr, u16), mpsc::Sender<Datagram>>>,
+}
+
+/// A datagram that came to another worker's socket.
+struct Datagram {
+    bytes: Box<[u8]>,
+    from: SocketAddr,
+    to: Option<IpAddr>,
+    ecn: Option<EcnCodepoint>,
+}
+
+impl Steering {
+    /// Steering with a key of its own.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { key: RandomState::new(), inboxes: Mutex::default() })
+    }
+
+    /// A new connection ID of this worker.
+    fn connection_id(&self, worker: u16) -> [u8; ID_BYTES] {
+        let mut nonce = [0; ID_BYTES - 2];
+        // Without randomness it is an ID that a connection has already, which quinn sees.
+        let _ = rand::fill(&mut nonce);
+        let [high, low] = (worker ^ self.mask(nonce)).to_be_bytes();
+        let [a, b, c, d, e, f, g, h, i, j] = nonce;
+        [high, low, a, b, c, d, e, f, g, h, i, j]
+    }
+
+    fn mask(&self, nonce: [u8; ID_BYTES - 2]) -> u16 {
+        self.key.hash_one(nonce) as u16
+    }
+
+    /// The worker whose connection a datagram belongs to; none while the client has not yet been
+    /// given a connection ID.
+    fn worker(&self, datagram: &[u8]) -> Option<u16> {
+        let first = *datagram.first()?;
+        let is_long = first & 0x80 != 0;
+        let id = if is_long {
+            // Initial and 0-RTT packets carry an ID of the client's choice (RFC 9000, section 7.2);
+            // version 0 is no packet of a connection.
+            let is_clients = first & 0x20 == 0;
+            let has_version = datagram.get(1..5)? != [0; 4];
+            let length = usize::from(*datagram.get(5)?);
+            if is_clients || !has_version || length != ID_BYTES {
+                return None;
+            }
+            datagram.get(6..6 + ID_BYTES)?
+        } else {
+            datagram.get(1..1 + ID_BYTES)?
+        };
+        let [high, low, nonce @ ..] = <[u8; ID_BYTES]>::try_from(id).ok()?;
+        Some(u16::from_be_bytes([high, low]) ^ self.mask(nonce))
+    }
+
+    fn open(&self, address: SocketAddr, worker: u16) -> mpsc::Receiver<Datagram> {
+        let (sender, receiver) = mpsc::channel(INBOX_DATAGRAMS);
+        let mut inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        inboxes.insert((address, worker), sender);
+        receiver
+    }
+
+    fn inbox(&self, address: SocketAddr, worker: u16) -> Option<mpsc::Sender<Datagram>> {
+        let inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        inboxes.get(&(address, worker)).cloned()
+    }
+}
+
+/// Makes connection IDs of one worker.
+struct Ids {
+    steering: Arc<Steering>,
+    worker: u16,
+}
+
+impl ConnectionIdGenerator for Ids {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&self.steering.connection_id(self.worker))
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// A worker's socket: what came for another worker is handed over, and what others hand over comes
+/// out of it.
+struct Socket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    address: SocketAddr,
+    worker: u16,
+    steering: Arc<Steering>,
+    /// Polled by the one task that drives the endpoint.
+    inbox: Mutex<mpsc::Receiver<Datagram>>,
+}
+
+impl Socket {
+    fn is_ours(&self, datagram: &[u8]) -> bool {
+        self.steering.worker(datagram).is_none_or(|worker| worker == self.worker)
+    }
+
+    /// Hands over what is not ours of a buffer that may hold several datagrams of one length, and
+    /// closes the gaps. Returns how many bytes are left.
+    fn sort(&self, buffer: &mut [u8], meta: &RecvMeta) -> usize {
+        let stride = meta.stride.max(1);
+        let (mut from, mut to) = (0, 0);
+        while from < meta.len {
+            let end = (from + stride).min(meta.len);
+            let Some(datagram) = buffer.get(from..end) else { break };
+            let worker = self.steering.worker(datagram).filter(|worker| *worker != self.worker);
+            let inbox = worker.and_then(|worker| self.steering.inbox(self.address, worker));
+            match inbox {
+                Some(inbox) => {
+                    let (bytes, from, to) = (datagram.into(), meta.addr, meta.dst_ip);
+                    // A full inbox loses it, as a full socket would.
+                    let _ = inbox.try_send(Datagram { bytes, from, to, ecn: meta.ecn });
+                }
+                None => {
+                    buffer.copy_within(from..end, to);
+                    to += end - from;
+                }
+            }
+            from = end;
+        }
+        to
+    }
+
+    fn poll_inbox(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<Option<usize>> {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = 0;
+        for (buffer, meta) in buffers.iter_mut().zip(metas) {
+            let datagram = match inbox.poll_recv(cx) {
+                Poll::Ready(Some(datagram)) => datagram,
+                Poll::Ready(None) => return Poll::Ready(Some(count).filter(|count| *count > 0)),
+                Poll::Pending if count == 0 => return Poll::Pending,
+                Poll::Pending => break,
+            };
+            let length = datagram.bytes.len();
+            let Some(place) = buffer.get_mut(..length) else { continue };
+            place.copy_from_slice(&datagram.bytes);
+            meta.addr = datagram.from;
+            meta.len = length;
+            meta.stride = length;
+            meta.ecn = datagram.ecn;
+            meta.dst_ip = datagram.to;
+            count += 1;
+        }
+        Poll::Ready(Some(count))
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.inner).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.inner.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Some(count)) = self.poll_inbox(cx, buffers, metas)
+            && count > 0
+        {
+            return Poll::Ready(Ok(count));
+        }
+        let polled = self.inner.poll_recv(cx, buffers, metas);
+        let Poll::Ready(Ok(count)) = polled else { return polled };
+        for (buffer, meta) in buffers.iter_mut().zip(metas).take(count) {
+            let whole = buffer.get(..meta.len).unwrap_or_default();
+            let are_ours = whole.chunks(meta.stride.max(1)).all(|one| self.is_ours(one));
+            if !are_ours {
+                meta.len = self.sort(buffer, meta);
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// An endpoint of one worker on its socket of `address`.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub fn endpoint(
+    socket: UdpSocket,
+    address: SocketAddr,
+    worker: u16,
+    steering: &Arc<Steering>,
+) -> io::Result<Endpoint> {
+    let runtime = Arc::new(TokioRuntime);
+    let inbox = Mutex::new(steering.open(address, worker));
+    let inner = runtime.wrap_udp_socket(socket)?;
+    let socket = Socket { inner, address, worker, steering: Arc::clone(steering), inbox };
+    let mut config = EndpointConfig::default();
+    let steering = Arc::clone(steering);
+    config.cid_generator(move || Box::new(Ids { steering: Arc::clone(&steering), worker }));
+    Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), runtime)
+}
+
+/// Accepts connections while `is_open`, and ends with the last of them after that.
+pub async fn accept(
+    endpoint: Endpoint,
+    worker: Rc<Worker>,
+    open: Arc<AtomicUsize>,
+    mut is_open: watch::Receiver<bool>,
+    drain: watch::Receiver<bool>,
+) {
+    let mut terms = Terms::new(&worker);
+    endpoint.set_server_config(Some((*terms.config).clone()));
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            () = until(&mut is_open, false) => {
+                endpoint.set_server_config(None);
+                // What was said last must leave the socket before it goes.
+                let _place = worker.open.place();
+                tokio::select! {
+                    () = endpoint.wait_idle() => return,
+                    () = until(&mut is_open, true) => {}
+                }
+                endpoint.set_server_config(Some((*terms.config).clone()));
+                continue;
+            }
+        };
+        let Some(incoming) = incoming else { return };
+        let generation = worker.view().generation.id;
+        if terms.generation != generation {
+            terms = Terms::new(&worker);
+        }
+        if open.load(std::sync::atomic::Ordering::Relaxed) >= terms.limits.connections_max {
+            incoming.refuse();
+            continue;
+        }
+        // Nobody has shown yet that the client's address is its own. While few ask, they are
+        // believed; a flood of them has to come back with a token (RFC 9000, section 8.1.2).
+        if terms.unproven.get() >= UNPROVEN_MAX && incoming.may_retry() {
+            let _ = incoming.retry();
+            continue;
+        }
+        Counters::add(&worker.counters.connections, 1);
+        let place = Place::take(&worker, &open);
+        let task = greet(incoming, Rc::clone(&worker), terms.clone(), drain.clone());
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            task.await;
+        });
+    }
+}
+
+/// Waits until the door is open or not. Nobody opens it again once its sender is gone.
+async fn until(is_open: &mut watch::Receiver<bool>, state: bool) {
+    if is_open.wait_for(|is_open| *is_open == state).await.is_err() && state {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What new connections are served by.
+#[derive(Clone)]
+struct Terms {
+    generation: u64,
+    limits: Limits,
+    config: Arc<quinn::ServerConfig>,
+    /// Handshakes under way on this endpoint.
+    unproven: Rc<std::cell::Cell<usize>>,
+}
+
+impl Terms {
+    fn new(worker: &Worker) -> Self {
+        let generation = Arc::clone(&worker.view().generation);
+        let limits = generation.config.limits.clone();
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(limits.streams_max.into())
+            .max_concurrent_uni_streams(UNI_STREAMS.into())
+            .stream_receive_window(STREAM_WINDOW_BYTES.into())
+            .receive_window(CONNECTION_WINDOW_BYTES.into())
+            .send_window(CONNECTION_WINDOW_BYTES.into())
+            .datagram_receive_buffer_size(None)
+            // A client that is gone is noticed by this; one without a request is sent away by
+            // `limits.keepalive`.
+            .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS).into()))
+            .keep_alive_interval(Some(Duration::from_millis(u64::from(IDLE_MS) / 3)));
+        let mut config =
+            quinn::ServerConfig::new(worker.acceptor.quic(), worker.acceptor.quic_tokens());
+        config.transport_config(Arc::new(transport));
+        Self {
+            generation: generation.id,
+            limits,
+            config: Arc::new(config),
+            unproven: Rc::default(),
+        }
+    }
+}
+
+async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watch::Receiver<bool>) {
+    let client = incoming.remote_address();
+    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+    let shaken = {
+        let _unproven = Unproven::count(&terms.unproven);
+        match incoming.accept_with(Arc::clone(&terms.config)) {
+            Ok(connecting) => tokio::time::timeout(terms.limits.handshake, connecting).await,
+            Err(cause) => Ok(Err(cause)),
+        }
+    };
+    match shaken {
+        Ok(Ok(quic)) => {
+            let facts = facts(&quic);
+            let connection = connection_of(&worker, client, Some(facts), None);
+            h3::connection(quic, connection, terms.limits, drain).await;
+        }
+        Ok(Err(cause)) => {
+            Counters::add(&worker.counters.handshakes_failed, 1);
+            tracing::debug!(client = %client.ip(), %cause, "handshake refused");
+        }
+        Err(_) => {
+            Counters::add(&worker.counters.handshakes_failed, 1);
+            tracing::debug!(client = %client.ip(), "handshake not finished in time");
+        }
+    }
+}
+
+fn facts(quic: &quinn::Connection) -> TlsFacts {
+    let data = quic.handshake_data();
+    let data = data.and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
+    let name = data.and_then(|data| data.server_name);
+    TlsFacts {
+        server_name: name.map(|name| name.to_ascii_lowercase().into_boxed_str()),
+        version: "TLSv1.3",
+        // quinn does not tell.
+        cipher_suite: "",
+        group: None,
+        alpn: Some("h3"),
+        is_h2: false,
+        is_resumed: false,
+    }
+}
+
+/// One handshake under way.
+struct Unproven(Rc<std::cell::Cell<usize>>);
+
+impl Unproven {
+    fn count(count: &Rc<std::cell::Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Unproven {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// Two bytes for the worker, the rest of chance.
+const ID_BYTES: usize = 12;
+const INBOX_DATAGRAMS: usize = 1024;
+/// Handshakes of one endpoint that may be under way before a client has to prove its address.
+const UNPROVEN_MAX: usize = 256;
+/// Control, two of QPACK, and some of no use (RFC 9114, section 6.2).
+const UNI_STREAMS: u32 = 8;
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const IDLE_MS: u32 = 30_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A datagram of this first byte that carries `id`.
+    fn datagram(first: u8, id: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        if first & 0x80 != 0 {
+            bytes.extend([0, 0, 0, 1, id.len() as u8]);
+        }
+        bytes.extend(id);
+        bytes.extend([0; 20]);
+        bytes
+    }
+
+    #[test]
+    fn a_connection_id_leads_to_its_worker() {
+        let steering = Steering::new();
+        for worker in [0, 1, 7, 4095] {
+            let id = steering.connection_id(worker);
+            assert_eq!(steering.worker(&datagram(0x40, &id)), Some(worker), "short header");
+            assert_eq!(steering.worker(&datagram(0xe0, &id)), Some(worker), "handshake");
+            assert_eq!(steering.worker(&datagram(0xc0, &id)), None, "initial");
+            assert_eq!(steering.worker(&datagram(0xd0, &id)), None, "0-RTT");
+            assert_eq!(steering.worker(&datagram(0xe0, &id[..8])), None, "another's ID");
+        }
+        for short in [&[][..], &[0x40], &[0xe0, 0, 0, 0, 1, 12, 0], &[0x40, 1, 2, 3]] {
+            assert_eq!(steering.worker(short), None);
+        }
+    }
+
+    #[test]
+    fn connection_ids_of_one_worker_do_not_look_alike() {
+        let steering = Steering::new();
+        let ids: std::collections::HashSet<[u8; 2]> = (0..64)
+            .map(|_| {
+                let [first, second, ..] = steering.connection_id(3);
+                [first, second]
+            })
+            .collect();
+        assert!(ids.len() > 50, "{} of 64 differ", ids.len());
+    }
+
+    #[tokio::test]
+    async fn a_datagram_of_another_worker_is_handed_over() {
+        let steering = Steering::new();
+        let address: SocketAddr = "127.0.0.1:443".parse().unwrap();
+        let udp = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sockets = [0, 1].map(|worker| Socket {
+            inner: TokioRuntime.wrap_udp_socket(udp()).unwrap(),
+            address,
+            worker,
+            steering: Arc::clone(&steering),
+            inbox: Mutex::new(steering.open(address, worker)),
+        });
+        let [ours, theirs] = [0, 1].map(|worker| datagram(0x40, &steering.connection_id(worker)));
+        let client = udp();
+        let to = sockets[0].local_addr().unwrap();
+        for bytes in [&ours, &theirs, &ours, &theirs] {
+            client.send_to(bytes, to).unwrap();
+        }
+        // Two ours for worker 0, two handed to worker 1.
+        for (socket, expected) in sockets.iter().zip([&ours, &theirs]) {
+            let mut seen = 0;
+            while seen < 2 {
+                let mut storage = [[0u8; 2048]; 4];
+                let mut buffers = storage.each_mut().map(|b| IoSliceMut::new(b));
+                let mut metas = [RecvMeta::default(); 4];
+                let received =
+                    std::future::poll_fn(|cx| socket.poll_recv(cx, &mut buffers, &mut metas));
+                let count = received.await.unwrap();
+                for (buffer, meta) in buffers.iter().zip(&metas).take(count) {
+                    for datagram in buffer[..meta.len].chunks(meta.stride) {
+                        assert_eq!(datagram, &expected[..]);
+                        assert_eq!(meta.addr, client.local_addr().unwrap());
+                        seen += 1;
+                    }
+                }
+            }
+        }
+    }
+}
