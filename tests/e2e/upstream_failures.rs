@@ -25,6 +25,8 @@ enum Deed {
     SendAndHang(&'static str),
     SendAndClose(&'static str),
     SendAndReset(&'static str),
+    /// Sends a head, and these bytes a moment later.
+    SendInTwo(&'static str, &'static str),
 }
 
 /// What the client sees.
@@ -74,9 +76,13 @@ const CASES: &[(Deed, Sight)] = &[
         SendAndReset("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
         Broken(200),
     ),
-    (SendAndHang("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"), Broken(200)),
-    (SendAndHang("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), Status(200)),
-    (SendAndReset("HTTP/1.1 204 No Content\r\n\r\n"), Status(204)),
+    // Both at once may cost the head, too, over HTTP/2, where a reset overtakes it.
+    (SendInTwo("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "xyz\r\n"), Broken(200)),
+    (
+        SendAndHang("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"),
+        Status(200),
+    ),
+    (SendAndReset("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"), Status(204)),
 ];
 
 /// A server that does the same to every connection.
@@ -84,26 +90,35 @@ async fn server(deed: Deed) -> (u16, tokio::task::JoinHandle<()>) {
     let port = port();
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let task = tokio::spawn(async move {
-        let mut hung = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            if !matches!(deed, HangAtOnce | CloseAtOnce | ResetAtOnce) {
-                read_head(&mut stream).await;
-            }
-            if let SendAndHang(text) | SendAndClose(text) | SendAndReset(text) = deed {
-                let _ = stream.write_all(text.as_bytes()).await;
-                // What was sent arrives before the reset.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            match deed {
-                HangAtOnce | Hang | SendAndHang(_) => hung.push(stream),
-                CloseAtOnce | Close | SendAndClose(_) => {}
-                ResetAtOnce | Reset | SendAndReset(_) => {
-                    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-                }
-            }
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(misbehave(stream, deed));
         }
     });
     (port, task)
+}
+
+async fn misbehave(mut stream: TcpStream, deed: Deed) {
+    if !matches!(deed, HangAtOnce | CloseAtOnce | ResetAtOnce) {
+        read_head(&mut stream).await;
+    }
+    if let SendAndHang(text) | SendAndClose(text) | SendAndReset(text) = deed {
+        let _ = stream.write_all(text.as_bytes()).await;
+        // What was sent arrives before the reset.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    if let SendInTwo(head, rest) = deed {
+        let _ = stream.write_all(head.as_bytes()).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let _ = stream.write_all(rest.as_bytes()).await;
+    }
+    match deed {
+        HangAtOnce | Hang | SendAndHang(_) | SendInTwo(..) => std::future::pending().await,
+        CloseAtOnce | Close | SendAndClose(_) => {}
+        ResetAtOnce | Reset | SendAndReset(_) => {
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+    }
 }
 
 async fn read_head(stream: &mut TcpStream) {

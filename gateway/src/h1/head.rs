@@ -144,9 +144,14 @@ pub fn take_response(
     bounds: Bounds,
     method: &Method,
 ) -> Result<Option<ResponseHead>, HeadError> {
+    let bad = HeadError::Malformed("the status line is not valid");
+    // Another protocol may never send the end of a head: one look at its beginning is enough.
+    let beginning = input.get(..RESPONSE_BEGINNING.len()).unwrap_or(input);
+    if !RESPONSE_BEGINNING.starts_with(beginning) {
+        return Err(bad);
+    }
     let Some(head) = take(input, scanned, bounds)? else { return Ok(None) };
     let (line, mut rest) = line(&head)?;
-    let bad = HeadError::Malformed("the status line is not valid");
     let (version, line) = line.split_at_checked(8).ok_or(bad)?;
     let version = version_of(version)?;
     let (status, reason) = line.split_at_checked(4).ok_or(bad)?;
@@ -408,6 +413,7 @@ fn write_number(out: &mut Vec<u8>, mut n: u64) {
 
 const TWO_FRAMINGS: &str = "The message has both a length and a transfer coding.";
 const FIELDS_USUAL: usize = 24;
+const RESPONSE_BEGINNING: &[u8] = b"HTTP/1.";
 /// Fields that say how a message is delimited, routed, or what it may do.
 const NEVER_TRAILERS: &[&str] = &[
     "transfer-encoding",
@@ -551,7 +557,8 @@ mod tests {
             "HTTP/1.1 20 OK\r\n\r\n",
             "HTTP/1.1  200 OK\r\n\r\n",
             "HTTP/1.1 200OK\r\n\r\n",
-            "SSH-2.0-x\r\n\r\n",
+            "SSH-2.0-x\r\n",
+            "HTTP/2.0 200 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
         ] {
