@@ -50,7 +50,7 @@ class Provider:
         return record | {"status": "pending" if pending else "live"}
 
     def plan_for(self, text):
-        """The part of the script that a request belongs to: its key is in URL or body."""
+        """The part of the script that a request belongs to: its key is in URL or record name."""
         return next(((key, plan) for key, plan in self.script.items() if key in text), ("", {}))
 
     def fault(self, plan, doing):
@@ -129,6 +129,14 @@ class Provider:
         return 204, None
 
 
+def name_in(body):
+    """The name of the record in a body. Its content is random text, in which any key may stand."""
+    try:
+        return str(json.loads(body)["name"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def refuse(status, words):
     return status, {"error": words}
 
@@ -140,7 +148,7 @@ def handler(provider):
         def respond(self):
             body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
             with provider.lock:
-                key, plan = provider.plan_for(self.path + body)
+                key, plan = provider.plan_for(self.path + name_in(body))
                 doing, on, run = provider.answer(self.command, self.path, body)
                 fault = provider.fault(plan, doing)
                 headers = {}
@@ -156,6 +164,12 @@ def handler(provider):
                 zones = plan.get("zones", {}) or [on]
                 left = [one["content"] for name in zones if name in provider.zones
                         for one in provider.zones[name]["records"]]
+                line = {"key": key, "did": doing, "on": on, "status": status, "left": left}
+                if doing == "add":
+                    line["record"] = json.loads(body)
+                # In the order of what was done, and before anybody hears of it.
+                sys.stdout.write(json.dumps(line) + "\n")
+                sys.stdout.flush()
             text = answer if isinstance(answer, str) else json.dumps(answer)
             sent = b"" if answer is None else text.encode()
             self.send_response(status)
@@ -166,12 +180,6 @@ def handler(provider):
                 self.send_header("content-length", str(len(sent)))
             self.end_headers()
             self.wfile.write(sent)
-            line = {"key": key, "did": doing, "on": on, "status": status, "left": left}
-            if doing == "add":
-                line["record"] = json.loads(body)
-            # In one piece: other threads print too.
-            sys.stdout.write(json.dumps(line) + "\n")
-            sys.stdout.flush()
 
         do_GET = do_POST = do_DELETE = respond
 

@@ -80,6 +80,21 @@ fn no_test_file_is_forgotten() {
 }
 
 #[test]
+fn the_features_cite_tests_that_exist() {
+    let text = std::fs::read_to_string(project().join("docs/FEATURES.md")).expect("FEATURES.md");
+    let cited: Vec<_> = text.split('`').filter_map(|word| word.split_once("::")).collect();
+    let mut missing = Vec::new();
+    for (file, test) in &cited {
+        let path = project().join(format!("tests/e2e/{file}.rs"));
+        let source = std::fs::read_to_string(&path).unwrap_or_default();
+        if !source.contains(&format!("fn {test}()")) {
+            missing.push(format!("{file}::{test}"));
+        }
+    }
+    assert!(cited.len() > 40 && missing.is_empty(), "no such tests: {missing:?}");
+}
+
+#[test]
 fn no_test_is_switched_off() {
     for folder in ["tests/e2e", "gateway/src"] {
         for file in files_below(&project().join(folder), "rs") {
