@@ -3,7 +3,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::client::{Answer, Client, get, with};
+use crate::harness::client::{Answer, Client, get, request, with};
 use crate::harness::{Gateway, RustOrigin, SOON, port, within};
 
 const YAML: &str = "
@@ -76,6 +76,25 @@ async fn an_answer_names_the_fault_in_text_or_json() {
             assert_eq!(record["fault"], fault, "{record}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_to_head_has_a_length_and_no_body() {
+    let (_origin, gateway, client) = served().await;
+    for mut http in
+        [client.h1("app.localhost").await.unwrap(), client.h2("app.localhost").await.unwrap()]
+    {
+        let asked = request("HEAD", "app.localhost", "/no-such-route", "");
+        let answer = http.send(asked).await.unwrap();
+        assert_eq!((answer.status, answer.body.len()), (404, 0), "{answer:?}");
+        assert_ne!(answer.header("content-length"), "0", "{answer:?}");
+        assert!(!answer.header("content-length").is_empty(), "{answer:?}");
+        // The connection is as good as before.
+        let again = http.send(get("app.localhost", "/no-such-route")).await.unwrap();
+        assert_eq!(again.status, 404);
+    }
+    let record = gateway.accessed("/no-such-route").await;
+    assert_eq!(record["bytes"], 0, "{record}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

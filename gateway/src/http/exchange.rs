@@ -9,9 +9,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALT_SVC, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, SET_COOKIE,
+    ACCEPT, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION,
+    SET_COOKIE,
 };
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
 
 use super::answer::{self, ExchangeError};
 use super::body::{Progress, RequestBody, ResponseBody};
@@ -115,7 +117,19 @@ async fn respond(
         record,
     };
     exchange.record.client = exchange.facts.client.ip();
-    exchange.run(incoming, wish).await
+    let is_head = exchange.head.method == Method::HEAD;
+    let response = exchange.run(incoming, wish).await;
+    if is_head { without_body(response) } else { response }
+}
+
+/// The response to HEAD: what a GET would have had, but for the body (RFC 9110, section 9.3.2). Not
+/// every protocol below leaves that out by itself.
+fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let length = response.body().size_hint().exact().filter(|length| *length > 0);
+    if let Some(length) = length {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    response.map(ResponseBody::completed)
 }
 
 impl Exchange<'_> {
