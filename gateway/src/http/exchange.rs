@@ -95,10 +95,12 @@ async fn respond(
     let worker = &connection.worker;
     let view = worker.view();
     let mut record = record(connection, &view, &parts);
+    let is_head = parts.method == Method::HEAD;
+    let finished = |response| if is_head { without_body(response) } else { response };
     let wish = Wish::take(&mut parts, client);
     let head = match read_head(connection, parts, Arc::clone(&record.id)) {
         Ok(head) => head,
-        Err((fields, error)) => return refuse(record, &fields, &error),
+        Err((fields, error)) => return finished(refuse(record, &fields, &error)),
     };
     record.authority.clone_from(&head.authority);
     if record.format != AccessLog::Off {
@@ -117,9 +119,7 @@ async fn respond(
         record,
     };
     exchange.record.client = exchange.facts.client.ip();
-    let is_head = exchange.head.method == Method::HEAD;
-    let response = exchange.run(incoming, wish).await;
-    if is_head { without_body(response) } else { response }
+    finished(exchange.run(incoming, wish).await)
 }
 
 /// The response to HEAD: what a GET would have had, but for the body (RFC 9110, section 9.3.2). Not

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
@@ -22,6 +22,7 @@ use tokio::time::Sleep;
 use super::answer::ExchangeError;
 use super::body::ResponseBody;
 use super::exchange::{self, Connection};
+use super::headers;
 use super::incoming::Incoming;
 use super::plain;
 use super::tunnel::Client;
@@ -462,23 +463,8 @@ fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, status: StatusCode) {
         head::write_field(out, name.as_str(), value.as_bytes());
     }
     if !has_date && !status.is_informational() {
-        write_date(out);
+        head::write_field(out, "date", headers::date().as_bytes());
     }
-}
-
-/// `date` (RFC 9110, section 6.6.1), formatted once a second.
-fn write_date(out: &mut Vec<u8>) {
-    thread_local! {
-        static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    let now = SystemTime::now();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    DATE.with_borrow_mut(|(known, text)| {
-        if *known != second {
-            (*known, *text) = (second, httpdate::fmt_http_date(now));
-        }
-        head::write_field(out, "date", text.as_bytes());
-    });
 }
 
 /// The body of the request that a connection is at.

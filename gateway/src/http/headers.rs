@@ -1,7 +1,9 @@
 //! Fields between two connections: hop-by-hop fields end here (RFC 9110, section 7.6.1), the facts
 //! about the client begin here.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
 
 use http::header::{
     CONNECTION, COOKIE, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, TE,
@@ -56,6 +58,24 @@ fn is_needed_end_to_end(name: &HeaderName) -> bool {
         name.as_str(),
         "host" | "content-length" | "authorization" | "cookie" | "origin" | "content-type"
     )
+}
+
+/// The value of `date` now (RFC 9110, section 6.6.1), formatted once a second.
+pub fn date() -> HeaderValue {
+    thread_local! {
+        static DATE: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    DATE.with_borrow_mut(|known| match known {
+        Some((of, date)) if *of == second => date.clone(),
+        _ => known.insert((second, date_at(now))).1.clone(),
+    })
+}
+
+#[expect(clippy::expect_used, reason = "the form of a date has letters, digits and spaces alone")]
+fn date_at(time: SystemTime) -> HeaderValue {
+    HeaderValue::try_from(httpdate::fmt_http_date(time)).expect("a date is a field value")
 }
 
 /// The client behind `peer`: the peer itself, unless it is a trusted proxy; then the last address of
@@ -212,6 +232,12 @@ mod tests {
         join_cookies(&mut headers);
         let cookies: Vec<_> = headers.get_all(COOKIE).iter().collect();
         assert_eq!(cookies, ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn dates_are_as_http_writes_them() {
+        let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(784_111_777);
+        assert_eq!(date_at(then), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     #[test]

@@ -13,11 +13,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use witgate_sdk::Plugin;
 use witgate_sdk::dns::{
-    DnsSolver, Failure, Traits, Zone, quote_txt, relative, send, send_optional, unquote_txt,
+    DnsSolver, Failure, Traits, Zone, owner, quote_txt, relative, send, send_optional, unquote_txt,
 };
 use witgate_sdk::http::{self, Request};
+use witgate_sdk::{NoKeys, Plugin};
 
 witgate_sdk::lean!();
 witgate_sdk::export!(Desec: dns_solver);
@@ -26,15 +26,10 @@ witgate_sdk::export!(Desec: dns_solver);
 #[derive(Debug)]
 pub struct Desec;
 
-/// `config:` has no keys.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {}
-
 impl Plugin for Desec {
-    type Config = Config;
+    type Config = NoKeys;
 
-    fn configure(_config: Config) -> Result<Self, String> {
+    fn configure(_config: NoKeys) -> Result<Self, String> {
         Ok(Self)
     }
 }
@@ -112,8 +107,7 @@ impl DnsSolver for Desec {
 /// The TXT record set of a name; an empty one with `ttl` when there is none.
 fn read(zone: &Zone, name: &str, ttl: u32) -> Result<RecordSet, Failure> {
     let subname = relative(name, &zone.name);
-    let path = if subname.is_empty() { "@" } else { subname };
-    let url = format!("{}{}/TXT/", sets(zone), http::escape(path));
+    let url = format!("{}{}/TXT/", sets(zone), http::escape(owner(name, &zone.name)));
     match send_optional(to(Request::get(url)), PROVIDER)? {
         Some(answer) => Ok(answer.json()?),
         None => {

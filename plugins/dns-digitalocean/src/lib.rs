@@ -13,11 +13,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use witgate_sdk::Plugin;
-use witgate_sdk::dns::{
-    DnsSolver, Failure, Traits, Zone, relative, send, send_optional, unquote_txt,
-};
+use witgate_sdk::dns::{DnsSolver, Failure, Traits, Zone, owner, send, send_optional, unquote_txt};
 use witgate_sdk::http::{self, Request};
+use witgate_sdk::{NoKeys, Plugin};
 
 witgate_sdk::lean!();
 witgate_sdk::export!(DigitalOcean: dns_solver);
@@ -26,15 +24,10 @@ witgate_sdk::export!(DigitalOcean: dns_solver);
 #[derive(Debug)]
 pub struct DigitalOcean;
 
-/// `config:` has no keys.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {}
-
 impl Plugin for DigitalOcean {
-    type Config = Config;
+    type Config = NoKeys;
 
-    fn configure(_config: Config) -> Result<Self, String> {
+    fn configure(_config: NoKeys) -> Result<Self, String> {
         Ok(Self)
     }
 }
@@ -88,7 +81,7 @@ impl DnsSolver for DigitalOcean {
             if there.iter().any(|record| unquote_txt(&record.data) == *value) {
                 continue;
             }
-            let name = owner(name, zone);
+            let name = owner(name, &zone.name);
             let record = NewRecord { kind: "TXT", name, data: value, ttl: ttl_seconds };
             let request = Request::post(format!("{}/records", domain(&zone.name))).json(&record);
             send(to(request), PROVIDER)?;
@@ -120,17 +113,9 @@ fn records(zone: &Zone, name: &str) -> Result<Vec<Record>, Failure> {
         .query("name", name)
         .query("per_page", "200");
     let mut records = send(to(request), PROVIDER)?.json::<Records>()?.domain_records;
-    let owner = owner(name, zone);
+    let owner = owner(name, &zone.name);
     records.retain(|record| record.kind == "TXT" && record.name == owner);
     Ok(records)
-}
-
-/// The name as the API has it.
-fn owner<'n>(name: &'n str, zone: &Zone) -> &'n str {
-    match relative(name, &zone.name) {
-        "" => "@",
-        relative => relative,
-    }
 }
 
 fn domain(name: &str) -> String {

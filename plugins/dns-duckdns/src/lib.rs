@@ -10,10 +10,9 @@ extern crate alloc;
 use alloc::string::String;
 use alloc::{borrow::ToOwned, format};
 
-use serde::Deserialize;
-use witgate_sdk::Plugin;
 use witgate_sdk::dns::{DnsSolver, Failure, Traits, Zone, send};
 use witgate_sdk::http::{Request, secret};
+use witgate_sdk::{NoKeys, Plugin};
 
 witgate_sdk::lean!();
 witgate_sdk::export!(DuckDns: dns_solver);
@@ -22,15 +21,10 @@ witgate_sdk::export!(DuckDns: dns_solver);
 #[derive(Debug)]
 pub struct DuckDns;
 
-/// `config:` has no keys.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {}
-
 impl Plugin for DuckDns {
-    type Config = Config;
+    type Config = NoKeys;
 
-    fn configure(_config: Config) -> Result<Self, String> {
+    fn configure(_config: NoKeys) -> Result<Self, String> {
         Ok(Self)
     }
 }

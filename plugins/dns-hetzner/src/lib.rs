@@ -12,11 +12,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use witgate_sdk::Plugin;
 use witgate_sdk::dns::{
-    DnsSolver, Failure, Traits, Zone, quote_txt, relative, send, send_optional, unquote_txt,
+    DnsSolver, Failure, Traits, Zone, owner, quote_txt, send, send_optional, unquote_txt,
 };
 use witgate_sdk::http::{self, Request};
+use witgate_sdk::{NoKeys, Plugin};
 
 witgate_sdk::lean!();
 witgate_sdk::export!(Hetzner: dns_solver);
@@ -25,15 +25,10 @@ witgate_sdk::export!(Hetzner: dns_solver);
 #[derive(Debug)]
 pub struct Hetzner;
 
-/// `config:` has no keys.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {}
-
 impl Plugin for Hetzner {
-    type Config = Config;
+    type Config = NoKeys;
 
-    fn configure(_config: Config) -> Result<Self, String> {
+    fn configure(_config: NoKeys) -> Result<Self, String> {
         Ok(Self)
     }
 }
@@ -167,10 +162,7 @@ fn read(zone: &Zone, name: &str) -> Result<Option<Vec<String>>, Failure> {
 }
 
 fn set_url(zone: &Zone, name: &str) -> String {
-    let owner = match relative(name, &zone.name) {
-        "" => "@",
-        relative => relative,
-    };
+    let owner = owner(name, &zone.name);
     format!("{API}/zones/{}/rrsets/{}/TXT", http::escape(&zone.name), http::escape(owner))
 }
 

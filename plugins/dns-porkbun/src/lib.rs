@@ -12,9 +12,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use witgate_sdk::Plugin;
 use witgate_sdk::dns::{DnsSolver, Failure, Traits, Zone, relative, unquote_txt};
 use witgate_sdk::http::{self, Request, Response};
+use witgate_sdk::{NoKeys, Plugin};
 
 witgate_sdk::lean!();
 witgate_sdk::export!(Porkbun: dns_solver);
@@ -23,15 +23,10 @@ witgate_sdk::export!(Porkbun: dns_solver);
 #[derive(Debug)]
 pub struct Porkbun;
 
-/// `config:` has no keys.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {}
-
 impl Plugin for Porkbun {
-    type Config = Config;
+    type Config = NoKeys;
 
-    fn configure(_config: Config) -> Result<Self, String> {
+    fn configure(_config: NoKeys) -> Result<Self, String> {
         Ok(Self)
     }
 }

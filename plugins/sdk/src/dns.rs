@@ -227,6 +227,14 @@ pub fn relative<'n>(name: &'n str, zone: &str) -> &'n str {
     }
 }
 
+/// [`relative`], with `@` for the zone itself, as zone files and most APIs write it.
+pub fn owner<'n>(name: &'n str, zone: &str) -> &'n str {
+    match relative(name, zone) {
+        "" => "@",
+        relative => relative,
+    }
+}
+
 /// Puts the text of a TXT record into the quoted form of zone files (RFC 1035, section 5.1), in
 /// strings of at most 255 bytes.
 pub fn quote_txt(text: &str) -> String {

@@ -75,6 +75,11 @@ use serde::de::DeserializeOwned;
 
 pub use dns::DnsSolver;
 
+/// A `config:` that has no keys: absent or an empty map, and any key is an error.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoKeys {}
+
 /// What every plugin is: something made from its configuration.
 ///
 /// The gateway keeps one value per instance for as long as the instance lives and may keep many

@@ -14,7 +14,8 @@ use bytes::{Bytes, BytesMut};
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
@@ -27,6 +28,7 @@ use self::body::Body;
 use self::quic::{Fate, Quic, Writer};
 use super::body::ResponseBody;
 use super::exchange::{self, Connection};
+use super::headers;
 use super::incoming::Incoming;
 use super::tunnel::Client;
 use crate::config::Limits;
@@ -145,7 +147,6 @@ async fn request(
         fate.or_else(Code::H3_MESSAGE_ERROR);
         return Ended::Served;
     };
-    let is_head = request.method() == Method::HEAD;
     let serve = async {
         if request.headers().len() > limits.request_fields_max {
             let mut refusal = Response::new(());
@@ -164,7 +165,7 @@ async fn request(
         }
         let request = request.map(|()| Incoming::H3(Box::new(body)));
         let response = exchange::serve(&connection, request, None).await;
-        answer(&mut to_client, response, is_head).await
+        answer(&mut to_client, response).await
     };
     let Some(mut stopped) = stopped else { return Ended::Served };
     tokio::select! {
@@ -197,7 +198,7 @@ async fn websocket(
     request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
     let response = exchange::serve(connection, request, Some(Client::H1(client))).await;
     if response.status() != StatusCode::OK || opened.is_closed() {
-        return answer(&mut to_client, response, false).await;
+        return answer(&mut to_client, response).await;
     }
     let (mut head, _) = response.into_parts();
     complete(&mut head.headers, None);
@@ -234,13 +235,12 @@ async fn websocket(
 async fn answer(
     client: &mut RequestStream<Writer, Bytes>,
     response: Response<ResponseBody>,
-    is_head: bool,
 ) -> Result<(), StreamError> {
     let (parts, mut body) = response.into_parts();
     let mut head = Response::new(());
     *head.status_mut() = parts.status;
     *head.headers_mut() = parts.headers;
-    let has_body = !is_head && !matches!(parts.status.as_u16(), 204 | 304);
+    let has_body = !matches!(parts.status.as_u16(), 204 | 304);
     complete(head.headers_mut(), (parts.status.as_u16() != 204).then(|| body.size_hint()));
     client.send_response(head).await?;
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -266,27 +266,13 @@ async fn answer(
 
 /// The fields that hyper sees to in other protocols.
 fn complete(fields: &mut HeaderMap, body: Option<http_body::SizeHint>) {
-    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+    for name in OF_A_CONNECTION {
         fields.remove(name);
     }
-    fields.remove("keep-alive");
-    fields.remove("proxy-connection");
     if let Some(length) = body.and_then(|body| body.exact()) {
         fields.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
     }
-    if !fields.contains_key(DATE)
-        && let Some(date) = date(time::OffsetDateTime::now_utc())
-    {
-        fields.insert(DATE, date);
-    }
-}
-
-/// The date as HTTP writes it (RFC 9110, section 5.6.7).
-fn date(now: time::OffsetDateTime) -> Option<HeaderValue> {
-    let form = time::macros::format_description!(
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    );
-    HeaderValue::from_maybe_shared(Bytes::from(now.format(form).ok()?)).ok()
+    fields.entry(DATE).or_insert_with(headers::date);
 }
 
 /// What h3 leaves to others: all pseudo-fields that a request needs, and no field that belongs to a
@@ -294,11 +280,7 @@ fn date(now: time::OffsetDateTime) -> Option<HeaderValue> {
 fn is_well_formed(request: &Request<()>) -> bool {
     let fields = request.headers();
     let has_target = request.uri().scheme().is_some() && request.uri().path_and_query().is_some();
-    let has_hop = [CONNECTION, TRANSFER_ENCODING, UPGRADE]
-        .iter()
-        .map(http::HeaderName::as_str)
-        .chain(["keep-alive", "proxy-connection"])
-        .any(|name| fields.contains_key(name));
+    let has_hop = OF_A_CONNECTION.iter().any(|name| fields.contains_key(name));
     let is_trailers = |te: &HeaderValue| te.as_bytes().eq_ignore_ascii_case(b"trailers");
     let is_connect = request.method() == Method::CONNECT;
     let has_protocol = request.extensions().get::<h3::ext::Protocol>().is_some();
@@ -308,6 +290,14 @@ fn is_well_formed(request: &Request<()>) -> bool {
         && fields.get_all(TE).iter().all(is_trailers)
 }
 
+/// Fields that no message of HTTP/3 has (RFC 9114, section 4.2).
+const OF_A_CONNECTION: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 /// Cancelled requests of one connection that are nobody's fault.
 const CANCELLED_MAX: u64 = 200;
 const PIPE_BYTES: usize = 16 * 1024;
@@ -316,12 +306,6 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_as_http_writes_them() {
-        let then = time::macros::datetime!(1994-11-06 08:49:37 UTC);
-        assert_eq!(date(then).unwrap(), "Sun, 06 Nov 1994 08:49:37 GMT");
-    }
 
     #[test]
     fn fields_of_a_connection_are_malformed() {

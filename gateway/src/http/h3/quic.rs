@@ -24,7 +24,7 @@ pub struct Quic {
     last: Rc<RefCell<Option<Rc<Fate>>>>,
     bidi: Option<Pending<(quinn::SendStream, quinn::RecvStream)>>,
     uni: Option<Pending<quinn::RecvStream>>,
-    opening: Option<Pending<quinn::SendStream>>,
+    opener: Opener,
 }
 
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, ConnectionError>> + Send>>;
@@ -58,13 +58,13 @@ impl Quic {
     /// Prepares a connection for h3. Heads of requests may have `head_bytes_max` bytes.
     pub fn new(connection: quinn::Connection, head_bytes_max: usize) -> Self {
         Self {
+            opener: Opener { connection: connection.clone(), opening: None },
             connection,
             head_bytes_max,
             allowance: Allowance::new(),
             last: Rc::default(),
             bidi: None,
             uni: None,
-            opening: None,
         }
     }
 
@@ -138,19 +138,19 @@ impl quic::OpenStreams<Bytes> for Quic {
     type BidiStream = Both;
     type SendStream = Writer;
 
-    fn poll_open_bidi(&mut self, _: &mut Context<'_>) -> Poll<Result<Both, StreamErrorIncoming>> {
-        Poll::Ready(Err(never()))
+    fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Both, StreamErrorIncoming>> {
+        self.opener.poll_open_bidi(cx)
     }
 
     fn poll_open_send(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Writer, StreamErrorIncoming>> {
-        poll_open(&self.connection, &mut self.opening, cx)
+        self.opener.poll_open_send(cx)
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        self.connection.close(varint(code.value()), reason);
+        self.opener.close(code, reason);
     }
 }
 
@@ -172,26 +172,19 @@ impl quic::OpenStreams<Bytes> for Opener {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Writer, StreamErrorIncoming>> {
-        poll_open(&self.connection, &mut self.opening, cx)
+        let connection = &self.connection;
+        let open = self.opening.get_or_insert_with(|| {
+            let connection = connection.clone();
+            Box::pin(async move { connection.open_uni().await })
+        });
+        let opened = ready!(open.as_mut().poll(cx));
+        self.opening = None;
+        Poll::Ready(opened.map(|stream| Quic::writer(stream, None)).map_err(of_stream))
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
         self.connection.close(varint(code.value()), reason);
     }
-}
-
-fn poll_open(
-    connection: &quinn::Connection,
-    opening: &mut Option<Pending<quinn::SendStream>>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Writer, StreamErrorIncoming>> {
-    let open = opening.get_or_insert_with(|| {
-        let connection = connection.clone();
-        Box::pin(async move { connection.open_uni().await })
-    });
-    let opened = ready!(open.as_mut().poll(cx));
-    *opening = None;
-    Poll::Ready(opened.map(|stream| Quic::writer(stream, None)).map_err(of_stream))
 }
 
 /// Both directions of a request's stream.
