@@ -14,13 +14,12 @@ use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::server::{Accepted as ReadHello, ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio_rustls::StartHandshake;
-use tokio_rustls::server::TlsStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::TlsFacts;
 use super::certs::Certs;
 use super::hello::{Hello, HelloDecision, Refusal, decide};
+use super::stream::{Buffer, TlsStream};
 use crate::fault::Fault;
 
 /// Makes handshakes. One for all workers: they share the ticket keys, so a client may resume on any.
@@ -113,27 +112,26 @@ impl Acceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let accepted = read_hello(&mut io).await?;
+        let (accepted, input) = read_hello(&mut io).await?;
         let hello = accepted.client_hello();
         let name = hello.server_name().map(str::to_ascii_lowercase);
         let is_acme = is_acme(&hello);
         match decide(Hello { server_name: name.as_deref(), is_acme, local }, &self.certs) {
             HelloDecision::Serve(certificate) => {
-                let start = StartHandshake::from_parts(accepted, io);
                 let config = match hello_needs_resolver(name.as_deref(), &self.certs) {
                     true => Arc::clone(&self.serve),
                     false => self.fixed(certificate.key.clone()),
                 };
-                let stream = start.into_stream(config).await.map_err(HandshakeError::Tls)?;
+                let stream = TlsStream::accept(io, input, config).await;
+                let stream = stream.map_err(HandshakeError::Tls)?;
                 let facts = facts(&stream, name);
                 Ok(Accepted::Serve { stream, facts })
             }
             HelloDecision::Challenge(key) => {
                 let mut config = config(Arc::new(Fixed(key))).map_err(protocol)?;
                 config.alpn_protocols = vec![ACME_TLS.to_vec()];
-                let start = StartHandshake::from_parts(accepted, io);
-                let mut stream =
-                    start.into_stream(Arc::new(config)).await.map_err(HandshakeError::Tls)?;
+                let stream = TlsStream::accept(io, input, Arc::new(config)).await;
+                let mut stream = stream.map_err(HandshakeError::Tls)?;
                 let _ = stream.shutdown().await;
                 Ok(Accepted::Challenged)
             }
@@ -171,16 +169,19 @@ fn config(resolver: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, rustls:
         .with_cert_resolver(resolver))
 }
 
-async fn read_hello<IO>(io: &mut IO) -> Result<ReadHello, HandshakeError>
+/// Reads the ClientHello, and gives back all that was read: the handshake begins with it.
+async fn read_hello<IO>(io: &mut IO) -> Result<(ReadHello, Buffer), HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let mut acceptor = rustls::server::Acceptor::default();
-    let mut buffer = vec![0; HELLO_BUFFER_BYTES];
+    let mut input = Buffer::default();
     let mut is_first = true;
     loop {
-        let n = io.read(&mut buffer).await.map_err(HandshakeError::Io)?;
-        let mut bytes = buffer.get(..n).unwrap_or_default();
+        let before = input.filled().len();
+        let read = std::future::poll_fn(|cx| input.poll_fill(io, cx));
+        read.await.map_err(HandshakeError::Io)?;
+        let mut bytes = input.filled().get(before..).unwrap_or_default();
         if bytes.is_empty() {
             return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -192,7 +193,7 @@ where
         while !bytes.is_empty() {
             acceptor.read_tls(&mut bytes).map_err(HandshakeError::Io)?;
             match acceptor.accept() {
-                Ok(Some(accepted)) => return Ok(accepted),
+                Ok(Some(accepted)) => return Ok((accepted, input)),
                 Ok(None) => {}
                 Err((error, mut alert)) => {
                     let mut record = Vec::new();
@@ -216,8 +217,11 @@ fn protocol(error: rustls::Error) -> HandshakeError {
     HandshakeError::Tls(io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn facts<IO>(stream: &TlsStream<IO>, name: Option<String>) -> TlsFacts {
-    let session = stream.get_ref().1;
+fn facts<IO>(stream: &TlsStream<IO>, name: Option<String>) -> TlsFacts
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let session = stream.session();
     TlsFacts {
         server_name: name.map(String::into_boxed_str),
         version: match session.protocol_version() {
@@ -303,7 +307,6 @@ impl fmt::Display for HandshakeError {
 impl std::error::Error for HandshakeError {}
 
 const ACME_TLS: &[u8] = b"acme-tls/1";
-const HELLO_BUFFER_BYTES: usize = 4096;
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
     connection: close\r\ncontent-length: 45\r\n\r\n400 Bad Request\n\nThis port speaks https only.";
 
@@ -311,6 +314,7 @@ const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\
 mod tests {
     use rustls::{AlertDescription, ClientConfig};
     use rustls_pki_types::ServerName;
+    use tokio::io::AsyncReadExt as _;
     use tokio_rustls::TlsConnector;
 
     use super::*;

@@ -7,6 +7,7 @@ pub mod files;
 pub mod hello;
 pub mod local;
 pub mod roots;
+pub mod stream;
 
 /// What a finished handshake established.
 #[derive(Debug, Clone, PartialEq, Eq)]
