@@ -5,7 +5,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
@@ -13,11 +12,14 @@ use super::error::PluginError;
 use super::host::state::State;
 use super::load::{Compiled, Digest};
 use super::stats::Stats;
+use super::ticker::Ticker;
 
 /// One per process: the wasmtime engine, the epoch ticker, the cache of compiled code, and the
 /// key-value state of all plugins.
 pub struct Engine {
     pub(super) wasm: wasmtime::Engine,
+    /// Makes deadlines pass.
+    pub(super) ticker: Arc<Ticker>,
     pub(super) cache: PathBuf,
     /// Tells compiled code of this engine and its settings from that of any other.
     pub(super) compatibility: u64,
@@ -50,12 +52,14 @@ impl Engine {
                 wasmtime::Engine::new(&settings(false)).map_err(PluginError::Engine)?
             }
         };
-        tick(&wasm)?;
+        let ticker = Ticker::start(&wasm)
+            .map_err(|cause| PluginError::Engine(wasmtime::Error::new(cause)))?;
         let mut hasher = DefaultHasher::new();
         wasm.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Arc::new(Self {
             compatibility: hasher.finish(),
             wasm,
+            ticker,
             cache,
             compiled: Mutex::default(),
             states: Mutex::default(),
@@ -130,22 +134,6 @@ fn settings(is_pooled: bool) -> Config {
     config
 }
 
-/// Advances the epoch every [`TICK`] until the engine is gone.
-fn tick(engine: &wasmtime::Engine) -> Result<(), PluginError> {
-    let engine = engine.weak();
-    std::thread::Builder::new()
-        .name("plugin-ticker".to_owned())
-        .spawn(move || {
-            while let Some(engine) = engine.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(TICK);
-            }
-        })
-        .map_err(|cause| PluginError::Engine(wasmtime::Error::new(cause)))?;
-    Ok(())
-}
-
 /// Makes `path` a folder that nobody else can enter: what lies in it is run as machine code.
 fn private_folder(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -164,8 +152,6 @@ fn private_folder(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The resolution of deadlines.
-pub(super) const TICK: Duration = Duration::from_millis(1);
 /// Instances at once, over all workers, plugins and places of use, inclusive.
 const INSTANCES_MAX: u32 = 1000;
 /// Solver calls at once, inclusive.

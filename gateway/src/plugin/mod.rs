@@ -20,6 +20,7 @@ mod solver;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod ticker;
 mod v0_1;
 
 use std::sync::Arc;

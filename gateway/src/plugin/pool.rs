@@ -9,10 +9,10 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, TypedFunc};
 
 use super::call::{self, Overrun};
-use super::engine::TICK;
 use super::error::PluginError;
 use super::host::{Host, Phase};
 use super::stats::{self, Calls};
+use super::ticker::TICK;
 use super::{Decision, Hooked, Plugin};
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead};
 
@@ -145,7 +145,9 @@ impl Hooks {
         let instance = slot.instance(&self.plugin, &self.config, &self.calls)?;
         let started = self.calls.begin(counted(phase)).then(Instant::now);
         let deadline = self.plugin.facts.limits.deadline;
-        instance.store.set_epoch_deadline(ticks(deadline));
+        let ticks = ticks(deadline);
+        self.plugin.engine.ticker.cover(ticks);
+        instance.store.set_epoch_deadline(ticks);
         let host = instance.store.data_mut();
         host.refill(deadline);
         host.exchange.phase = phase;
@@ -298,7 +300,9 @@ impl Instance {
         let host = Host::new(Arc::clone(facts), &plugin.engine.live);
         let mut store = Store::new(&plugin.engine.wasm, host);
         store.limiter(|host| &mut host.memory);
-        store.set_epoch_deadline(ticks(allowed));
+        let ticks = ticks(allowed);
+        plugin.engine.ticker.cover(ticks);
+        store.set_epoch_deadline(ticks);
         store.data_mut().refill(allowed);
         let failed = |store: &mut Store<Host>, cause: wasmtime::Error| {
             let stderr = store.data_mut().output.take_stderr();

@@ -206,8 +206,11 @@ fn new_store(plugin: &Plugin) -> Store<Host> {
     store.limiter(|host| &mut host.memory);
     store.set_epoch_deadline(BURST_TICKS);
     let mut bursts = 0_u32;
+    let held = plugin.engine.ticker.hold();
     // It lets others run between bursts, and is stopped when it only computes.
     store.epoch_deadline_callback(move |_| {
+        // Dropped with the store: until then time must pass for it.
+        let _ = &held;
         bursts = bursts.saturating_add(1);
         if bursts > BURSTS_MAX {
             return Err(rule(format!(
