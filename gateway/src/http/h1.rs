@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ use crate::h1::{self, Duplex, Upgraded};
 pub async fn serve(
     stream: Box<dyn Duplex>,
     connection: Rc<Connection>,
-    limits: Limits,
+    limits: Rc<Limits>,
     mut drain: watch::Receiver<bool>,
 ) {
     let mut server = Server {
@@ -56,7 +56,8 @@ pub async fn serve(
     };
     loop {
         let is_going_on = match server.next().await {
-            Next::Request(head) => server.exchange(head).await,
+            // In a box, so that a connection that waits is not as large as an exchange.
+            Next::Request(head) => Box::pin(server.exchange(head)).await,
             Next::Refuse(error) => {
                 server.refuse(&error).await;
                 false
@@ -85,7 +86,7 @@ struct Line {
 struct Server {
     line: Rc<RefCell<Line>>,
     connection: Rc<Connection>,
-    limits: Limits,
+    limits: Rc<Limits>,
     /// One timer for all waits: it is looked at when it fires and moved only then.
     watchdog: Pin<Box<Sleep>>,
     drained: Pin<Box<dyn Future<Output = ()>>>,
@@ -218,11 +219,16 @@ impl Server {
         tunnel: Option<Client>,
     ) -> Option<Response<ResponseBody>> {
         let connection = Rc::clone(&self.connection);
-        // In a box, so that a connection that waits is not as large as an exchange.
-        let mut exchange: Pin<Box<dyn Future<Output = _>>> = match connection.scheme {
-            Scheme::Https => Box::pin(exchange::serve(&connection, request, tunnel)),
-            Scheme::Http => Box::pin(plain::serve(&connection, request, tunnel)),
-        };
+        match connection.scheme {
+            Scheme::Https => self.drive(pin!(exchange::serve(&connection, request, tunnel))).await,
+            Scheme::Http => self.drive(pin!(plain::serve(&connection, request, tunnel))).await,
+        }
+    }
+
+    async fn drive(
+        &self,
+        mut exchange: Pin<&mut impl Future<Output = Response<ResponseBody>>>,
+    ) -> Option<Response<ResponseBody>> {
         std::future::poll_fn(|cx| {
             if let Poll::Ready(response) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));
@@ -264,6 +270,8 @@ impl Server {
             && !self.is_ending()
             && self.is_body_skippable();
         let mut out = std::mem::take(&mut self.out);
+        // For a usual head and the body that is copied behind it.
+        out.reserve(MESSAGE_BYTES_USUAL);
         out.extend_from_slice(self.interim_rest());
         head::write_status(&mut out, status);
         write_fields(&mut out, &parts.headers, status);
@@ -542,6 +550,7 @@ impl AsyncWrite for LineWriter {
 }
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const MESSAGE_BYTES_USUAL: usize = 2 * 1024;
 /// How much of the next requests is read while one is served.
 const READ_AHEAD_BYTES: usize = 16 * 1024;
 /// How much of a body that nobody wanted is read to keep the connection.

@@ -14,6 +14,10 @@ use ipnet::IpNet;
 /// Removes the fields that belong to one connection, those that `connection` names among them.
 /// `te: trailers` stays, since trailers are passed on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none, and looking at the names costs less than looking each up.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     while let Some(connection) = headers.remove(CONNECTION) {
         let Ok(text) = connection.to_str() else { continue };
         for name in text.split(',').map(str::trim) {
@@ -37,6 +41,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     // hyper has answered, or will answer, `100-continue` itself when the body is first read.
     headers.remove(EXPECT);
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "upgrade"
+            | "te"
+            | "expect"
+    )
 }
 
 /// Joins `cookie` fields: HTTP/2 and HTTP/3 may split them, and what goes on over HTTP/1.1 must have
@@ -109,14 +126,20 @@ pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bo
         continue_chain(headers, client);
         return;
     }
+    if headers.keys().any(is_about_client) {
+        for name in [X_FORWARDED_PORT, X_FORWARDED_PREFIX, X_FORWARDED_SERVER, X_REAL_IP] {
+            headers.remove(name);
+        }
+    }
     headers.insert(X_FORWARDED_FOR, client.address.clone());
     headers.insert(X_FORWARDED_PROTO, client.scheme.clone());
     headers.insert(X_FORWARDED_HOST, client.authority.clone());
     headers.insert(FORWARDED, client.forwarded.clone());
-    headers.remove(X_FORWARDED_PORT);
-    headers.remove(X_FORWARDED_PREFIX);
-    headers.remove(X_FORWARDED_SERVER);
-    headers.remove(X_REAL_IP);
+}
+
+/// Whether a field says what only a proxy may say.
+fn is_about_client(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-forwarded-") || *name == X_REAL_IP
 }
 
 fn continue_chain(headers: &mut HeaderMap, client: &Forwarding) {

@@ -22,19 +22,44 @@ use super::tunnel::Client;
 use super::{h1, plain};
 use crate::config::{Limits, Scheme};
 
-/// Serves a connection until it ends: by the client, by a limit, or by `drain` turning true.
-pub async fn connection<S>(
+/// Serves a connection in a task of its own until it ends: by the client, by a limit, or by `drain`
+/// turning true. `place` is held until then.
+pub fn spawn<S>(
     stream: S,
     is_h2: bool,
     connection: Rc<Connection>,
-    limits: Limits,
+    limits: Rc<Limits>,
     drain: watch::Receiver<bool>,
+    place: impl Sized + 'static,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    if !is_h2 {
-        return h1::serve(Box::new(stream), connection, limits, drain).await;
+    // Two tasks instead of one with a branch, which would be as large as the larger of them; and what
+    // is large goes into boxes, since a future that takes a value and moves it holds its room twice.
+    if is_h2 {
+        let served = h2(stream, connection, limits, drain);
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            served.await;
+        });
+    } else {
+        let stream = Box::new(stream);
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            h1::serve(stream, connection, limits, drain).await;
+        });
     }
+}
+
+fn h2<S>(
+    stream: S,
+    connection: Rc<Connection>,
+    limits: Rc<Limits>,
+    drain: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + 'static
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let pulse = Rc::new(Pulse::new());
     let io = TokioIo::new(Tracked::new(stream, Rc::clone(&pulse)));
     let at_work = Rc::clone(&pulse);
@@ -43,20 +68,21 @@ pub async fn connection<S>(
         let request = request.map(Incoming::Hyper);
         let (connection, pulse) = (Rc::clone(&connection), Rc::clone(&at_work));
         pulse.begin();
-        async move {
+        // In a box: hyper moves it many times before it is first polled.
+        Box::pin(async move {
             let _at_work = AtWork(pulse);
             let response = match connection.scheme {
                 Scheme::Https => exchange::serve(&connection, request, tunnel).await,
                 Scheme::Http => plain::serve(&connection, request, tunnel).await,
             };
             Ok::<_, std::convert::Infallible>(response)
-        }
+        })
     });
-    let served = h2(&limits).serve_connection(io, service);
-    watched(served, Graceful::h2, &pulse, &limits, drain).await;
+    let served = Box::pin(h2_builder(&limits).serve_connection(io, service));
+    watched(served, Graceful::h2, pulse, limits, drain)
 }
 
-fn h2(limits: &Limits) -> hyper::server::conn::http2::Builder<LocalExecutor> {
+fn h2_builder(limits: &Limits) -> hyper::server::conn::http2::Builder<LocalExecutor> {
     let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
     builder
         .enable_connect_protocol()
@@ -70,15 +96,15 @@ fn h2(limits: &Limits) -> hyper::server::conn::http2::Builder<LocalExecutor> {
 
 /// Drives `served`; asks it to end when `drain` turns true, drops it when a limit is passed.
 async fn watched<F>(
-    served: F,
+    mut served: Pin<Box<F>>,
     graceful: fn(Pin<&mut F>),
-    pulse: &Pulse,
-    limits: &Limits,
+    pulse: Rc<Pulse>,
+    limits: Rc<Limits>,
     mut drain: watch::Receiver<bool>,
 ) where
     F: Future<Output = hyper::Result<()>>,
 {
-    let mut served = pin!(served);
+    let limits = &limits;
     let mut watchdog = pin!(tokio::time::sleep(pulse.next_look(limits)));
     let mut drained = pin!(async move { drain.wait_for(|&drain| drain).await.is_ok() });
     let mut is_ending = false;

@@ -362,11 +362,16 @@ async fn accept(
                 }
                 Counters::add(&worker.counters.connections, 1);
                 let place = Place::take(&worker, &open);
-                let task = greet(stream, peer, Rc::clone(&worker), terms.clone(), drain.clone());
-                tokio::task::spawn_local(async move {
-                    let _place = place;
-                    task.await;
-                });
+                // The handshake's task ends when the connection's begins: one that waits for its next
+                // request holds no more memory than that takes.
+                tokio::task::spawn_local(greet(
+                    stream,
+                    peer,
+                    Rc::clone(&worker),
+                    terms.clone(),
+                    drain.clone(),
+                    place,
+                ));
             }
             // The peer was gone before we came: not our trouble.
             Err(cause) if is_of_one_connection(&cause) => {}
@@ -383,7 +388,7 @@ async fn accept(
 struct Terms {
     generation: u64,
     scheme: Scheme,
-    limits: Limits,
+    limits: Rc<Limits>,
     /// Tells clients of HTTP/3.
     alt_svc: Option<HeaderValue>,
 }
@@ -400,25 +405,27 @@ impl Terms {
                 Kind::Tcp(scheme) => scheme,
                 Kind::Quic => Scheme::Https,
             },
-            limits: generation.config.limits.clone(),
+            limits: Rc::new(generation.config.limits.clone()),
             alt_svc: alt_svc.and_then(|text| HeaderValue::from_str(&text).ok()),
         }
     }
 }
 
+/// Makes the handshake and hands the connection to a task of its protocol.
 async fn greet(
     stream: TcpStream,
     peer: SocketAddr,
     worker: Rc<Worker>,
     terms: Terms,
     drain: watch::Receiver<bool>,
+    place: Place,
 ) {
     let _ = stream.set_nodelay(true);
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let Terms { limits, scheme, alt_svc, .. } = terms;
     if scheme == Scheme::Http {
         let connection = connection_of(&worker, peer, None, None);
-        serve::connection(stream, false, connection, limits, drain).await;
+        serve::spawn(stream, false, connection, limits, drain, place);
         return;
     }
     let local = match stream.local_addr() {
@@ -430,7 +437,7 @@ async fn greet(
         Ok(Ok(Accepted::Serve { stream, facts })) => {
             let is_h2 = facts.is_h2;
             let connection = connection_of(&worker, peer, Some(facts), alt_svc);
-            serve::connection(stream, is_h2, connection, limits, drain).await;
+            serve::spawn(stream, is_h2, connection, limits, drain, place);
         }
         Ok(Ok(Accepted::Challenged)) => {}
         Ok(Err(cause)) => {
