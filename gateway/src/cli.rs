@@ -165,6 +165,27 @@ pub enum PluginCommand {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Run a router or filter against cases, without a gateway or a network.
+    ///
+    /// A file of cases holds the plugin's stanza, requests, and what is to become of them; see
+    /// docs/PLUGINS.md.
+    Test {
+        /// The component.
+        file: PathBuf,
+        /// Files of cases (YAML).
+        #[arg(required = true)]
+        cases: Vec<PathBuf>,
+    },
+    /// Measure what the calls of cases cost.
+    Bench {
+        /// The component.
+        file: PathBuf,
+        /// A file of cases (YAML), as for `test`.
+        cases: PathBuf,
+        /// Rounds of a thousand calls.
+        #[arg(long, default_value_t = 50)]
+        rounds: usize,
+    },
     /// Show what new versions of plugins ask for beyond gateway.lock, and allow it.
     Accept {
         /// The plugins to accept, by their names in gateway.yaml; without any, only show.

@@ -4,9 +4,11 @@ pub mod certs;
 
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::cases;
+use crate::config::cases::Cases;
 use crate::config::lock::Lock;
 use crate::config::{self, Config, Manifest};
 use crate::explain;
@@ -253,6 +255,64 @@ pub fn sign(component: &Path, key: &Path) -> Result<(), String> {
         component.display()
     );
     Ok(())
+}
+
+/// `witgate plugin test`.
+///
+/// # Errors
+/// When a file cannot be used, or a case does not come out as expected.
+pub fn test(component: &Path, files: &[PathBuf]) -> Result<(), String> {
+    let (mut passed, mut failed) = (0_usize, 0_usize);
+    with_engine(|engine| {
+        for file in files {
+            let all = Cases::load(file).map_err(|report| report.to_string())?;
+            for (name, wrong) in cases::run(engine, component, &all) {
+                if wrong.is_empty() {
+                    passed += 1;
+                    println!("ok      {name}");
+                    continue;
+                }
+                failed += 1;
+                println!("FAILED  {name}");
+                wrong
+                    .iter()
+                    .flat_map(|text| text.lines())
+                    .for_each(|line| println!("        {line}"));
+            }
+        }
+        Ok(())
+    })?;
+    match (passed, failed) {
+        (0, 0) => Err("there are no cases".to_owned()),
+        (_, 0) => {
+            println!("{passed} passed");
+            Ok(())
+        }
+        _ => Err(format!("{passed} passed, {failed} failed")),
+    }
+}
+
+/// `witgate plugin bench`.
+///
+/// # Errors
+/// When a file cannot be used or a call fails.
+pub fn bench(component: &Path, file: &Path, rounds: usize) -> Result<(), String> {
+    let all = Cases::load(file).map_err(|report| report.to_string())?;
+    let measured = with_engine(|engine| cases::bench(engine, component, &all, rounds))?;
+    println!("{:>12}{:>12}", "best", "median");
+    for (name, best, middle) in measured {
+        println!("{:>12}{:>12}  {name}", format!("{best:?}"), format!("{middle:?}"));
+    }
+    Ok(())
+}
+
+/// An engine with a cache of its own, gone afterwards.
+fn with_engine<T>(work: impl FnOnce(&Arc<Engine>) -> Result<T, String>) -> Result<T, String> {
+    let cache = tempfile_folder()?;
+    let engine = Engine::start(cache.clone()).map_err(|cause| describe(&cause));
+    let done = engine.and_then(|engine| work(&engine));
+    let _ = std::fs::remove_dir_all(&cache);
+    done
 }
 
 /// `witgate plugin accept`.

@@ -31,6 +31,10 @@ fn main() -> ExitCode {
         Command::Plugin(PluginCommand::Accept { names, file }) => {
             commands::accept(&file.config, &names)
         }
+        Command::Plugin(PluginCommand::Test { file, cases }) => commands::test(&file, &cases),
+        Command::Plugin(PluginCommand::Bench { file, cases, rounds }) => {
+            commands::bench(&file, &cases, rounds)
+        }
         Command::Plugin(PluginCommand::Sign { file, key }) => commands::sign(&file, &key),
         Command::Plugin(PluginCommand::Inspect { file, json }) => commands::inspect(&file, json),
     };

@@ -4,6 +4,7 @@
 //! std; never tokio, wasmtime or rustls, and it opens no file but the configuration itself, what
 //! its secrets name, and the components whose own words about their `config:` it takes.
 
+pub mod cases;
 mod check;
 mod conform;
 mod field_grant;
@@ -585,6 +586,8 @@ pub struct PluginConfig {
     pub config: serde_json::Value,
     /// What becomes of a request when the plugin fails.
     pub on_error: OnError,
+    /// How long an instance lives.
+    pub reuse: Reuse,
     /// Bounds of each call and instance.
     pub limits: PluginLimits,
     /// Secrets by the name that placeholders use.
@@ -606,6 +609,14 @@ pub struct FixedResponse {
     pub body: String,
     /// Its media type.
     pub content_type: String,
+}
+
+/// `plugins.*.isolation` and `plugins.*.recycle`: how many calls an instance of a router or filter
+/// serves, inclusive; none when there is no end to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reuse {
+    /// Calls.
+    pub calls_max: Option<u64>,
 }
 
 /// `plugins.*.on-error`.

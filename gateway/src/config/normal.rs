@@ -401,6 +401,14 @@ fn plugin(p: &PluginConfig) -> Tree {
         fields.push(("config", Tree::Json(p.config.clone())));
     }
     fields.push(("on-error", on_error));
+    match p.reuse.calls_max {
+        Some(1) => fields.push(("isolation", text("request"))),
+        calls_max => {
+            fields.push(("isolation", text("worker")));
+            let recycle = calls_max.map_or(text("never"), |n| int(n.into()));
+            fields.push(("recycle", recycle));
+        }
+    }
     fields.push(("limits", limits));
     let secret = |s: &Secret| source(&s.source, Some(&s.hosts));
     fields.push(("secrets", names(p.secrets.iter(), secret)));

@@ -88,6 +88,7 @@ impl Engine {
             asks: lock::asks(manifest.as_ref(), compiled.imports_http, compiled.has_heads()),
         };
         let plugin = Arc::new(Plugin {
+            calls_max: config.reuse.calls_max.unwrap_or(u64::MAX),
             locked,
             stats: self.stats(&name),
             engine: Arc::clone(self),

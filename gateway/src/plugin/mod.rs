@@ -44,6 +44,8 @@ pub struct Plugin {
     facts: Arc<facts::Facts>,
     /// `config:` as JSON text.
     config: Box<str>,
+    /// Calls that an instance serves, inclusive.
+    calls_max: u64,
     locked: Locked,
     stats: Arc<Stats>,
 }

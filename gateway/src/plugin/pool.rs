@@ -181,6 +181,10 @@ impl Hooks {
                     self.calls.recovered();
                 }
                 self.calls.decided(&decision);
+                instance.calls_left = instance.calls_left.saturating_sub(1);
+                if instance.calls_left == 0 {
+                    slot.instance = None;
+                }
                 Ok(decision)
             }
             Err(cause) => {
@@ -283,6 +287,8 @@ struct Instance {
     route: Option<Hook>,
     on_request: Option<Hook>,
     on_response: Option<Hook>,
+    /// Calls that it may still serve.
+    calls_left: u64,
 }
 
 /// A function without parameters, its type checked.
@@ -331,7 +337,8 @@ impl Instance {
         let on_request = hook(&mut store, &handle, on_request, plugin)?;
         let on_response = filter.map(|filter| &filter.on_response);
         let on_response = hook(&mut store, &handle, on_response, plugin)?;
-        Ok((Self { store, handle, route, on_request, on_response }, hooked))
+        let calls_left = plugin.calls_max;
+        Ok((Self { store, handle, route, on_request, on_response, calls_left }, hooked))
     }
 }
 

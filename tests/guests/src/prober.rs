@@ -1,12 +1,18 @@
 //! A filter that tries one thing with one field, as the request's path says: `/VERB/NAME`. What it
 //! could read goes into `x-saw` of the head it read from, which it must be allowed to set.
 
+use std::cell::RefCell;
+
 use exports::witgate::plugin::{filter_hooks, plugin};
 use witgate::plugin::{decision, request, response};
 
 wit_bindgen::generate!({ world: "filter", path: "../../wit" });
 
 struct Guest;
+
+thread_local! {
+    static LAST: RefCell<String> = RefCell::new("nothing".to_owned());
+}
 
 impl plugin::Guest for Guest {
     fn configure(_config: String) -> Result<Vec<String>, String> {
@@ -25,6 +31,8 @@ impl filter_hooks::Guest for Guest {
             }
             "header-values" => Some(request::header_values(name).join("+")),
             "header-names" => Some(request::header_names().join(" ")),
+            // What an instance keeps between calls is what one request could learn of another.
+            "remember" => Some(LAST.replace(name.to_owned())),
             _ => None,
         };
         match verb {

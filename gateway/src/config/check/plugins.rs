@@ -10,7 +10,7 @@ use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     FieldGrant, FixedResponse, Grants, HeadGrant, HttpGrant, OnError, PluginConfig, PluginLimits,
-    PluginUse, RouteAction, Secret, WantedHead,
+    PluginUse, Reuse, RouteAction, Secret, WantedHead,
 };
 use super::fields::Fields;
 use super::upstreams::host_and_port;
@@ -45,6 +45,7 @@ impl<'a> Checker<'a> {
         let fields = self.fields(node, "plugins.*")?;
         let component = self.required(&fields, "component").and_then(|n| self.path(n));
         let on_error = self.on_error(&fields);
+        let reuse = self.reuse(&fields);
         let limits = self.plugin_limits(&fields);
         let grants = self.grants(&fields);
         let secrets = self.secrets(&fields, &grants);
@@ -52,12 +53,27 @@ impl<'a> Checker<'a> {
             component: component?,
             config: fields.get("config").map(|n| n.value.to_json()).unwrap_or_default(),
             on_error,
+            reuse,
             limits,
             secrets,
             grants,
             keys: Vec::new(),
             line,
         })
+    }
+
+    fn reuse(&mut self, fields: &Fields<'a>) -> Reuse {
+        let words = [("worker", false), ("request", true)];
+        let is_fresh = self.with_default(fields, "isolation", |c, n| c.word(n, &words));
+        let recycle = self.with_default(fields, "recycle", |c, n| match &n.value {
+            Value::Text(text) if text == "never" => Some(None),
+            _ => c.number(n, 1, u64::from(u32::MAX)).map(Some),
+        });
+        let calls_max = match (is_fresh, recycle.flatten()) {
+            (Some(true), _) => Some(1),
+            (_, recycle) => recycle,
+        };
+        Reuse { calls_max }
     }
 
     fn on_error(&mut self, fields: &Fields<'a>) -> OnError {
