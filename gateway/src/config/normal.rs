@@ -405,7 +405,7 @@ fn plugin(p: &PluginConfig) -> Tree {
         Some(1) => fields.push(("isolation", text("request"))),
         calls_max => {
             fields.push(("isolation", text("worker")));
-            let recycle = calls_max.map_or(text("never"), |n| int(n.into()));
+            let recycle = calls_max.map_or(text("never"), int);
             fields.push(("recycle", recycle));
         }
     }

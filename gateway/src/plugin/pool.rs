@@ -176,15 +176,15 @@ impl Hooks {
         let decision = std::mem::replace(&mut exchange.decision, Decision::Continue);
         match result {
             Ok(()) => {
+                instance.calls_left = instance.calls_left.saturating_sub(1);
+                if instance.calls_left == 0 {
+                    slot.instance = None;
+                }
                 if slot.breaker.failures > 0 {
                     slot.breaker.failures = 0;
                     self.calls.recovered();
                 }
                 self.calls.decided(&decision);
-                instance.calls_left = instance.calls_left.saturating_sub(1);
-                if instance.calls_left == 0 {
-                    slot.instance = None;
-                }
                 Ok(decision)
             }
             Err(cause) => {
