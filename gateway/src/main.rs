@@ -55,7 +55,7 @@ fn run(file: &Path) -> Result<(), String> {
     }
     let runtime = commands::runtime()?;
     runtime.block_on(async {
-        let started = gateway::Gateway::start(file, loaded.config, levels).await;
+        let started = gateway::Gateway::start(file, loaded, levels).await;
         let gateway = started.map_err(|error| fault::describe(&error))?;
         gateway.run().await.map_err(|error| fault::describe(&error))
     })

@@ -194,7 +194,8 @@ cases:
 
     let cases = gateway.file(
         "router.yaml",
-        "upstreams: [web]
+        "plugin: {limits: {deadline: 2s}}
+upstreams: [web]
 cases:
   - {name: chosen, request: {url: \"https://a.example/api/x\"}, expect: {upstream: api}}
   - {name: redirected, request: {url: \"https://a.example/redirect\"}, expect: {decision: redirect, status: 308, location: \"https://other.example/\"}}

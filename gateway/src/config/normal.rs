@@ -409,6 +409,21 @@ fn plugin(p: &PluginConfig) -> Tree {
             fields.push(("recycle", recycle));
         }
     }
+    if let Some(shadow) = &p.shadow {
+        fields.push(("shadow", path(shadow)));
+    }
+    if let Some(canary) = &p.canary {
+        let share = format!("{}.{:02}%", canary.share / 100, canary.share % 100);
+        fields.push((
+            "canary",
+            map([
+                ("share", text(&share)),
+                ("time", wait(canary.time)),
+                ("calls", int(canary.calls)),
+                ("failures", int(canary.failures_max)),
+            ]),
+        ));
+    }
     fields.push(("limits", limits));
     let secret = |s: &Secret| source(&s.source, Some(&s.hosts));
     fields.push(("secrets", names(p.secrets.iter(), secret)));

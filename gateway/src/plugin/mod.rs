@@ -20,6 +20,7 @@ mod solver;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod v0_1;
 
 use std::sync::Arc;
@@ -27,14 +28,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::acme::solve::dns01::DnsSolver;
-use crate::config::Manifest;
 use crate::config::lock::Locked;
+use crate::config::{Manifest, Wanted};
 
 pub use engine::Engine;
 pub use error::{PluginError, Subject};
 pub use pool::Hooks;
 pub use sign::{SignError, sign};
 pub use stats::{DECISIONS, Failure, HOOKS, Stats, Totals};
+pub use trial::{Kind, Placed, SideStatus, Trial, TrialStatus, Verdict};
 
 /// A component, compiled, linked and self-tested: `configure` succeeded with the plugin's own
 /// config.
@@ -47,6 +49,8 @@ pub struct Plugin {
     /// Calls that an instance serves, inclusive.
     calls_max: u64,
     locked: Locked,
+    /// What its manifest asks for.
+    wanted: Wanted,
     stats: Arc<Stats>,
 }
 

@@ -50,6 +50,8 @@ fn config(component: PathBuf, config: serde_json::Value) -> PluginConfig {
         config,
         on_error: OnError::FailClosed,
         reuse: Reuse { calls_max: None },
+        shadow: None,
+        canary: None,
         limits: PluginLimits {
             deadline: Duration::from_millis(200),
             solver_deadline: Duration::from_secs(5),

@@ -44,6 +44,8 @@ impl filter_hooks::Guest for Guest {
             "path" => request::set_path("/changed"),
             "query" => request::set_query(Some("changed")),
             "authority" => request::set_authority("changed.example"),
+            "fail" => decision::respond(503, &[], b""),
+            "spin" => spin(name.parse().unwrap_or(0)),
             "respond" => decision::respond(200, &[(name.into(), "set".into())], b""),
             _ => {}
         }
@@ -79,6 +81,14 @@ impl filter_hooks::Guest for Guest {
         if let Some(saw) = saw {
             response::set_header("x-saw", &saw);
         }
+    }
+}
+
+/// Computes for a while.
+fn spin(turns: u64) {
+    let mut n = 1_u64;
+    for turn in 0..turns {
+        n = std::hint::black_box(n.wrapping_mul(31).wrapping_add(turn));
     }
 }
 

@@ -9,8 +9,8 @@ use super::super::conform;
 use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    FieldGrant, FixedResponse, Grants, HeadGrant, HttpGrant, OnError, PluginConfig, PluginLimits,
-    PluginUse, Reuse, RouteAction, Secret, WantedHead,
+    Canary, FieldGrant, FixedResponse, Grants, HeadGrant, HttpGrant, OnError, PluginConfig,
+    PluginLimits, PluginUse, Reuse, RouteAction, Secret, WantedHead,
 };
 use super::fields::Fields;
 use super::upstreams::host_and_port;
@@ -46,6 +46,8 @@ impl<'a> Checker<'a> {
         let component = self.required(&fields, "component").and_then(|n| self.path(n));
         let on_error = self.on_error(&fields);
         let reuse = self.reuse(&fields);
+        let shadow = fields.get("shadow").and_then(|n| self.path(n));
+        let canary = self.canary(&fields);
         let limits = self.plugin_limits(&fields);
         let grants = self.grants(&fields);
         let secrets = self.secrets(&fields, &grants);
@@ -54,6 +56,8 @@ impl<'a> Checker<'a> {
             config: fields.get("config").map(|n| n.value.to_json()).unwrap_or_default(),
             on_error,
             reuse,
+            shadow,
+            canary,
             limits,
             secrets,
             grants,
@@ -74,6 +78,46 @@ impl<'a> Checker<'a> {
             (_, recycle) => recycle,
         };
         Reuse { calls_max }
+    }
+
+    fn canary(&mut self, fields: &Fields<'a>) -> Option<Canary> {
+        let node = fields.get("canary")?;
+        let (fields, short) = match &node.value {
+            Value::Map(_) => (self.fields(node, "plugins.*.canary")?, None),
+            _ => (Fields::empty("plugins.*.canary", node.at), Some(node)),
+        };
+        let share = match short {
+            Some(node) => self.share(node),
+            None => self.with_default(&fields, "share", |c, n| c.share(n)),
+        };
+        let time = self.with_default(&fields, "time", |c, n| c.duration(n, true));
+        let mut count = |key, min| {
+            let max = u64::from(u32::MAX);
+            self.with_default(&fields, key, |c, n| c.number(n, min, max)).unwrap_or_default()
+        };
+        let (calls, failures_max) = (count("calls", 1), count("failures", 0));
+        Some(Canary { share: share?, time: time.unwrap_or_default(), calls, failures_max })
+    }
+
+    /// Percent, as parts of ten thousand.
+    fn share(&mut self, node: &Node) -> Option<u16> {
+        let text = self.line(node, "a share such as 5%")?;
+        let share = text.strip_suffix('%').and_then(|number| {
+            let (whole, part) = number.trim().split_once('.').unwrap_or((number.trim(), "0"));
+            let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+            let hundredths: u16 = match (part.len(), is_digits(part)) {
+                (1, true) => part.parse::<u16>().ok()? * 10,
+                (2, true) => part.parse().ok()?,
+                _ => return None,
+            };
+            let whole: u16 = is_digits(whole).then_some(whole)?.parse().ok()?;
+            whole.checked_mul(100)?.checked_add(hundredths).filter(|n| (1..=10_000).contains(n))
+        });
+        if share.is_none() {
+            let message = format!("{} is not a share of requests", quoted(text));
+            self.error(node.at, message, "write 5%, or from 0.01% to 100%".to_owned());
+        }
+        share
     }
 
     fn on_error(&mut self, fields: &Fields<'a>) -> OnError {
