@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -116,6 +117,12 @@ async fn answer(
             let ahead = std::time::Duration::from_secs(days * 24 * 3600);
             (StatusCode::OK, JSON, json(&state.acme.plan(ahead)))
         }
+        (&Method::POST, path) if path.starts_with("/plugins/") && path.ends_with("/record") => {
+            let name = path.trim_start_matches("/plugins/").trim_end_matches("/record");
+            let prefix = parameter(&request, "path").unwrap_or("/");
+            let seconds = parameter(&request, "timeout").and_then(|text| text.parse().ok());
+            record(&state, name, prefix, seconds.unwrap_or(RECORD_SECONDS)).await
+        }
         (&Method::POST, path) if path.starts_with("/revoke/") => {
             let host = path.trim_start_matches("/revoke/");
             let reason = parameter(&request, "reason");
@@ -123,7 +130,8 @@ async fn answer(
         }
         _ => {
             let help = "GET /status, GET /certs, GET /certs/plan?days=N, GET /metrics, \
-                        POST /reload, POST /renew/HOST, POST /revoke/HOST?reason=REASON\n";
+                        POST /reload, POST /plugins/NAME/record?path=PATH&timeout=SECONDS, \
+                        POST /renew/HOST, POST /revoke/HOST?reason=REASON\n";
             (StatusCode::NOT_FOUND, TEXT, help.to_owned())
         }
     };
@@ -132,6 +140,32 @@ async fn answer(
     let media = http::HeaderValue::from_static(media);
     response.headers_mut().insert(http::header::CONTENT_TYPE, media);
     Ok(response)
+}
+
+/// Waits for one request of a plugin and tells all about it.
+async fn record(
+    state: &State,
+    name: &str,
+    path_prefix: &str,
+    seconds: u64,
+) -> (StatusCode, &'static str, String) {
+    let refuse = |text: String| (StatusCode::UNPROCESSABLE_ENTITY, TEXT, text);
+    let Some(plugin) = state.live.current().plugins.get(name).map(Arc::clone) else {
+        return refuse(format!("there is no plugin called {name}\n"));
+    };
+    if !plugin.is("router") && !plugin.is("filter") {
+        return refuse(format!("{name} is no router and no filter: no request meets it\n"));
+    }
+    plugin.recorder().arm(path_prefix);
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds.min(RECORD_SECONDS_MAX));
+    while tokio::time::Instant::now() < end {
+        tokio::time::sleep(RECORD_POLL).await;
+        if let Some(recording) = plugin.recorder().take(&plugin) {
+            return (StatusCode::OK, JSON, json(&recording));
+        }
+    }
+    plugin.recorder().disarm();
+    refuse(format!("no request below {path_prefix} met the plugin {name} in {seconds} s\n"))
 }
 
 /// The value of a query parameter; none of ours needs escapes.
@@ -368,6 +402,10 @@ fn runway(state: &State, text: &mut String) {
     gauge("witgate_certificates_failing", help, failing.try_into().unwrap_or(u64::MAX));
 }
 
+/// How long a request to record is waited for.
+const RECORD_SECONDS: u64 = 60;
+const RECORD_SECONDS_MAX: u64 = 3600;
+const RECORD_POLL: Duration = Duration::from_millis(50);
 /// How far `plan` looks ahead.
 const PLAN_DAYS: u64 = 90;
 const PLAN_DAYS_MAX: u64 = 3650;

@@ -14,7 +14,7 @@ use crate::config::{self, Config, Manifest};
 use crate::explain;
 use crate::fault::describe;
 use crate::generation::Generation;
-use crate::plugin::{self, Engine};
+use crate::plugin::{self, Engine, Hooks, Recording};
 use crate::store::Store;
 use crate::tls::local::LocalCa;
 use crate::trust;
@@ -304,6 +304,54 @@ pub fn bench(component: &Path, file: &Path, rounds: usize) -> Result<(), String>
         println!("{:>12}{:>12}  {name}", format!("{best:?}"), format!("{middle:?}"));
     }
     Ok(())
+}
+
+/// `witgate plugin record`.
+///
+/// # Errors
+/// When no gateway answers, it has no such plugin, or no request came.
+pub fn record(file: &Path, name: &str, path: &str, timeout: u32) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    if !path.starts_with('/') || !path.chars().all(plain) {
+        return Err(format!("{path} is not the beginning of a path in plain letters"));
+    }
+    admin(file, "POST", &format!("/plugins/{name}/record?path={path}&timeout={timeout}"))
+}
+
+/// `witgate plugin replay`.
+///
+/// # Errors
+/// When a file cannot be used, or something becomes different.
+pub fn replay(recording: &Path, component: &Path) -> Result<(), String> {
+    let shown = recording.display();
+    let text = std::fs::read_to_string(recording)
+        .map_err(|cause| format!("cannot read {shown}: {cause}"))?;
+    let tape = Recording::parse(&text)
+        .map_err(|cause| format!("{shown} is not what `witgate plugin record` writes: {cause}"))?;
+    let stanza = plugin::replay_stanza(&tape, component)?;
+    let replayed = with_engine(|engine| {
+        let upstreams: Vec<Arc<str>> = tape.upstreams.iter().map(|n| Arc::from(&**n)).collect();
+        let loaded = engine.load(&tape.plugin, &stanza, &Arc::from(upstreams));
+        let loaded = loaded.map_err(|cause| describe(&cause))?;
+        let hooks = Hooks::new(loaded, &stanza.config).map_err(|cause| describe(&cause))?;
+        tape.replay(&hooks)
+    })?;
+    let mut is_same = true;
+    for call in &replayed {
+        match call.differences.is_empty() {
+            true => println!("same       {}", call.hook),
+            false => println!("DIFFERENT  {}", call.hook),
+        }
+        call.differences.iter().for_each(|difference| println!("           {difference}"));
+        for missing in &call.missing {
+            println!("           not in the recording, answered anew: {missing}");
+        }
+        is_same &= call.differences.is_empty();
+    }
+    match is_same {
+        true => Ok(()),
+        false => Err("the recorded request comes out different".to_owned()),
+    }
 }
 
 /// An engine with a cache of its own, gone afterwards.

@@ -35,6 +35,12 @@ fn main() -> ExitCode {
         Command::Plugin(PluginCommand::Bench { file, cases, rounds }) => {
             commands::bench(&file, &cases, rounds)
         }
+        Command::Plugin(PluginCommand::Record { name, path, timeout, file }) => {
+            commands::record(&file.config, &name, &path, timeout)
+        }
+        Command::Plugin(PluginCommand::Replay { recording, component }) => {
+            commands::replay(&recording, &component)
+        }
         Command::Plugin(PluginCommand::Sign { file, key }) => commands::sign(&file, &key),
         Command::Plugin(PluginCommand::Inspect { file, json }) => commands::inspect(&file, json),
     };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::harness::client::Client;
+use crate::harness::client::{Client, get, with};
 use crate::harness::guests::{digest, guest, noted};
 use crate::harness::load::{Load, Plan};
 use crate::harness::origin::field;
@@ -206,4 +206,80 @@ async fn a_broken_gateway_yaml_holds_up_no_plugin() {
     gateway.logged(mark, &["the configuration file has mistakes"]).await;
     gateway.logged(mark, &["plugin swapped", "tried"]).await;
     assert_eq!(field(&client.get("app.localhost", "/web").await.json(), "x-router"), ["two"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recorded_request_comes_out_the_same_offline_or_shows_what_changed() {
+    let origin = RustOrigin::h1().await;
+    let mut gateway = Gateway::new();
+    gateway.file("filter.wasm", guest("filter"));
+    gateway.file("prober.wasm", guest("prober"));
+    gateway.set("web", origin.port);
+    gateway
+        .start(
+            "
+sites: [{hosts: [app.localhost], filters: [seen], upstream: web}]
+upstreams: {web: http://127.0.0.1:@web@}
+plugins:
+  seen: {component: @dir@/filter.wasm, limits: {deadline: 2s}}
+",
+        )
+        .await;
+    let client = gateway.client().await;
+    let config = gateway.config().display().to_string();
+    let run = async |arguments: &[&str]| {
+        let ran = output(WITGATE, arguments, 3 * SOON).await;
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (ran.status.code(), text(ran.stdout), text(ran.stderr))
+    };
+    let recorded = async {
+        let arguments = ["plugin", "record", "seen", "--path", "/all", "--config", &config];
+        run(&arguments).await
+    };
+    let asked = async {
+        // It is waited for from some moment on; others do not count.
+        loop {
+            let request = with(get("app.localhost", "/all?q=1"), "cookie", "s3cret=1");
+            assert_eq!(client.send(request).await.status, 200);
+            client.get("app.localhost", "/other").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let (code, recording, err) = tokio::select! {
+        recorded = recorded => recorded,
+        () = asked => unreachable!("it asks without end"),
+    };
+    assert_eq!(code, Some(0), "{err}");
+    let told: serde_json::Value = serde_json::from_str(&recording).expect("JSON");
+    let hooks: Vec<_> = told["calls"].as_array().expect("calls").iter().collect();
+    assert_eq!(hooks.len(), 2, "{recording}");
+    assert_eq!(
+        (&hooks[0]["hook"], &hooks[1]["hook"]),
+        (&"on-request".into(), &"on-response".into())
+    );
+    assert_eq!(hooks[0]["request"]["target"], "/all?q=1");
+    assert!(recording.contains("state.increment requests 1"), "{recording}");
+    assert!(!recording.contains("s3cret"), "what it may not read is not kept");
+
+    // Offline, with the count of then, although there is no state at all.
+    let file = gateway.file("recording.json", &recording).display().to_string();
+    let component = gateway.folder().join("filter.wasm").display().to_string();
+    let (code, out, err) = run(&["plugin", "replay", &file, &component]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert_eq!(out.matches("same").count(), 2, "{out}");
+    // Another version: what it does otherwise, by name.
+    let other = gateway.folder().join("prober.wasm").display().to_string();
+    let (code, out, err) = run(&["plugin", "replay", &file, &other]).await;
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("DIFFERENT  on-request"), "{out}");
+    assert!(out.contains("request field x-agent: [") && out.contains("became absent"), "{out}");
+    assert!(err.contains("comes out different"), "{err}");
+
+    let (code, _, err) = run(&["plugin", "replay", &config, &other]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("is not what `witgate plugin record` writes"), "{err}");
+    let none = ["plugin", "record", "seen", "--path", "/no", "--timeout", "1", "--config", &config];
+    let (code, _, err) = run(&none).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("no request below /no met the plugin seen"), "{err}");
 }

@@ -144,11 +144,24 @@ impl Cases {
         component: &Path,
         config: Option<&Json>,
     ) -> Result<super::PluginConfig, String> {
-        let mut stanza: serde_json::Map<String, Json> = self.plugin.clone().into_iter().collect();
-        stanza.insert("component".to_owned(), component.display().to_string().into());
+        let mut all: serde_json::Map<String, Json> = self.plugin.clone().into_iter().collect();
         if let Some(config) = config {
-            stanza.insert("config".to_owned(), config.clone());
+            all.insert("config".to_owned(), config.clone());
         }
+        stanza(all, component)
+    }
+}
+
+/// A plugin's stanza on its own, for the component at this path.
+///
+/// # Errors
+/// What is wrong with it, one line each, without places in any file.
+pub fn stanza(
+    mut stanza: serde_json::Map<String, Json>,
+    component: &Path,
+) -> Result<super::PluginConfig, String> {
+    stanza.insert("component".to_owned(), component.display().to_string().into());
+    {
         // JSON is YAML. Nothing of the site is used.
         let whole = serde_json::json!({
             "sites": [{"hosts": ["test.localhost"], "upstream": "builtin:echo"}],

@@ -520,6 +520,8 @@ pub const KEYS: &[Key] = &[
         "What the plugin may do beyond computing. Nothing if absent."),
     key("plugins.*.grants.http", &[Texts], Is("[]"),
         "Requests it may send: [METHOD,… ]https://host/path, where * at the end takes any rest."),
+    key("plugins.*.grants.hmac", &[Texts], Is("[]"),
+        "Secrets that it may have data signed and checked with (HMAC), by name."),
     key("plugins.*.grants.request", &[Map], Absent, "What it may do with heads of requests."),
     key("plugins.*.grants.request.read", &[Texts], Is("[\"*\"]"),
         "Fields it may read; * is every field but cookie, authorization and proxy-authorization."),

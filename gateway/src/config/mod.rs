@@ -731,6 +731,8 @@ impl std::fmt::Debug for SecretText {
 pub struct Grants {
     /// Outgoing requests.
     pub http: Vec<HttpGrant>,
+    /// Secrets whose HMAC it may have, by name.
+    pub hmac: Vec<String>,
     /// Heads of requests.
     pub request: HeadGrant,
     /// Heads of responses.

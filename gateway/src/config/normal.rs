@@ -433,6 +433,7 @@ fn plugin(p: &PluginConfig) -> Tree {
     };
     let grants = map([
         ("http", list(p.grants.http.iter().map(|g| text(&g.pattern)))),
+        ("hmac", list(p.grants.hmac.iter().map(text))),
         ("request", head(&p.grants.request)),
         ("response", head(&p.grants.response)),
     ]);

@@ -15,7 +15,7 @@ use super::host::http::Client;
 use super::host::log::Rate;
 use super::secret::Secrets;
 use super::v0_1::{self, Exports, Unlinked};
-use super::{Inspection, Plugin, pool, sign, solver};
+use super::{Inspection, Plugin, Recorder, pool, sign, solver};
 use crate::config::lock::{self, Locked};
 use crate::config::{Manifest, PluginConfig, Secret, Wanted};
 
@@ -145,6 +145,7 @@ impl Engine {
         let facts = Facts {
             limits: config.limits.clone(),
             grants: config.grants.http.clone(),
+            hmac: config.grants.hmac.clone(),
             request: wanted.request.granted(&config.grants.request),
             response: wanted.response.granted(&config.grants.response),
             refused: Mutex::default(),
@@ -166,6 +167,7 @@ impl Engine {
                 Role::Used => self.stats(&name),
                 Role::Shadow => Arc::default(),
             },
+            recorder: Recorder::default(),
             engine: Arc::clone(self),
             compiled,
             facts: Arc::new(facts),

@@ -18,6 +18,7 @@ mod secret;
 mod sign;
 mod solver;
 mod stats;
+mod tape;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -36,6 +37,7 @@ pub use error::{PluginError, Subject};
 pub use pool::Hooks;
 pub use sign::{SignError, sign};
 pub use stats::{DECISIONS, Failure, HOOKS, Stats, Totals};
+pub use tape::{Recorder, Recording, Replayed, replay_stanza};
 pub use trial::{Kind, Placed, SideStatus, Trial, TrialStatus, Verdict};
 
 /// A component, compiled, linked and self-tested: `configure` succeeded with the plugin's own
@@ -52,6 +54,7 @@ pub struct Plugin {
     /// What its manifest asks for.
     wanted: Wanted,
     stats: Arc<Stats>,
+    recorder: Recorder,
 }
 
 /// The hooks that an instance asked for in `configure`.
@@ -144,6 +147,11 @@ impl Plugin {
     /// What is counted about it and the versions before it.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Records one request of it.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// The worlds it can be used as: `router`, `filter`, `dns-solver`.

@@ -261,6 +261,36 @@ fn a_filter_reads_and_changes_heads() {
     }
 }
 
+#[test]
+fn a_filter_has_data_signed_with_a_secret_it_never_sees() {
+    let log = Log::capture();
+    let mut config = config(guest("prober"), serde_json::Value::Null);
+    let secret = |text: &str| Secret {
+        source: SecretRef::Inline(SecretText::new(text.to_owned())),
+        hosts: Vec::new(),
+    };
+    config.secrets.insert("key".to_owned(), secret("Jefe"));
+    config.secrets.insert("other".to_owned(), secret("not for this"));
+    config.grants.hmac = vec!["key".to_owned()];
+    let plugin = engine().load("signer", &config, &upstreams()).unwrap();
+    let hooks = Hooks::new(plugin, &config.config).unwrap();
+    let saw = |target: &str| {
+        let mut head = request(target);
+        hooks.on_request(&connection(), &mut head).unwrap();
+        field(&head.headers, "x-saw").to_owned()
+    };
+    let made = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"Jefe");
+    let made = aws_lc_rs::hmac::sign(&made, b"data");
+    let hex: String = made.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(saw("/hmac/key"), format!("{hex} Ok(true) Ok(false)"));
+    assert_eq!(saw("/hmac/other"), "denied");
+    assert_eq!(saw("/hmac/nobody"), "unknown-secret");
+    assert_eq!(saw("/hmac-algorithm/md5"), "unknown-algorithm");
+    let told = log.lines("may not use the secret");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("plugins.signer.grants.hmac"), "{told:?}");
+}
+
 /// A filter that tries one thing with one field, under these grants.
 fn prober(name: &str, request: HeadGrant, response: HeadGrant) -> Hooks {
     let mut config = config(guest("prober"), serde_json::Value::Null);

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use exports::witgate::plugin::{filter_hooks, plugin};
-use witgate::plugin::{decision, request, response};
+use witgate::plugin::{crypto, decision, request, response};
 
 wit_bindgen::generate!({ world: "filter", path: "../../wit" });
 
@@ -31,6 +31,16 @@ impl filter_hooks::Guest for Guest {
             }
             "header-values" => Some(request::header_values(name).join("+")),
             "header-names" => Some(request::header_names().join(" ")),
+            "hmac" => Some(match crypto::hmac("sha256", name, b"data") {
+                Ok(code) => format!(
+                    "{} {:?} {:?}",
+                    code.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+                    crypto::verify_hmac("sha256", name, b"data", &code),
+                    crypto::verify_hmac("sha256", name, b"data", &code[1..]),
+                ),
+                Err(code) => code,
+            }),
+            "hmac-algorithm" => crypto::hmac(name, "key", b"").err(),
             // What an instance keeps between calls is what one request could learn of another.
             "remember" => Some(LAST.replace(name.to_owned())),
             _ => None,

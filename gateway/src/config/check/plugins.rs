@@ -289,7 +289,7 @@ impl<'a> Checker<'a> {
                     hosts.push(text);
                 }
             }
-            if grants.http.is_empty() {
+            if grants.http.is_empty() && !grants.hmac.contains(&entry.key) {
                 let message = format!(
                     "the secret {} can be sent nowhere: the plugin has no grants",
                     quoted(&entry.key)
@@ -299,6 +299,21 @@ impl<'a> Checker<'a> {
                 self.warning(entry.at, message, help);
             }
             secrets.insert(entry.key.clone(), Secret { source, hosts });
+        }
+        let hmac = fields.get("grants").and_then(|grants| child(grants, "hmac"));
+        if let Some(Node { value: Value::List(names), .. }) = hmac {
+            for node in names {
+                let Value::Text(name) = &node.value else { continue };
+                if secrets.contains_key(name) {
+                    continue;
+                }
+                let message = format!("there is no secret {} in this plugin", quoted(name));
+                let help = match nearest(name, secrets.keys().map(String::as_str)) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => format!("add `secrets: {{{name}: {{env: VARIABLE}}}}`"),
+                };
+                self.error(node.at, message, help);
+            }
         }
         secrets
     }
@@ -317,7 +332,10 @@ impl<'a> Checker<'a> {
         }
         let request = self.head_grant(&grants, "request", &[":method", ":path", ":authority"]);
         let response = self.head_grant(&grants, "response", &[":status"]);
-        Grants { http, request, response }
+        let hmac = self.list_of(&grants, "hmac", "names of secrets");
+        let hmac = hmac.iter().filter_map(|n| self.line(n, "the name of a secret"));
+        let hmac = hmac.map(str::to_owned).collect();
+        Grants { http, hmac, request, response }
     }
 
     fn head_grant(&mut self, grants: &Fields<'a>, side: &str, parts: &[&str]) -> HeadGrant {
