@@ -6,7 +6,11 @@
 
 mod check;
 mod conform;
+pub mod credential;
 mod field_grant;
+/// The write guard of solvers, which their own tests use as well.
+#[path = "../../../plugins/sdk/src/testing/guard.rs"]
+pub mod guard;
 pub mod hostname;
 pub mod keys;
 pub mod lock;

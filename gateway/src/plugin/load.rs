@@ -14,6 +14,7 @@ use super::host::Host;
 use super::host::http::Client;
 use super::host::log::Rate;
 use super::secret::Secrets;
+use super::session::Sessions;
 use super::v0_1::{self, Exports, Unlinked};
 use super::{Inspection, Plugin, pool, sign, solver};
 use crate::config::lock::{self, Locked};
@@ -58,7 +59,8 @@ impl Engine {
         }
         let manifest = Manifest::of_component(&file, &config.component)
             .map_err(|cause| PluginError::Manifest(subject.clone(), cause))?;
-        let wanted = manifest.as_ref().map(|manifest| manifest.grants.clone()).unwrap_or_default();
+        let own = manifest.clone();
+        let wanted = own.as_ref().map(|own| own.grants.clone()).unwrap_or_default();
         let compiled = self.compile(&file, digest, &subject)?;
         drop(file);
         let secrets = Secrets::read(&config.secrets).map_err(|(secret, from, cause)| {
@@ -76,6 +78,10 @@ impl Engine {
             response: wanted.response.granted(&config.grants.response),
             refused: Mutex::default(),
             secrets,
+            guard: own.as_ref().and_then(|own| own.guard.clone()),
+            signing: own.as_ref().map(|own| own.signing.clone()).unwrap_or_default(),
+            sessions: Sessions::new(own.map(|own| own.sessions).unwrap_or_default()),
+            config: config.config.clone(),
             upstreams: upstreams.iter().cloned().collect(),
             state: self.state(&name),
             log: Rate::new(config.limits.log_lines_per_second_max),
@@ -95,6 +101,7 @@ impl Engine {
             facts: Arc::new(facts),
             config: config.config.to_string().into(),
         });
+        warn_unguarded(&plugin);
         // The first instance proves that it starts and takes its configuration.
         if plugin.compiled.exports.solver.is_some() {
             solver::self_test(&plugin)?;
@@ -266,6 +273,19 @@ fn read(name: &Arc<str>, path: &Path) -> Result<(Vec<u8>, Digest, Subject), Plug
     Ok((bytes, digest, subject))
 }
 
+/// Says that nothing holds a solver to the records of its orders.
+fn warn_unguarded(plugin: &Plugin) {
+    let facts = &plugin.facts;
+    if plugin.compiled.imports_http && facts.guard.is_none() && !facts.grants.is_empty() {
+        tracing::warn!(
+            plugin = &*facts.subject.name,
+            digest = facts.subject.short_digest(),
+            "the plugin's plugin.yaml has no `guard`: it may change whatever its grants and secrets \
+             reach, not only the records of an order"
+        );
+    }
+}
+
 fn warn_inline(of: &Subject, config: &PluginConfig) {
     let is_inline = |secret: &Secret| matches!(secret.source, crate::config::SecretRef::Inline(_));
     for (name, _) in config.secrets.iter().filter(|(_, secret)| is_inline(secret)) {
@@ -278,7 +298,7 @@ fn warn_inline(of: &Subject, config: &PluginConfig) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
 
     bytes.iter().fold(String::new(), |mut text, byte| {

@@ -15,7 +15,9 @@ mod host;
 mod load;
 mod pool;
 mod secret;
+mod session;
 mod sign;
+mod signing;
 mod solver;
 mod stats;
 #[cfg(test)]

@@ -171,7 +171,7 @@ impl From<http::Error> for Failure {
     fn from(error: http::Error) -> Self {
         let code = match error.code.as_str() {
             "denied" => "forbidden",
-            "unknown-secret" => "auth",
+            "unknown-secret" | "refused-credential" => "auth",
             "bad-request" => "invalid",
             _ => "unavailable",
         };

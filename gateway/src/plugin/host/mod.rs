@@ -23,6 +23,7 @@ use super::call::{Overrun, rule};
 use super::engine::TABLE_ELEMENTS_MAX;
 use super::facts::Facts;
 use crate::config::Scheme;
+use crate::config::guard::Order;
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 
 /// The data of one store: one instance of one plugin.
@@ -37,6 +38,8 @@ pub(super) struct Host {
     pub sleep_left: Duration,
     /// Outgoing requests left in this call.
     pub requests_left: u32,
+    /// What they may change, and what has been proven.
+    pub order: Order,
     _alive: Alive,
 }
 
@@ -50,6 +53,7 @@ impl Host {
             output_left: facts.limits.output_bytes_max,
             sleep_left: Duration::ZERO,
             requests_left: facts.limits.requests_max,
+            order: Order::nothing(),
             facts,
             _alive: Alive::new(live),
         }

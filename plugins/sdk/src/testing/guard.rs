@@ -140,6 +140,9 @@ impl Guard {
             if !rule.is_for(asked.method, &at) {
                 continue;
             }
+            if !order.may_write {
+                return Err("this call may change nothing".to_owned());
+            }
             is_guarded = true;
             let mut set = Vec::new();
             let fits = context.fits(rule, asked, &at, &mut set).and_then(|body| {
@@ -283,9 +286,6 @@ impl Order {
     }
 
     fn may_change(&self, rule: &Rule, set: &[String]) -> Result<(), String> {
-        if !self.may_write {
-            return Err("this call may change nothing".to_owned());
-        }
         if !rule.replaces {
             return Ok(());
         }
