@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::acme::solve::dns01::DnsSolver;
 use crate::acme::solve::http01::Tokens;
+use crate::acme::solve::rfc2136::UpdateServer;
 use crate::acme::{Acme, Want, Wants};
 use crate::admin;
 use crate::config::{
@@ -434,6 +435,10 @@ fn wants(generation: &Generation) -> Wants {
             && let Some(plugin) = generation.plugins.get(name)
         {
             solvers.insert(name.clone(), plugin.solver());
+        } else if let Challenge::Dns01(name) = challenge
+            && let Some(server) = config.certificates.updates.get(name)
+        {
+            solvers.insert(name.clone(), Arc::new(UpdateServer::new(name, server)));
         }
         for hosts in crate::acme::need::group(hosts) {
             let want = Want { hosts, issuers: issuers.clone(), challenge: challenge.clone() };

@@ -38,6 +38,7 @@ mod redirect;
 mod reload;
 mod renewal_under_load;
 mod responses;
+mod rfc2136;
 mod sni;
 mod upstream_failures;
 mod upstream_tls;

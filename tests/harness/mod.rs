@@ -17,6 +17,7 @@ pub mod powerdns;
 pub mod process;
 pub mod quic;
 pub mod relay;
+pub mod updates;
 pub mod websocket;
 
 use std::collections::HashSet;

@@ -19,7 +19,7 @@ pub struct PowerDns {
     pub key: String,
     /// The server.
     pub process: Process,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl PowerDns {
@@ -46,6 +46,8 @@ impl PowerDns {
              setgid=\n\
              disable-syslog=yes\n\
              security-poll-suffix=\n\
+             dnsupdate=yes\n\
+             allow-dnsupdate-from=127.0.0.0/8\n\
              api=yes\n\
              api-key={key}\n\
              webserver=yes\n\
@@ -64,7 +66,7 @@ impl PowerDns {
         let mut command = Command::new("/usr/sbin/pdns_server");
         command.arg(format!("--config-dir={}", folder.path().display()));
         let process = Process::start("pdns_server", &command);
-        let mut server = Self { dns, api, key, process, _folder: folder };
+        let mut server = Self { dns, api, key, process, folder };
         until("PowerDNS to listen", SOON, || {
             server.process.assert_running();
             async move { tokio::net::TcpStream::connect(("127.0.0.1", api)).await.ok() }
@@ -87,6 +89,18 @@ impl PowerDns {
         });
         let answer = self.call("POST", "/zones", &body.to_string()).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+
+    /// Makes a TSIG key that may update a zone.
+    pub async fn allow_updates(&self, zone: &str, key: &str, secret: &str) {
+        let database = self.folder.path().join("pdns.sqlite3").display().to_string();
+        let sql = format!(
+            "insert into tsigkeys (name, algorithm, secret) values ('{key}', 'hmac-sha256', '{secret}');
+             insert into domainmetadata (domain_id, kind, content)
+               select id, 'TSIG-ALLOW-DNSUPDATE', '{key}' from domains where name = '{zone}';"
+        );
+        let done = output("sqlite3", &[&database, &sql], SOON).await;
+        assert!(done.status.success(), "sqlite3: {done:?}");
     }
 
     /// All TXT records of a zone, as name and content.

@@ -11,6 +11,7 @@ pub mod need;
 mod order;
 mod propagation;
 pub mod solve;
+mod tsig;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

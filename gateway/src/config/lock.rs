@@ -164,11 +164,20 @@ pub fn asks(manifest: Option<&Manifest>, sends: bool, has_heads: bool) -> Vec<St
     let mut asks = Vec::new();
     if sends {
         asks.push("send requests".to_owned());
+        match manifest.and_then(|manifest| manifest.guard.as_ref()) {
+            Some(guard) => asks.extend(guard.lines()),
+            // Only solvers send, so that what has no guard changes what its grants reach.
+            None => asks.push("change anything that it can reach".to_owned()),
+        }
     }
     if let Some(manifest) = manifest {
         asks.extend(manifest.grants.http.iter().map(|pattern| format!("http {pattern}")));
         asks.extend(manifest.grants.hmac.iter().map(|name| format!("hmac {name}")));
         asks.extend(manifest.secrets.keys().map(|name| format!("secret {name}")));
+        let signing = manifest.signing.iter();
+        asks.extend(signing.map(|(name, how)| format!("sign {name} {}", how.line())));
+        let sessions = manifest.sessions.iter();
+        asks.extend(sessions.map(|(name, how)| format!("log in {name} {}", how.line())));
     }
     if has_heads {
         let silent = WantedHead::default();
@@ -263,7 +272,8 @@ mod tests {
 
     #[test]
     fn a_silent_filter_asks_for_every_field_and_a_solver_for_none() {
-        assert_eq!(asks(None, true, false), ["send requests"]);
+        let unguarded = ["change anything that it can reach", "send requests"];
+        assert_eq!(asks(None, true, false), unguarded);
         let all = ["read request *", "read response *", "set request *", "set response *"];
         assert_eq!(asks(None, false, true), all);
         let text = "name: a\nversion: '1'\nworlds: [filter]\n\

@@ -9,6 +9,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::check::{field_name, http_grant};
+use super::credential::{Session, Signing};
+use super::guard::Guard;
 use super::node::{self, Entry, Node, Place, Value};
 use super::report::{Finding, Severity, Source, nearest, quoted};
 use super::{Diagnostic, FieldGrant, HeadGrant, Report, conform, section};
@@ -30,6 +32,12 @@ pub struct Manifest {
     pub grants: Wanted,
     /// The secrets it uses, by the names of its placeholders.
     pub secrets: BTreeMap<String, WantedSecret>,
+    /// Which of its requests may change what; none when it does not say.
+    pub guard: Option<Guard>,
+    /// How its requests are signed, by the names of its placeholders.
+    pub signing: BTreeMap<String, Signing>,
+    /// How its tokens are fetched, by the names of its placeholders.
+    pub sessions: BTreeMap<String, Session>,
     /// The JSON Schema of its `config:`; none when it does not say.
     pub config: Option<serde_json::Value>,
 }
@@ -181,6 +189,9 @@ impl Reader {
             description: text(self, "description").map(|(text, _)| text),
             grants: self.wanted(entries),
             secrets: self.secrets(entries),
+            guard: self.guard(entries),
+            signing: self.named(entries, "signing"),
+            sessions: self.named(entries, "sessions"),
             config: self.schema(entries),
         }
     }
@@ -271,6 +282,38 @@ impl Reader {
         wanted
     }
 
+    fn guard(&mut self, entries: &[Entry]) -> Option<Guard> {
+        let entry = entry(entries, "guard")?;
+        match Guard::parse(&entry.node.value.to_json()) {
+            Ok(guard) => Some(guard),
+            Err(why) => {
+                self.error(entry.at, format!("this is no guard: {why}"), "see docs/PLUGINS.md");
+                None
+            }
+        }
+    }
+
+    /// A mapping from names to things that serde reads.
+    fn named<T: serde::de::DeserializeOwned>(
+        &mut self,
+        entries: &[Entry],
+        key: &str,
+    ) -> BTreeMap<String, T> {
+        let Some(found) = entry(entries, key) else { return BTreeMap::new() };
+        let Value::Map(named) = &found.node.value else {
+            self.error(found.at, format!("`{key}` is a mapping from names"), "");
+            return BTreeMap::new();
+        };
+        let mut all = BTreeMap::new();
+        for entry in named {
+            match serde_json::from_value(entry.node.value.to_json()) {
+                Ok(one) => drop(all.insert(entry.key.clone(), one)),
+                Err(cause) => self.error(entry.at, cause.to_string(), "see docs/PLUGINS.md"),
+            }
+        }
+        all
+    }
+
     fn schema(&mut self, entries: &[Entry]) -> Option<serde_json::Value> {
         let entry = entry(entries, "config")?;
         let schema = entry.node.value.to_json();
@@ -346,8 +389,19 @@ fn entry<'e>(entries: &'e [Entry], key: &str) -> Option<&'e Entry> {
 }
 
 /// The keys of `plugin.yaml`.
-const KEYS: &[&str] =
-    &["name", "version", "worlds", "license", "description", "grants", "secrets", "config"];
+const KEYS: &[&str] = &[
+    "name",
+    "version",
+    "worlds",
+    "license",
+    "description",
+    "grants",
+    "secrets",
+    "guard",
+    "signing",
+    "sessions",
+    "config",
+];
 const GRANTS: &[&str] = &["http", "hmac", "request", "response"];
 const HEAD: &[&str] = &["read", "set"];
 const SECRET: &[&str] = &["description", "required"];

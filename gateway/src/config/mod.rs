@@ -7,7 +7,11 @@
 pub mod cases;
 mod check;
 mod conform;
+pub mod credential;
 mod field_grant;
+/// The write guard of solvers, which their own tests use as well.
+#[path = "../../../plugins/sdk/src/testing/guard.rs"]
+pub mod guard;
 pub mod hostname;
 pub mod keys;
 pub mod lock;
@@ -205,6 +209,59 @@ pub struct Certificates {
     pub resolvers: Vec<SocketAddr>,
     /// How the host waits for DNS-01 records.
     pub propagation: Propagation,
+    /// Servers that take updates, by the names that challenges call them.
+    pub updates: BTreeMap<String, Rfc2136>,
+}
+
+/// A DNS server that takes updates (RFC 2136).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rfc2136 {
+    /// As it is written: host and port.
+    pub server: String,
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The key that signs; none where the server goes by addresses.
+    pub key: Option<TsigKey>,
+    /// The zones it has, in lower case without the final dot; empty means to ask it.
+    pub zones: Vec<String>,
+}
+
+/// A key of TSIG (RFC 8945).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TsigKey {
+    /// Its name, which the server has as well.
+    pub name: String,
+    /// How it is used.
+    pub algorithm: TsigAlgorithm,
+    /// The key in Base64.
+    pub secret: SecretRef,
+}
+
+/// Algorithms of TSIG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TsigAlgorithm {
+    /// For servers that know nothing better.
+    HmacSha1,
+    /// The usual one.
+    HmacSha256,
+    /// RFC 8945, section 6.
+    HmacSha384,
+    /// RFC 8945, section 6.
+    HmacSha512,
+}
+
+impl TsigAlgorithm {
+    /// The name on the wire and in `gateway.yaml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HmacSha1 => "hmac-sha1",
+            Self::HmacSha256 => "hmac-sha256",
+            Self::HmacSha384 => "hmac-sha384",
+            Self::HmacSha512 => "hmac-sha512",
+        }
+    }
 }
 
 /// Waiting for a DNS-01 record to be served everywhere.
@@ -262,7 +319,7 @@ pub enum Challenge {
     Http01,
     /// RFC 8737.
     TlsAlpn01,
-    /// RFC 8555, section 8.4, through the plugin of this name.
+    /// RFC 8555, section 8.4, through the plugin or the server of `updates` of this name.
     Dns01(String),
 }
 

@@ -87,6 +87,10 @@ fn certificates(c: &Certificates) -> Tree {
         ("port", int(c.propagation.port.into())),
     ]);
     fields.push(("propagation", propagation));
+    if !c.updates.is_empty() {
+        let all = c.updates.iter().map(|(name, server)| (name.clone(), update_server(server)));
+        fields.push(("updates", Tree::Map(all.collect())));
+    }
     map(fields)
 }
 
@@ -104,6 +108,17 @@ fn issuer(issuer: &Issuer) -> Tree {
 
 fn eab(eab: &Eab) -> Tree {
     map([("kid", text(&eab.kid)), ("key", source(&eab.key, None))])
+}
+
+fn update_server(server: &super::Rfc2136) -> Tree {
+    let mut fields = vec![("server", text(&server.server))];
+    if let Some(key) = &server.key {
+        fields.push(("key", text(&key.name)));
+        fields.push(("algorithm", text(key.algorithm.name())));
+        fields.push(("secret", source(&key.secret, None)));
+    }
+    fields.push(("zones", list(server.zones.iter().map(text))));
+    map(fields)
 }
 
 fn challenge(challenge: &Challenge) -> Tree {

@@ -1,6 +1,6 @@
 //! What is the same for every instance of one loaded plugin.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::Subject;
@@ -8,6 +8,9 @@ use super::host::http::Client;
 use super::host::log::Rate;
 use super::host::state::State;
 use super::secret::Secrets;
+use super::session::Sessions;
+use crate::config::credential::Signing;
+use crate::config::guard::Guard;
 use crate::config::{HeadGrant, HttpGrant, PluginLimits};
 
 /// A plugin's name, limits, grants and secrets. Held by its instances; ends with the last of them.
@@ -24,6 +27,12 @@ pub(super) struct Facts {
     /// Fields that it was refused and that the log has told about.
     pub refused: Mutex<BTreeSet<String>>,
     pub secrets: Secrets,
+    /// What its requests may change; none when it does not say.
+    pub guard: Option<Guard>,
+    pub signing: BTreeMap<String, Signing>,
+    pub sessions: Sessions,
+    /// `config:`.
+    pub config: serde_json::Value,
     pub upstreams: HashSet<Arc<str>>,
     pub state: Arc<State>,
     pub log: Rate,

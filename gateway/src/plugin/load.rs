@@ -14,10 +14,11 @@ use super::host::Host;
 use super::host::http::Client;
 use super::host::log::Rate;
 use super::secret::Secrets;
+use super::session::Sessions;
 use super::v0_1::{self, Exports, Unlinked};
 use super::{Inspection, Plugin, Recorder, pool, sign, solver};
 use crate::config::lock::{self, Locked};
-use crate::config::{Manifest, PluginConfig, Secret, Wanted};
+use crate::config::{Manifest, PluginConfig, Secret};
 
 /// SHA-256 of a component file.
 pub(super) type Digest = [u8; 32];
@@ -41,7 +42,7 @@ enum Role {
 struct Parts {
     subject: Subject,
     compiled: Arc<Compiled>,
-    wanted: Wanted,
+    manifest: Option<Arc<Manifest>>,
     locked: Locked,
 }
 
@@ -94,8 +95,8 @@ impl Engine {
         upstreams: &Arc<[Arc<str>]>,
     ) -> Result<Arc<Plugin>, PluginError> {
         let subject = plugin.facts.subject.clone();
-        let (compiled, wanted) = (Arc::clone(&plugin.compiled), plugin.wanted.clone());
-        let parts = Parts { subject, compiled, wanted, locked: plugin.locked.clone() };
+        let (compiled, manifest) = (Arc::clone(&plugin.compiled), plugin.manifest.clone());
+        let parts = Parts { subject, compiled, manifest, locked: plugin.locked.clone() };
         self.assemble(Role::Used, parts, config, upstreams)
     }
 
@@ -114,7 +115,6 @@ impl Engine {
         }
         let manifest = Manifest::of_component(&file, component)
             .map_err(|cause| PluginError::Manifest(subject.clone(), cause))?;
-        let wanted = manifest.as_ref().map(|manifest| manifest.grants.clone()).unwrap_or_default();
         let compiled = self.compile(&file, digest, &subject)?;
         drop(file);
         let locked = Locked {
@@ -122,7 +122,8 @@ impl Engine {
             version: manifest.as_ref().map(|manifest| manifest.version.clone()),
             asks: lock::asks(manifest.as_ref(), compiled.imports_http, compiled.has_heads()),
         };
-        self.assemble(role, Parts { subject, compiled, wanted, locked }, config, upstreams)
+        let manifest = manifest.map(Arc::new);
+        self.assemble(role, Parts { subject, compiled, manifest, locked }, config, upstreams)
     }
 
     fn assemble(
@@ -132,7 +133,9 @@ impl Engine {
         config: &PluginConfig,
         upstreams: &Arc<[Arc<str>]>,
     ) -> Result<Arc<Plugin>, PluginError> {
-        let Parts { subject, compiled, wanted, locked } = parts;
+        let Parts { subject, compiled, manifest, locked } = parts;
+        let own = manifest.as_deref();
+        let wanted = own.map(|own| own.grants.clone()).unwrap_or_default();
         let name = Arc::clone(&subject.name);
         let secrets = Secrets::read(&config.secrets).map_err(|(secret, from, cause)| {
             PluginError::Secret { of: subject.clone(), secret, from, cause }
@@ -150,6 +153,10 @@ impl Engine {
             response: wanted.response.granted(&config.grants.response),
             refused: Mutex::default(),
             secrets,
+            guard: own.and_then(|own| own.guard.clone()),
+            signing: own.map(|own| own.signing.clone()).unwrap_or_default(),
+            sessions: Sessions::new(own.map(|own| own.sessions.clone()).unwrap_or_default()),
+            config: config.config.clone(),
             upstreams: upstreams.iter().cloned().collect(),
             state: match role {
                 Role::Used => self.state(&name),
@@ -162,7 +169,7 @@ impl Engine {
         let plugin = Arc::new(Plugin {
             calls_max: config.reuse.calls_max.unwrap_or(u64::MAX),
             locked,
-            wanted,
+            manifest,
             stats: match role {
                 Role::Used => self.stats(&name),
                 Role::Shadow => Arc::default(),
@@ -173,6 +180,7 @@ impl Engine {
             facts: Arc::new(facts),
             config: config.config.to_string().into(),
         });
+        warn_unguarded(&plugin);
         // The first instance proves that it starts and takes its configuration.
         if plugin.compiled.exports.solver.is_some() {
             solver::self_test(&plugin)?;
@@ -344,6 +352,19 @@ fn read(name: &Arc<str>, path: &Path) -> Result<(Vec<u8>, Digest, Subject), Plug
     Ok((bytes, digest, subject))
 }
 
+/// Says that nothing holds a solver to the records of its orders.
+fn warn_unguarded(plugin: &Plugin) {
+    let facts = &plugin.facts;
+    if plugin.compiled.imports_http && facts.guard.is_none() && !facts.grants.is_empty() {
+        tracing::warn!(
+            plugin = &*facts.subject.name,
+            digest = facts.subject.short_digest(),
+            "the plugin's plugin.yaml has no `guard`: it may change whatever its grants and secrets \
+             reach, not only the records of an order"
+        );
+    }
+}
+
 fn warn_inline(of: &Subject, config: &PluginConfig) {
     let is_inline = |secret: &Secret| matches!(secret.source, crate::config::SecretRef::Inline(_));
     for (name, _) in config.secrets.iter().filter(|(_, secret)| is_inline(secret)) {
@@ -356,7 +377,7 @@ fn warn_inline(of: &Subject, config: &PluginConfig) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
 
     bytes.iter().fold(String::new(), |mut text, byte| {

@@ -15,7 +15,9 @@ mod host;
 mod load;
 mod pool;
 mod secret;
+mod session;
 mod sign;
+mod signing;
 mod solver;
 mod stats;
 mod tape;
@@ -30,8 +32,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::acme::solve::dns01::DnsSolver;
+use crate::config::Manifest;
 use crate::config::lock::Locked;
-use crate::config::{Manifest, Wanted};
 
 pub use engine::Engine;
 pub use error::{PluginError, Subject};
@@ -52,8 +54,8 @@ pub struct Plugin {
     /// Calls that an instance serves, inclusive.
     calls_max: u64,
     locked: Locked,
-    /// What its manifest asks for.
-    wanted: Wanted,
+    /// What it says about itself.
+    manifest: Option<Arc<Manifest>>,
     stats: Arc<Stats>,
     recorder: Recorder,
 }

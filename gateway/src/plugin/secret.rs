@@ -9,6 +9,7 @@ use base64::engine::general_purpose::{
     GeneralPurpose, STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD,
 };
 
+use super::session::Tokens;
 use crate::config::{Secret, SecretRef, SecretText};
 
 /// The secrets of one plugin.
@@ -77,21 +78,22 @@ impl Secrets {
         self.secrets.get(name).map(|held| held.text.expose())
     }
 
-    /// Fills in every placeholder of `text` for a request to `host`. `also_masked` gets what the
-    /// filling made (Basic credentials) and must not come back either.
+    /// Fills in every placeholder of `text` for a request to `host`; those of tokens with `tokens`.
+    /// `also_masked` gets what the filling made (Basic credentials) and must not come back either.
     pub(super) fn fill<'t>(
         &self,
         text: &'t [u8],
         place: Place,
         host: &str,
+        tokens: &Tokens,
         also_masked: &mut Vec<(Vec<u8>, String)>,
     ) -> Result<Cow<'t, [u8]>, Unfilled> {
         let mut rest = text;
         let mut filled = Vec::new();
         while let Some(start) = find(rest, b"{{") {
             let (before, from) = rest.split_at(start);
-            let is_secret = from.starts_with(SECRET);
-            if !is_secret && !from.starts_with(BASIC) {
+            let (is_secret, is_token) = (from.starts_with(SECRET), from.starts_with(TOKEN));
+            if !is_secret && !is_token && !from.starts_with(BASIC) {
                 // Two braces that are none of ours, as in JSON.
                 let (braces, after) = from.split_at(1);
                 filled.extend_from_slice(before);
@@ -110,6 +112,10 @@ impl Secrets {
                 let name = inner(placeholder, SECRET.len());
                 let text = self.secret(name, host)?;
                 escape(text, place, name, &mut filled)?;
+            } else if is_token {
+                let name = inner(placeholder, TOKEN.len());
+                let token = tokens.get(name).ok_or_else(|| Unfilled::Unknown(name.to_owned()))?;
+                escape(token.expose(), place, name, &mut filled)?;
             } else if place == Place::Header {
                 let basic = self.basic(inner(placeholder, BASIC.len()), host)?;
                 also_masked.push((basic.clone().into_bytes(), "[secret:basic]".to_owned()));
@@ -149,12 +155,18 @@ impl Secrets {
         }
     }
 
+    /// Whether there is a secret of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.secrets.contains_key(name)
+    }
+
     /// The length of the longest mask: how far from a cut a piece of a secret can reach.
     pub(super) fn longest(&self) -> usize {
         self.masks.first().map_or(0, |(needle, _)| needle.len())
     }
 
-    fn secret(&self, name: &str, host: &str) -> Result<&str, Unfilled> {
+    /// The secret called `name`, for a request to `host`.
+    pub(super) fn secret(&self, name: &str, host: &str) -> Result<&str, Unfilled> {
         let held = self.secrets.get(name).ok_or_else(|| Unfilled::Unknown(name.to_owned()))?;
         let is_allowed = held.hosts.is_empty()
             || held.hosts.iter().any(|allowed| super::grant::host_covers(allowed, host));
@@ -207,7 +219,7 @@ fn read(from: &SecretRef) -> std::io::Result<SecretText> {
 }
 
 /// All forms in which a secret may come back.
-fn mask_forms(name: &str, secret: &str, masks: &mut Vec<(Vec<u8>, String)>) {
+pub(super) fn mask_forms(name: &str, secret: &str, masks: &mut Vec<(Vec<u8>, String)>) {
     // One or two bytes would mask half of every answer and are no secret anyway.
     if secret.len() < 3 {
         return;
@@ -263,7 +275,7 @@ fn escape(text: &str, place: Place, name: &str, into: &mut Vec<u8>) -> Result<()
     Ok(())
 }
 
-fn percent(text: &str, is_upper: bool, into: &mut Vec<u8>) {
+pub(super) fn percent(text: &str, is_upper: bool, into: &mut Vec<u8>) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             into.push(byte);
@@ -338,6 +350,7 @@ fn replace(text: &[u8], needle: &[u8], with: &[u8], first: usize) -> Vec<u8> {
 
 const SECRET: &[u8] = b"{{secret:";
 const BASIC: &[u8] = b"{{basic:";
+const TOKEN: &[u8] = b"{{token:";
 
 #[cfg(test)]
 mod tests {
@@ -357,7 +370,8 @@ mod tests {
 
     fn fill(secrets: &Secrets, text: &str, place: Place) -> Result<String, Unfilled> {
         let mut also = Vec::new();
-        let filled = secrets.fill(text.as_bytes(), place, "api.example", &mut also)?;
+        let tokens = Tokens::from([("s".to_owned(), SecretText::new("to/ken".to_owned()))]);
+        let filled = secrets.fill(text.as_bytes(), place, "api.example", &tokens, &mut also)?;
         Ok(String::from_utf8(filled.into_owned()).unwrap())
     }
 
@@ -371,6 +385,7 @@ mod tests {
             ("{\"k\":{\"t\":\"{{secret:t}}\"}}", Place::Json, "{\"k\":{\"t\":\"a\\\"b&c/d\"}}"),
             ("{{secret:u}}{{secret:u}}", Place::Raw, "meme"),
             ("{{{secret:u}}}", Place::Raw, "{me}"),
+            ("id={{token:s}}", Place::Form, "id=to%2Fken"),
             ("{{other}} {{", Place::Raw, "{{other}} {{"),
             ("{{basic:joe:u}}", Place::Header, "Basic am9lOm1l"),
             ("{{basic:{{secret:u}}:u}}", Place::Header, "Basic bWU6bWU="),
@@ -391,6 +406,7 @@ mod tests {
             fill(&held, "{{secret:o}}", Place::Raw),
             Err(Unfilled::Elsewhere("o".to_owned()))
         );
+        assert_eq!(fill(&held, "{{token:x}}", Place::Raw), Err(Unfilled::Unknown("x".to_owned())));
         assert!(matches!(fill(&held, "{{secret:t}}", Place::Header), Err(Unfilled::Malformed(_))));
         assert!(matches!(fill(&held, "{{secret:t", Place::Raw), Err(Unfilled::Malformed(_))));
         assert!(matches!(fill(&held, "{{basic:a:t}}", Place::Json), Err(Unfilled::Malformed(_))));

@@ -16,6 +16,7 @@ use super::host::Host;
 use super::pool::START_MAX;
 use super::v0_1::SolverExports;
 use crate::acme::solve::dns01::{DnsSolver, RecordSet, SolverFailure, SolverFuture, Zone};
+use crate::config::guard::Order;
 
 /// A plugin as a DNS provider.
 pub(super) struct Solver {
@@ -40,13 +41,14 @@ impl Solver {
         Self { plugin }
     }
 
-    /// Calls one function in a fresh instance.
+    /// Calls one function in a fresh instance, for an order; returns what was proven on the way.
     async fn call<P, R>(
         &self,
         hook: &'static str,
         export: fn(&SolverExports) -> &ComponentExportIndex,
+        order: Order,
         params: P,
-    ) -> Result<R, SolverFailure>
+    ) -> Result<(R, Order), SolverFailure>
     where
         P: ComponentNamedList + Lower + Send + Sync + 'static,
         R: ComponentNamedList + Lift + Send + Sync + 'static,
@@ -75,6 +77,8 @@ impl Solver {
                 Ok(function) => function,
                 Err(cause) => return Err(PluginError::Link(facts.subject.clone(), cause)),
             };
+            // Not before: what `configure` sends is for no order.
+            store.data_mut().order = order;
             match function.call_async(&mut store, params).await {
                 Ok(result) => Ok(result),
                 Err(cause) => Err(failure(&mut store, cause)),
@@ -82,9 +86,9 @@ impl Solver {
         };
         match tokio::time::timeout(limit, called).await {
             Ok(Ok(result)) => {
-                let Host { output, facts, .. } = store.data_mut();
+                let Host { output, facts, order, .. } = store.data_mut();
                 output.flush(facts, "");
-                Ok(result)
+                Ok((result, std::mem::take(order)))
             }
             Ok(Err(error)) => {
                 let code = match &error {
@@ -116,13 +120,15 @@ impl Solver {
         &self,
         hook: &'static str,
         export: fn(&SolverExports) -> &ComponentExportIndex,
+        order: Order,
         params: P,
-    ) -> Result<R, SolverFailure>
+    ) -> Result<(R, Order), SolverFailure>
     where
         P: ComponentNamedList + Lower + Send + Sync + 'static,
         R: ComponentType + Lift + Send + Sync + 'static,
     {
-        let (answer,): Answer<R> = self.call(hook, export, params).await?;
+        let ((answer,), order): (Answer<R>, Order) = self.call(hook, export, order, params).await?;
+        let answer = answer.map(|answer| (answer, order));
         answer.map_err(|failure| SolverFailure {
             code: failure.code,
             message: self.plugin.facts.secrets.mask_text(&failure.message).into_owned(),
@@ -141,29 +147,87 @@ impl DnsSolver for Solver {
 
     fn traits(&self) -> SolverFuture<'_, Vec<(String, String)>> {
         Box::pin(async {
-            let (traits,): (Vec<(String, String)>,) =
-                self.call("dns-solver.traits", |exports| &exports.traits, ()).await?;
+            let order = Order::nothing();
+            let ((traits,), _): ((Vec<(String, String)>,), _) =
+                self.call("dns-solver.traits", |exports| &exports.traits, order, ()).await?;
             Ok(traits)
         })
     }
 
     fn find_zone(&self, candidates: Vec<String>) -> SolverFuture<'_, (String, String)> {
-        Box::pin(self.ask("dns-solver.find-zone", |exports| &exports.find_zone, (candidates,)))
+        Box::pin(async {
+            let order = Order::zones(&candidates);
+            let ((zone, handle), order): ((String, String), _) = self
+                .ask("dns-solver.find-zone", |exports| &exports.find_zone, order, (candidates,))
+                .await?;
+            let lower = zone.to_ascii_lowercase();
+            let ids = order.zone_ids(lower.strip_suffix('.').unwrap_or(&lower));
+            Ok((zone, seal(handle, ids)))
+        })
     }
 
     fn present(&self, at: RecordSet, ttl_seconds: u32) -> SolverFuture<'_, String> {
-        let params = (at.zone.name, at.zone.handle, at.name, at.values, ttl_seconds);
-        Box::pin(self.ask("dns-solver.present", |exports| &exports.present, params))
+        Box::pin(async move {
+            let (zone, zone_handle, order) = zone_order(at.zone);
+            let order = order.records(&at.name, &at.values, []);
+            let params = (zone, zone_handle, at.name, at.values, ttl_seconds);
+            let (handle, order) =
+                self.ask("dns-solver.present", |exports| &exports.present, order, params).await?;
+            Ok(seal(handle, order.ids()))
+        })
     }
 
     fn poll(&self, zone: Zone, handle: String) -> SolverFuture<'_, Option<u32>> {
-        let params = (zone.name, zone.handle, handle);
-        Box::pin(self.ask("dns-solver.poll", |exports| &exports.poll, params))
+        Box::pin(async move {
+            let (zone, zone_handle, order) = zone_order(zone);
+            let params = (zone, zone_handle, unseal(handle).0);
+            let asked = self.ask("dns-solver.poll", |exports| &exports.poll, order, params);
+            asked.await.map(|(wait, _)| wait)
+        })
     }
 
     fn cleanup(&self, at: RecordSet, handle: String) -> SolverFuture<'_, ()> {
-        let params = (at.zone.name, at.zone.handle, at.name, at.values, handle);
-        Box::pin(self.ask("dns-solver.cleanup", |exports| &exports.cleanup, params))
+        Box::pin(async move {
+            let (zone, zone_handle, order) = zone_order(at.zone);
+            let (handle, ids) = unseal(handle);
+            let order = order.records(&at.name, &at.values, ids);
+            let params = (zone, zone_handle, at.name, at.values, handle);
+            let asked = self.ask("dns-solver.cleanup", |exports| &exports.cleanup, order, params);
+            asked.await.map(|((), _)| ())
+        })
+    }
+}
+
+/// The zone of a call: its name, the plugin's own handle, and what is proven about it.
+fn zone_order(zone: Zone) -> (String, String, Order) {
+    let (handle, ids) = unseal(zone.handle);
+    let order = Order::zone(&zone.name, ids);
+    (zone.name, handle, order)
+}
+
+/// A handle as the journal keeps it: the plugin's own, and the ids that the provider gave for it.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Sealed {
+    own: String,
+    proven: Vec<String>,
+}
+
+/// Puts what is proven beside a plugin's handle, so that a later process knows it as well.
+fn seal(own: String, proven: Vec<String>) -> String {
+    // A handle that looks like a sealed one would be a forged proof.
+    if proven.is_empty() && !own.starts_with(SEAL) {
+        return own;
+    }
+    let sealed = Sealed { own, proven };
+    format!("{SEAL}{}", serde_json::to_string(&sealed).unwrap_or_default())
+}
+
+fn unseal(handle: String) -> (String, Vec<String>) {
+    let sealed = handle.strip_prefix(SEAL).map(serde_json::from_str::<Sealed>);
+    match sealed {
+        Some(Ok(sealed)) => (sealed.own, sealed.proven),
+        // From before there were proofs.
+        _ => (handle, Vec::new()),
     }
 }
 
@@ -259,6 +323,8 @@ fn failed(code: &str, error: &PluginError, facts: &super::facts::Facts) -> Solve
     }
 }
 
+/// How a sealed handle starts.
+const SEAL: &str = "witgate-proven:";
 /// Ticks that a solver computes before others get a turn.
 const BURST_TICKS: u64 = 10;
 /// Bursts of one call, inclusive.

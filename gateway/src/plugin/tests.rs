@@ -844,7 +844,9 @@ impl Provider {
                 let sent = format!("{head}{}", String::from_utf8_lossy(&body));
                 kept.lock().unwrap().push(sent.clone());
                 let (fields, body) = answer(&sent);
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n", body.len());
+                let status =
+                    if fields.starts_with("location") { "307 Over There" } else { "200 OK" };
+                let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n", body.len());
                 let _ = write!(stream.get_mut(), "{head}{fields}\r\n{body}");
             }
         });
@@ -868,6 +870,24 @@ fn answer(sent: &str) -> (String, String) {
         }
         "/echo-percent" => (String::new(), "s3cr%2Ft%22value s3cr%2ft%22value".to_owned()),
         "/echo-header" => (format!("x-echo: {SECRET}\r\n"), String::new()),
+        "/redirect" => ("location: /zones/victim\r\n".to_owned(), String::new()),
+        "/token" => {
+            (String::new(), r#"{"access_token":"t0ken-of-today","expires_in":60}"#.to_owned())
+        }
+        "/zones" => (
+            String::new(),
+            r#"{"result":[{"id":"z1","name":"example.com"},{"id":"zv","name":"victim.example"}]}"#
+                .to_owned(),
+        ),
+        "/zones/z1/records" if sent.starts_with("GET") => (
+            String::new(),
+            r#"{"result":[
+            {"id":"own-1","name":"_acme-challenge.example.com","type":"TXT","content":"one"},
+            {"id":"foreign","name":"_acme-challenge.example.com","type":"TXT","content":"kept"},
+            {"id":"www","name":"www.example.com","type":"A","content":"one"}]}"#
+                .to_owned(),
+        ),
+        "/zones/z1/records" => (String::new(), r#"{"result":{"id":"own-2"}}"#.to_owned()),
         _ => (String::new(), "fine".to_owned()),
     }
 }
@@ -879,9 +899,29 @@ fn solver(provider: &Provider, name: &str, grants: &[&str]) -> Arc<Plugin> {
 }
 
 fn solver_of(component: PathBuf, provider: &Provider, name: &str, grants: &[&str]) -> Arc<Plugin> {
+    solver_with(component, serde_json::json!({ "url": provider.url }), provider, name, grants)
+}
+
+fn solver_with(
+    component: PathBuf,
+    own: serde_json::Value,
+    provider: &Provider,
+    name: &str,
+    grants: &[&str],
+) -> Arc<Plugin> {
+    let config = solver_config(component, own, provider, grants);
+    engine().load(name, &config, &upstreams()).unwrap()
+}
+
+fn solver_config(
+    component: PathBuf,
+    own: serde_json::Value,
+    provider: &Provider,
+    grants: &[&str],
+) -> PluginConfig {
     let authority = provider.url.strip_prefix("http://").unwrap();
     let (host, port) = authority.split_once(':').unwrap();
-    let mut config = config(component, serde_json::json!({ "url": provider.url }));
+    let mut config = config(component, own);
     config.limits.solver_deadline = Duration::from_millis(500);
     let source = SecretRef::Inline(SecretText::new(SECRET.to_owned()));
     config.secrets.insert("token".to_owned(), Secret { source, hosts: Vec::new() });
@@ -895,7 +935,7 @@ fn solver_of(component: PathBuf, provider: &Provider, name: &str, grants: &[&str
             path: (*path).to_owned(),
         });
     }
-    engine().load(name, &config, &upstreams()).unwrap()
+    config
 }
 
 fn present(plugin: &Arc<Plugin>, handle: &str) -> Result<String, SolverFailure> {
@@ -998,6 +1038,205 @@ fn a_thief_finds_no_secret() {
             assert!(!text.contains(form), "{form} in {text}");
         }
         assert!(text.contains("[secret:token]"), "{text}");
+    }
+}
+
+/// A solver that does what it is told, with rules that are as good as those of the house.
+fn burglar(provider: &Provider, name: &str, lines: &str) -> Arc<Plugin> {
+    let manifest = r#"
+name: burglar
+version: 1.0.0
+worlds: [dns-solver]
+secrets: {token: {}}
+guard:
+  reads:
+    - {at: "GET */zones?*", each: /result, zone: /name, zone-id: /id}
+    - {at: "GET */zones/{zone-id}/records?name={name}", each: /result, name: /name, type: /type, value: /content, id: /id}
+  writes:
+    - {at: "POST */zones/{zone-id}/records", json: {type: TXT, name: "{name}", content: "{value}"}, id: /result/id}
+    - DELETE */zones/{zone-id}/records/{id}
+signing:
+  ovh: {scheme: ovh, application-key: token, application-secret: token, consumer-key: token}
+sessions:
+  today: {grant: client-credentials, url: "@/token", id: token, secret: token}
+"#;
+    let component = std::fs::read(guest("burglar")).unwrap();
+    let text = manifest.replace('@', &provider.url);
+    let (component, _) = crate::config::embed(&component, &text, Path::new("plugin.yaml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("burglar.wasm");
+    std::fs::write(&file, component).unwrap();
+    let own = serde_json::json!({"url": provider.url, "lines": lines});
+    solver_with(file, own, provider, name, &["/*"])
+}
+
+/// The plugin's own part of a handle.
+fn own(handle: &str) -> String {
+    let Some(sealed) = handle.strip_prefix("witgate-proven:") else { return handle.to_owned() };
+    let sealed: serde_json::Value = serde_json::from_str(sealed).unwrap();
+    sealed["own"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_solver_changes_nothing_but_the_records_of_its_order() {
+    let log = Log::capture();
+    let provider = Provider::start();
+    let plugin = burglar(&provider, "burglar", "");
+    let good = r#"{"type":"TXT","name":"_acme-challenge.example.com","content":"one"}"#;
+    let look = "GET @/zones?page=1\nGET @/zones/z1/records?name=_acme-challenge.example.com";
+    for line in [
+        // Before anything is proven.
+        format!("POST @/zones/z1/records {good}"),
+        "DELETE @/zones/z1/records/own-1".to_owned(),
+        // Other zones, names, types and values; more than was asked for.
+        format!("{look}\nPOST @/zones/zv/records {good}"),
+        format!("{look}\nPOST @/zones/z1/records {}", good.replace("_acme-challenge", "www")),
+        format!("{look}\nPOST @/zones/z1/records {}", good.replace("TXT", "A")),
+        format!("{look}\nPOST @/zones/z1/records {}", good.replace("\"one\"", "\"v=spf1 +all\"")),
+        format!("{look}\nPOST @/zones/z1/records {}", good.replace('{', "{\"proxied\":true,")),
+        format!("{look}\nPOST @/zones/z1/records [{good},{good}]"),
+        // Records that are somebody else's, a whole zone, other methods and ways.
+        format!("{look}\nDELETE @/zones/z1/records/foreign"),
+        format!("{look}\nDELETE @/zones/z1/records/www"),
+        format!("{look}\nDELETE @/zones/z1"),
+        format!("{look}\nPUT @/zones/z1/records/own-1 {good}"),
+        format!("{look}\nPATCH @/zones/z1 {{}}"),
+        format!("{look}\nGET @/zones/z1^x-http-method-override=DELETE"),
+        format!("{look}\nGET @/zones/z1?_method=DELETE"),
+        format!("{look}\nPOST @/zones/z1/records?x=1 {good}"),
+        format!("{look}\nPOST @/zones/z1/records/ {good}"),
+        format!("{look}\nPOST @/zones/z1/../zv/records {good}"),
+        format!("{look}\nPOST @/zones/z1%2frecords {good}"),
+        // Echoes and redirects, with and without the secret; the way to a token.
+        "POST @/echo {\"result\":{\"id\":\"www\"}}".to_owned(),
+        "POST @/echo {{secret:token}}".to_owned(),
+        "POST @/redirect {}".to_owned(),
+        "POST @/token grant_type=client_credentials&client_secret={{secret:token}}".to_owned(),
+        // Other hosts.
+        "POST https://elsewhere.example/zones/z1/records {}".to_owned(),
+    ] {
+        let said = own(&present(&plugin, &line).unwrap());
+        let last = said.lines().last().unwrap();
+        assert!(
+            last.starts_with("denied: ") || last.starts_with("bad-request: "),
+            "{line}: {said}"
+        );
+        let seen = provider.seen();
+        assert!(seen.iter().all(|sent| sent.starts_with("GET /zones")), "{line}: {seen:?}");
+    }
+    // A redirect is an answer, and is not followed.
+    assert!(present(&plugin, "GET @/redirect").unwrap().starts_with("307 "));
+    assert_eq!(provider.seen().len(), 1);
+    let lines = log.lines("refused a request");
+    assert!(lines.len() > 15, "{lines:?}");
+    let wanted = ["burglar", "digest", "/zones/z1/records", "www.example.com"];
+    let is_told = |line: &String| wanted.iter().all(|word| line.contains(word));
+    assert!(lines.iter().any(is_told), "{lines:?}");
+
+    // What the order is for is done, though of two keys of one name only one is sent.
+    let twice = good.replace('{', "{\"name\":\"www.example.com\",");
+    let said = present(&plugin, &format!("{look}\nPOST @/zones/z1/records {twice}")).unwrap();
+    assert!(said.contains("own-2"), "{said}");
+    let seen = provider.seen();
+    assert!(!seen.iter().any(|sent| sent.contains("www.example.com")), "{seen:?}");
+}
+
+#[test]
+fn proofs_come_from_the_provider_and_survive_the_plugin() {
+    let provider = Provider::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (name, values) = ("_acme-challenge.example.com".to_owned(), vec!["one".to_owned()]);
+    let good = r#"{"type":"TXT","name":"_acme-challenge.example.com","content":"one"}"#;
+    let candidates = vec![name.clone(), "example.com".to_owned()];
+    let solver = |name: &str, lines: &str| burglar(&provider, name, lines).solver();
+    let set = |handle: String| RecordSet {
+        zone: Zone { name: "example.com".to_owned(), handle },
+        name: name.clone(),
+        values: values.clone(),
+    };
+    // The id of the zone was proven by `find-zone`, and is known to `present` in another store.
+    let finder = solver("finder", "GET @/zones?page=1");
+    let (_, sealed) = runtime.block_on(finder.find_zone(candidates.clone())).unwrap();
+    let own = sealed.split_once("\"own\":\"").unwrap().1.split_once("\",\"proven").unwrap().0;
+    let with = |lines: &str| sealed.replace(own, &lines.replace('"', "\\\"").replace('\n', "\\n"));
+    let add = format!("POST @/zones/z1/records {good}");
+    let handle = runtime.block_on(finder.present(set(with(&add)), 60)).unwrap();
+    assert!(handle.contains("own-2"), "{handle}");
+    // The id of the record is known to `cleanup`; without it the same is refused.
+    let remove = "DELETE @/zones/z1/records/own-2";
+    provider.seen();
+    let clean =
+        |handle: &str| runtime.block_on(finder.cleanup(set(with(remove)), handle.to_owned()));
+    assert!(!clean("").unwrap_err().message.contains("200 "));
+    assert!(provider.seen().is_empty());
+    let said = clean(&handle).unwrap_err().message;
+    assert!(provider.seen()[0].starts_with("DELETE /zones/z1/records/own-2"), "{said}");
+    // A plugin cannot write a proof of its own, neither of a zone nor of a record.
+    let forged = r#"witgate-proven:{"own":"","proven":["zv","www"]}"#;
+    let handle = present(&burglar(&provider, "forger", ""), &format!("return {forged}")).unwrap();
+    let said = clean(&handle.replace("own-2", "www")).unwrap_err().message;
+    assert!(said.contains("denied"), "{said}");
+    // Nothing changes a record in `find-zone` and `poll`.
+    provider.seen();
+    let early = solver("early", &add.replace('"', "'").replace('\'', ""));
+    let _ = runtime.block_on(early.find_zone(vec!["example.com".to_owned()]));
+    let zone = Zone { name: "example.com".to_owned(), handle: with(&add) };
+    let no = runtime.block_on(finder.poll(zone, String::new())).unwrap_err();
+    assert!(no.message.contains("may change nothing"), "{no}");
+    assert!(provider.seen().is_empty());
+}
+
+#[test]
+fn keys_that_sign_and_tokens_that_are_fetched_are_never_in_a_guest() {
+    let provider = Provider::start();
+    let plugin = burglar(&provider, "signer", "");
+    let backwards: String = SECRET.chars().rev().collect();
+    let token: String = "t0ken-of-today".chars().rev().collect();
+    let lines = [
+        "GET @/echo?k={{secret:token}}^x-ovh-signature={{sign:ovh}}^authorization=Bearer~{{token:today}}",
+        "GET @/echo^authorization=Bearer~{{token:today}}",
+        &format!("scan {backwards}"),
+        &format!("scan {token}"),
+        "scan :ohce/\n",
+    ]
+    .join("\n");
+    let said = present(&plugin, &lines).unwrap();
+    assert!(said.contains("found 0\nfound 0"), "{said}");
+    assert!(said.contains("[secret:today]") && said.contains("[secret:token]"), "{said}");
+    let seen = provider.seen();
+    let sent: Vec<&str> = seen.iter().filter_map(|sent| sent.lines().next()).collect();
+    let echo = "GET /echo?k=s3cr%2Ft%22value HTTP/1.1";
+    assert_eq!(sent, ["POST /token HTTP/1.1", echo, "GET /echo HTTP/1.1"]);
+    assert!(seen[0].contains("client_secret=s3cr%2Ft%22value"), "{}", seen[0]);
+    assert!(seen[1].contains("x-ovh-signature: $1$") && seen[1].contains("x-ovh-timestamp: "));
+    assert!(seen[1].contains("authorization: Bearer t0ken-of-today"), "{}", seen[1]);
+    // What is in memory is found: the text that it was told to send.
+    let said = present(&plugin, "scan ohce/@ TEG").unwrap();
+    assert_eq!(said, "found 0", "only what is there");
+    let said = present(&plugin, "GET @/echo\nscan ohce/@").unwrap();
+    assert!(!said.ends_with("found 0"), "{said}");
+    assert!(present(&plugin, "GET @/x^a={{sign:none}}").unwrap().contains("no signing none"));
+    assert!(present(&plugin, "GET @/x^a={{token:none}}").unwrap().contains("no session none"));
+}
+
+#[test]
+fn two_accounts_at_one_provider_are_two_stanzas() {
+    let provider = Provider::start();
+    let account = |name: &str, key: &str| {
+        let url = serde_json::json!({ "url": provider.url });
+        let mut config = solver_config(guest("solver"), url, &provider, &["/*"]);
+        let source = SecretRef::Inline(SecretText::new(key.to_owned()));
+        config.secrets.insert("token".to_owned(), Secret { source, hosts: Vec::new() });
+        engine().load(name, &config, &upstreams()).unwrap()
+    };
+    let (one, two) = (account("account-one", "key-of-one"), account("account-two", "key-of-two"));
+    for (plugin, own, other) in
+        [(&one, "key-of-one", "key-of-two"), (&two, "key-of-two", "key-of-one")]
+    {
+        let said = present(plugin, "").unwrap();
+        assert!(!said.contains(own), "{said}");
+        let sent = provider.seen().concat();
+        assert!(sent.contains(own) && !sent.contains(other), "{sent}");
     }
 }
 

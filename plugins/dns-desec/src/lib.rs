@@ -14,7 +14,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 use witgate_sdk::dns::{
-    DnsSolver, Failure, Traits, Zone, owner, quote_txt, relative, send, send_optional, unquote_txt,
+    DnsSolver, Failure, Traits, Zone, owner, quote_txt, relative, send, send_optional, set_with,
+    set_without,
 };
 use witgate_sdk::http::{self, Request};
 use witgate_sdk::{NoKeys, Plugin};
@@ -74,15 +75,9 @@ impl DnsSolver for Desec {
         values: &[String],
         ttl_seconds: u32,
     ) -> Result<String, Failure> {
-        let mut set = read(zone, name, ttl_seconds)?;
-        let before = set.records.len();
-        for value in values {
-            if !set.records.iter().any(|record| unquote_txt(record) == *value) {
-                set.records.push(quote_txt(value));
-            }
-        }
-        if set.records.len() > before {
-            write(zone, set)?;
+        let set = read(zone, name, ttl_seconds)?;
+        if let Some(records) = set_with(&set.records, values, quote_txt) {
+            write(zone, RecordSet { records, ..set })?;
         }
         Ok(String::new())
     }
@@ -94,13 +89,11 @@ impl DnsSolver for Desec {
         values: &[String],
         _handle: &str,
     ) -> Result<(), Failure> {
-        let mut set = read(zone, name, 3600)?;
-        let before = set.records.len();
-        set.records.retain(|record| !values.contains(&unquote_txt(record)));
-        if set.records.len() < before {
-            write(zone, set)?;
+        let set = read(zone, name, 3600)?;
+        match set_without(&set.records, values) {
+            Some(records) => write(zone, RecordSet { records, ..set }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

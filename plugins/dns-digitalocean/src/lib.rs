@@ -13,7 +13,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use witgate_sdk::dns::{DnsSolver, Failure, Traits, Zone, owner, send, send_optional, unquote_txt};
+use witgate_sdk::dns::{
+    DnsSolver, Failure, Held, Traits, Zone, add_missing, first_zone, owner, remove_held, send,
+    send_optional,
+};
 use witgate_sdk::http::{self, Request};
 use witgate_sdk::{NoKeys, Plugin};
 
@@ -61,12 +64,10 @@ impl DnsSolver for DigitalOcean {
     }
 
     fn find_zone(&self, candidates: &[String]) -> Result<Zone, Failure> {
-        for name in candidates {
-            if send_optional(to(Request::get(domain(name))), PROVIDER)?.is_some() {
-                return Ok(Zone { name: name.clone(), handle: String::new() });
-            }
-        }
-        Err(Failure::zone_not_found(candidates))
+        first_zone(candidates, |name| {
+            let answer = send_optional(to(Request::get(domain(name))), PROVIDER)?;
+            Ok(answer.map(|_| String::new()))
+        })
     }
 
     fn present(
@@ -76,16 +77,12 @@ impl DnsSolver for DigitalOcean {
         values: &[String],
         ttl_seconds: u32,
     ) -> Result<String, Failure> {
-        let there = records(zone, name)?;
-        for value in values {
-            if there.iter().any(|record| unquote_txt(&record.data) == *value) {
-                continue;
-            }
+        add_missing(values, &records(zone, name)?, |data| {
             let name = owner(name, &zone.name);
-            let record = NewRecord { kind: "TXT", name, data: value, ttl: ttl_seconds };
+            let record = NewRecord { kind: "TXT", name, data, ttl: ttl_seconds };
             let request = Request::post(format!("{}/records", domain(&zone.name))).json(&record);
-            send(to(request), PROVIDER)?;
-        }
+            send(to(request), PROVIDER).map(drop)
+        })?;
         Ok(String::new())
     }
 
@@ -96,26 +93,23 @@ impl DnsSolver for DigitalOcean {
         values: &[String],
         _handle: &str,
     ) -> Result<(), Failure> {
-        for record in records(zone, name)? {
-            if values.contains(&unquote_txt(&record.data)) {
-                let url = format!("{}/records/{}", domain(&zone.name), record.id);
-                send_optional(to(Request::delete(url)), PROVIDER)?;
-            }
-        }
-        Ok(())
+        remove_held(values, records(zone, name)?, |record| {
+            let url = format!("{}/records/{}", domain(&zone.name), record.id);
+            send_optional(to(Request::delete(url)), PROVIDER).map(drop)
+        })
     }
 }
 
 /// The TXT records of a name.
-fn records(zone: &Zone, name: &str) -> Result<Vec<Record>, Failure> {
+fn records(zone: &Zone, name: &str) -> Result<Vec<Held>, Failure> {
     let request = Request::get(format!("{}/records", domain(&zone.name)))
         .query("type", "TXT")
         .query("name", name)
         .query("per_page", "200");
-    let mut records = send(to(request), PROVIDER)?.json::<Records>()?.domain_records;
+    let records = send(to(request), PROVIDER)?.json::<Records>()?.domain_records;
     let owner = owner(name, &zone.name);
-    records.retain(|record| record.kind == "TXT" && record.name == owner);
-    Ok(records)
+    let ours = records.into_iter().filter(|it| it.kind == "TXT" && it.name == owner);
+    Ok(ours.map(|record| Held::new(record.id, record.data)).collect())
 }
 
 fn domain(name: &str) -> String {

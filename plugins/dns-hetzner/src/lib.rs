@@ -13,7 +13,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 use witgate_sdk::dns::{
-    DnsSolver, Failure, Traits, Zone, owner, quote_txt, send, send_optional, unquote_txt,
+    DnsSolver, Failure, Traits, Zone, first_zone, owner, quote_txt, send, send_optional,
+    unquote_txt,
 };
 use witgate_sdk::http::{self, Request};
 use witgate_sdk::{NoKeys, Plugin};
@@ -80,13 +81,10 @@ impl DnsSolver for Hetzner {
     }
 
     fn find_zone(&self, candidates: &[String]) -> Result<Zone, Failure> {
-        for name in candidates {
+        first_zone(candidates, |name| {
             let url = format!("{API}/zones/{}", http::escape(name));
-            if send_optional(to(Request::get(url)), PROVIDER)?.is_some() {
-                return Ok(Zone { name: name.clone(), handle: String::new() });
-            }
-        }
-        Err(Failure::zone_not_found(candidates))
+            Ok(send_optional(to(Request::get(url)), PROVIDER)?.map(|_| String::new()))
+        })
     }
 
     fn present(

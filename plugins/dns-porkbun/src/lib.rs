@@ -12,7 +12,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use witgate_sdk::dns::{DnsSolver, Failure, Traits, Zone, relative, unquote_txt};
+use witgate_sdk::dns::{
+    DnsSolver, Failure, Held, Traits, Zone, add_missing, relative, remove_held,
+};
 use witgate_sdk::http::{self, Request, Response};
 use witgate_sdk::{NoKeys, Plugin};
 
@@ -93,16 +95,11 @@ impl DnsSolver for Porkbun {
         values: &[String],
         ttl_seconds: u32,
     ) -> Result<String, Failure> {
-        let there = records(zone, name)?;
-        for value in values {
-            if there.iter().any(|record| unquote_txt(&record.content) == *value) {
-                continue;
-            }
+        add_missing(values, &records(zone, name)?, |content| {
             let name = relative(name, &zone.name);
-            let ttl = ttl_seconds.to_string();
-            let record = NewRecord { name, kind: "TXT", content: value, ttl };
-            send(&format!("create/{}", http::escape(&zone.name)), Some(record))?;
-        }
+            let record = NewRecord { name, kind: "TXT", content, ttl: ttl_seconds.to_string() };
+            send(&format!("create/{}", http::escape(&zone.name)), Some(record)).map(drop)
+        })?;
         Ok(String::new())
     }
 
@@ -113,25 +110,23 @@ impl DnsSolver for Porkbun {
         values: &[String],
         _handle: &str,
     ) -> Result<(), Failure> {
-        for record in records(zone, name)? {
-            if values.contains(&unquote_txt(&record.content)) {
-                let (zone, id) = (http::escape(&zone.name), http::escape(&record.id));
-                send(&format!("delete/{zone}/{id}"), None)?;
-            }
-        }
-        Ok(())
+        remove_held(values, records(zone, name)?, |record| {
+            let (zone, id) = (http::escape(&zone.name), http::escape(&record.id));
+            send(&format!("delete/{zone}/{id}"), None).map(drop)
+        })
     }
 }
 
 /// The TXT records of a name.
-fn records(zone: &Zone, name: &str) -> Result<Vec<Record>, Failure> {
+fn records(zone: &Zone, name: &str) -> Result<Vec<Held>, Failure> {
     let mut path = format!("retrieveByNameType/{}/TXT", http::escape(&zone.name));
     let owner = relative(name, &zone.name);
     if !owner.is_empty() {
         path.push('/');
         path.push_str(&http::escape(owner));
     }
-    Ok(send(&path, None)?.json::<Records>()?.records)
+    let records = send(&path, None)?.json::<Records>()?.records;
+    Ok(records.into_iter().map(|record| Held::new(record.id, record.content)).collect())
 }
 
 fn send(path: &str, record: Option<NewRecord<'_>>) -> Result<Response, Failure> {

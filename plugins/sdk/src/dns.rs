@@ -171,7 +171,7 @@ impl From<http::Error> for Failure {
     fn from(error: http::Error) -> Self {
         let code = match error.code.as_str() {
             "denied" => "forbidden",
-            "unknown-secret" => "auth",
+            "unknown-secret" | "refused-credential" => "auth",
             "bad-request" => "invalid",
             _ => "unavailable",
         };
@@ -215,6 +215,107 @@ pub fn send_optional(
         _ if answer.is_success() => Ok(Some(answer)),
         _ => Err(Failure::refused(provider, &answer)),
     }
+}
+
+/// A TXT record as a provider holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The provider's id of the record.
+    pub id: String,
+    /// Its text, in whatever form the provider shows it.
+    pub content: String,
+}
+
+impl Held {
+    /// A record whose id is a number or a text.
+    pub fn new(id: impl ToString, content: impl Into<String>) -> Self {
+        Self { id: id.to_string(), content: content.into() }
+    }
+}
+
+/// [`DnsSolver::find_zone`] of an API that is asked for one name: the first candidate for which
+/// `ask` has a handle.
+///
+/// # Errors
+/// [`Failure::zone_not_found`], or the first failure of `ask`.
+pub fn first_zone(
+    candidates: &[String],
+    mut ask: impl FnMut(&str) -> Result<Option<String>, Failure>,
+) -> Result<Zone, Failure> {
+    for name in candidates {
+        if let Some(handle) = ask(name)? {
+            return Ok(Zone { name: name.clone(), handle });
+        }
+    }
+    Err(Failure::zone_not_found(candidates))
+}
+
+/// [`DnsSolver::find_zone`] of an API that lists zones: the longest candidate among `zones`, which
+/// are names (a final dot is no matter) and handles.
+///
+/// # Errors
+/// [`Failure::zone_not_found`] when none is.
+pub fn listed_zone(
+    candidates: &[String],
+    zones: impl IntoIterator<Item = (String, String)>,
+) -> Result<Zone, Failure> {
+    let mut best: Option<Zone> = None;
+    for (name, handle) in zones {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let is_longer = best.as_ref().is_none_or(|best| name.len() > best.name.len());
+        if is_longer && candidates.contains(&name) {
+            best = Some(Zone { name, handle });
+        }
+    }
+    best.ok_or_else(|| Failure::zone_not_found(candidates))
+}
+
+/// [`DnsSolver::present`] of an API with a record for each value: adds those that are not `there`.
+///
+/// # Errors
+/// The first failure of `add`.
+pub fn add_missing(
+    values: &[String],
+    there: &[Held],
+    mut add: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let has = |value: &str| there.iter().any(|held| unquote_txt(&held.content) == value);
+    values.iter().filter(|value| !has(value)).try_for_each(|value| add(value))
+}
+
+/// [`DnsSolver::cleanup`] of an API with a record for each value: removes those of `there` that have
+/// one of `values`.
+///
+/// # Errors
+/// The first failure of `remove`.
+pub fn remove_held(
+    values: &[String],
+    there: Vec<Held>,
+    mut remove: impl FnMut(&Held) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let is_ours = |held: &&Held| values.contains(&unquote_txt(&held.content));
+    there.iter().filter(is_ours).try_for_each(|held| remove(held))
+}
+
+/// [`DnsSolver::present`] of an API that takes whole record sets: the set with `values` beside what
+/// is `there`, each as `write` writes it; none when it has them all.
+pub fn set_with(
+    there: &[String],
+    values: &[String],
+    write: impl Fn(&str) -> String,
+) -> Option<Vec<String>> {
+    let has = |value: &str| there.iter().any(|content| unquote_txt(content) == value);
+    let missing: Vec<String> =
+        values.iter().filter(|value| !has(value)).map(|value| write(value)).collect();
+    (!missing.is_empty()).then(|| there.iter().cloned().chain(missing).collect())
+}
+
+/// [`DnsSolver::cleanup`] of an API that takes whole record sets: what is left without `values`, maybe
+/// nothing; none when it has none of them.
+pub fn set_without(there: &[String], values: &[String]) -> Option<Vec<String>> {
+    let is_left = |content: &&String| !values.contains(&unquote_txt(content));
+    let left: Vec<String> = there.iter().filter(is_left).cloned().collect();
+    (left.len() < there.len()).then_some(left)
 }
 
 /// The part of `name` before `zone`, without the dot between: empty for the zone itself, and the

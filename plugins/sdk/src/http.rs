@@ -64,6 +64,16 @@ impl Request {
         self.header(field, secret(name))
     }
 
+    /// Adds `authorization: Bearer` with the token of the session `name` of plugin.yaml.
+    pub fn bearer_token(self, name: &str) -> Self {
+        self.header("authorization", format!("Bearer {}", token(name)))
+    }
+
+    /// Has the host sign the finished request as `name` under `signing:` of plugin.yaml says.
+    pub fn sign(self, name: &str) -> Self {
+        self.header("authorization", format!("{{{{sign:{name}}}}}"))
+    }
+
     /// Adds `authorization: Bearer` with the secret called `name` (RFC 6750).
     pub fn bearer_secret(self, name: &str) -> Self {
         self.header("authorization", format!("Bearer {}", secret(name)))
@@ -108,6 +118,12 @@ impl Request {
             Err(failure) => Err(Error { code: failure.code, message: failure.message }),
         }
     }
+}
+
+/// The placeholder of the token of the session `name` of plugin.yaml: the host logs in and puts it in
+/// its place.
+pub fn token(name: &str) -> String {
+    format!("{{{{token:{name}}}}}")
 }
 
 /// The placeholder of the secret called `name`, for a header value, the query or the body.

@@ -12,6 +12,7 @@
 #![expect(clippy::panic, reason = "a broken rule of the contract fails the test")]
 
 pub mod conformance;
+pub mod guard;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

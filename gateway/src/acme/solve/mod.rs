@@ -2,4 +2,5 @@
 
 pub mod dns01;
 pub mod http01;
+pub mod rfc2136;
 pub mod tls_alpn01;

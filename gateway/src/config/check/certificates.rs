@@ -1,14 +1,16 @@
 //! `certificates:` and `sites[].certificate`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     AcmeIssuer, CertificateFiles, Certificates, Challenge, Eab, HostPattern, Issuer, Listen,
-    Propagation, Scheme, SiteCertificate, keys,
+    Propagation, Rfc2136, Scheme, SiteCertificate, TsigAlgorithm, TsigKey, keys,
 };
 use super::fields::Fields;
+use super::upstreams::host_and_port;
 use super::{Checker, Role};
 
 /// `sites[].certificate` as written.
@@ -37,6 +39,7 @@ impl<'a> Checker<'a> {
             Some(node) => self.issuers(node),
             None => known_issuer("letsencrypt").into_iter().collect(),
         };
+        let updates = self.updates(&part);
         let challenge = match part.get("challenge") {
             Some(node) => self.challenge(node, listen),
             None => None,
@@ -64,7 +67,70 @@ impl<'a> Checker<'a> {
             default,
             resolvers,
             propagation,
+            updates,
         }
+    }
+
+    /// `certificates.updates`.
+    fn updates(&mut self, part: &Fields<'a>) -> BTreeMap<String, Rfc2136> {
+        let mut updates = BTreeMap::new();
+        for entry in self.named(part, "updates") {
+            if self.plugin_names.contains(entry.key.as_str()) {
+                let message = format!("{} is the name of a plugin as well", quoted(&entry.key));
+                let help = "give it another name: a challenge names one of both".to_owned();
+                self.error(entry.at, message, help);
+            }
+            self.update_names.insert(&entry.key);
+            let Some(fields) = self.fields(&entry.node, "certificates.updates.*") else { continue };
+            let server = self.required(&fields, "server").and_then(|node| {
+                let text = self.line(node, "a DNS server")?;
+                let found = host_and_port(text, 53);
+                if found.is_none() {
+                    let message = format!("{} is not a server", quoted(text));
+                    let help = "as in ns1.example.com, 192.0.2.53:5353 or [2001:db8::53]:53";
+                    self.error(node.at, message, help.to_owned());
+                }
+                found.map(|(host, port)| (text.to_owned(), host, port))
+            });
+            let algorithms = [
+                TsigAlgorithm::HmacSha1,
+                TsigAlgorithm::HmacSha256,
+                TsigAlgorithm::HmacSha384,
+                TsigAlgorithm::HmacSha512,
+            ]
+            .map(|algorithm| (algorithm.name(), algorithm));
+            let algorithm = self.with_default(&fields, "algorithm", |c, n| c.word(n, &algorithms));
+            let name = fields.get("key").and_then(|n| self.line(n, "the name of a key"));
+            let secret = fields.get("secret");
+            let secret = secret.and_then(|n| self.secret(n, "certificates.updates.*.secret"));
+            if fields.get("key").is_some() != fields.get("secret").is_some() {
+                let message = "`key` and `secret` go together";
+                let help = "the key's name on the server, and the key in Base64; or none of both where \
+                            the server goes by addresses";
+                self.error(entry.at, message, help.to_owned());
+            }
+            let mut zones = Vec::new();
+            for node in self.list_of(&fields, "zones", "zones that the server has") {
+                let Some(text) = self.line(node, "a zone") else { continue };
+                let zone = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+                // Not a host name: `_acme-challenge.example.com` is a zone that people delegate.
+                let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                if zone.is_empty() || !zone.chars().all(is_fine) {
+                    let message = format!("{} is not the name of a zone", quoted(text));
+                    self.error(node.at, message, "as in example.com".to_owned());
+                    continue;
+                }
+                zones.push(zone);
+            }
+            let Some((server, host, port)) = server else { continue };
+            let key = name.zip(secret).map(|(name, secret)| TsigKey {
+                name: name.to_ascii_lowercase(),
+                algorithm: algorithm.unwrap_or(TsigAlgorithm::HmacSha256),
+                secret,
+            });
+            updates.insert(entry.key.clone(), Rfc2136 { server, host, port, key, zones });
+        }
+        updates
     }
 
     fn propagation(&mut self, part: &Fields<'a>) -> Propagation {
@@ -247,6 +313,11 @@ impl<'a> Checker<'a> {
         if let Value::Map(_) = node.value {
             let fields = self.fields(node, "certificates.challenge")?;
             let plugin = self.required(&fields, "dns-01")?;
+            if let Value::Text(name) = &plugin.value
+                && self.update_names.contains(name.as_str())
+            {
+                return Some(Challenge::Dns01(name.clone()));
+            }
             let plugin = self.plugin_reference(plugin, Role::Solver)?;
             return Some(Challenge::Dns01(plugin.to_owned()));
         }

@@ -68,6 +68,8 @@ struct Checker<'a> {
     upstream_names: BTreeSet<&'a str>,
     /// Names under `plugins:`, whether their values are right or not.
     plugin_names: BTreeSet<&'a str>,
+    /// Names of `certificates.updates`.
+    update_names: BTreeSet<&'a str>,
     /// Each plugin's own `config:`.
     plugin_configs: BTreeMap<&'a str, serde_json::Value>,
     /// What each plugin's component says about itself.
@@ -115,6 +117,7 @@ impl<'a> Checker<'a> {
             hidden: Vec::new(),
             upstream_names: BTreeSet::new(),
             plugin_names: BTreeSet::new(),
+            update_names: BTreeSet::new(),
             plugin_configs: BTreeMap::new(),
             manifests: BTreeMap::new(),
             anonymous: BTreeMap::new(),

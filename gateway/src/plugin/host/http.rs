@@ -21,8 +21,13 @@ use wasmtime::component::{ComponentType, LinkerInstance, Lower};
 use super::super::error::PluginError;
 use super::super::facts::Facts;
 use super::super::grant::{self, Reach, Target};
-use super::super::secret::{Place, Unfilled};
+use super::super::secret::{self, Place, Unfilled};
+use super::super::session::{Sessions, Tokens};
+use super::super::signing::{self, Unsigned};
 use super::{Host, fields};
+use crate::config::SecretText;
+use crate::config::credential::configured;
+use crate::config::guard::{Asked, Guard, Order, Passed};
 use crate::tls::roots;
 
 /// Sends the requests of one plugin.
@@ -100,10 +105,17 @@ pub(in super::super) fn link(
             };
             host.requests_left = left;
             let facts = Arc::clone(&host.facts);
-            Ok((send(&facts, wanted).await,))
+            Ok((send(&facts, &mut host.order, wanted).await,))
         })
     })?;
     Ok(true)
+}
+
+impl From<String> for Failure {
+    /// What is wrong with a plugin.yaml or the configuration it refers to.
+    fn from(message: String) -> Self {
+        fail("bad-request", message)
+    }
 }
 
 impl Wanted {
@@ -117,18 +129,28 @@ impl Wanted {
     }
 }
 
-/// Sends one request, and masks all that comes back.
-async fn send(facts: &Facts, wanted: Wanted) -> Result<Answer, Failure> {
+/// Sends one request, if it is one that `order` lets through, and masks all that comes back.
+async fn send(facts: &Facts, order: &mut Order, mut wanted: Wanted) -> Result<Answer, Failure> {
     let mut masks = Masks::new();
+    let mut learned = None;
     let sent = async {
-        let (request, target) = prepare(facts, wanted, &mut masks)?;
-        let is_head = request.method() == Method::HEAD;
-        let exchange = exchange(facts, request, &target, is_head);
-        tokio::time::timeout(EXCHANGE_MAX, exchange).await.unwrap_or_else(|_elapsed| {
-            Err(fail("timeout", format!("no whole answer within {EXCHANGE_MAX:?}")))
-        })
+        let target = Target::parse(&wanted.url).map_err(|text| fail("bad-request", text))?;
+        granted(facts, &target, &wanted.method)?;
+        if let Some(guard) = &facts.guard {
+            let passed = guarded(facts, guard, order, &target, &mut wanted)?;
+            learned = Some((guard, passed));
+        }
+        let tokens = tokens(facts, &wanted, &mut masks).await?;
+        let answer = transmit(facts, wanted, &tokens, &mut masks).await?;
+        if answer.status == 401 {
+            facts.sessions.forget(tokens.keys());
+        }
+        Ok::<_, Failure>(answer)
     }
     .await;
+    if let (Ok(answer), Some((guard, passed))) = (&sent, &learned) {
+        guard.learn(order, passed, answer.status, &answer.body);
+    }
     let text = |text: &str| {
         String::from_utf8_lossy(&facts.secrets.mask(text.as_bytes(), &masks)).into_owned()
     };
@@ -146,10 +168,132 @@ async fn send(facts: &Facts, wanted: Wanted) -> Result<Answer, Failure> {
     }
 }
 
-/// Checks a request against the grants, and only then puts secrets in.
+/// Refuses what no grant covers.
+fn granted(facts: &Facts, target: &Target, method: &str) -> Result<(), Failure> {
+    match facts.grants.iter().any(|grant| grant::covers(grant, method, target)) {
+        true => Ok(()),
+        false => Err(denied(facts, target, method)),
+    }
+}
+
+/// Refuses what the plugin's guard does not let through for this order, and says so in the log. What
+/// passes is sent as it was understood here.
+fn guarded(
+    facts: &Facts,
+    guard: &Guard,
+    order: &Order,
+    target: &Target,
+    wanted: &mut Wanted,
+) -> Result<Passed, Failure> {
+    let query = target.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+    let url = format!("{}://{}{}{query}", target.scheme, target.authority(), target.path);
+    let headers: Vec<(String, String)> = wanted
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+        .collect();
+    let asked = Asked { method: &wanted.method, url: &url, headers: &headers, body: &wanted.body };
+    match guard.check(order, &asked, &facts.config) {
+        Ok(passed) => {
+            if let Some(body) = &passed.body {
+                wanted.body.clone_from(body);
+            }
+            Ok(passed)
+        }
+        Err(why) => {
+            let line = target.line(&wanted.method);
+            tracing::warn!(
+                plugin = &*facts.subject.name,
+                digest = facts.subject.short_digest(),
+                request = line,
+                "refused a request that is not of the plugin's order: {}",
+                facts.secrets.mask_text(&why)
+            );
+            Err(fail("denied", format!("plugin {} may not send {line}: {why}", facts.subject.name)))
+        }
+    }
+}
+
+/// The tokens that a request names: kept ones, or new ones.
+async fn tokens(facts: &Facts, wanted: &Wanted, masks: &mut Masks) -> Result<Tokens, Failure> {
+    let mut names = Sessions::named_in(wanted.url.as_bytes());
+    names.extend(wanted.headers.iter().flat_map(|(_, value)| Sessions::named_in(value.as_bytes())));
+    names.extend(Sessions::named_in(&wanted.body));
+    let mut tokens = Tokens::new();
+    for name in names {
+        if tokens.contains_key(&name) {
+            continue;
+        }
+        let token = match facts.sessions.kept(&name) {
+            Some(token) => token,
+            None => log_in(facts, &name, masks).await?,
+        };
+        secret::mask_forms(&name, token.expose(), masks);
+        tokens.insert(name, token);
+    }
+    Ok(tokens)
+}
+
+/// Fetches a token. What is sent and answered here is nothing that the plugin sees.
+async fn log_in(facts: &Facts, name: &str, masks: &mut Masks) -> Result<SecretText, Failure> {
+    let plugin = &facts.subject.name;
+    let read = |secret: &str, url: &str| {
+        let target = Target::parse(url).map_err(|text| fail("bad-request", text))?;
+        let text = facts.secrets.secret(secret, &target.host);
+        text.map(str::to_owned).map_err(|why| unfilled(facts, &target, why))
+    };
+    let Some(login) = facts.sessions.login(name, &facts.config, read)? else {
+        let text = format!("the plugin.yaml of plugin {plugin} has no session {name}");
+        return Err(fail("unknown-secret", text));
+    };
+    if let Some(secret) = &login.also_secret {
+        secret::mask_forms(name, secret, masks);
+    }
+    let wanted = Wanted {
+        method: "POST".to_owned(),
+        url: login.url.clone(),
+        headers: vec![
+            ("content-type".to_owned(), login.media_type.to_owned()),
+            ("accept".to_owned(), "application/json".to_owned()),
+        ],
+        body: login.body.into_bytes(),
+    };
+    let answer = transmit(facts, wanted, &Tokens::new(), masks).await?;
+    let refused = |code: &'static str| {
+        let words = String::from_utf8_lossy(&answer.body);
+        let words: String = words.trim().chars().take(300).collect();
+        fail(code, format!("no token from {}: it answered {}: {words}", login.url, answer.status))
+    };
+    match answer.status {
+        200..300 => facts
+            .sessions
+            .take(name, &answer.headers, &answer.body)
+            .ok_or_else(|| refused("refused-credential")),
+        429 | 500.. => Err(refused("protocol")),
+        _ => Err(refused("refused-credential")),
+    }
+}
+
+/// Sends a request that is granted.
+async fn transmit(
+    facts: &Facts,
+    wanted: Wanted,
+    tokens: &Tokens,
+    masks: &mut Masks,
+) -> Result<Answer, Failure> {
+    let (request, target) = prepare(facts, wanted, tokens, masks)?;
+    let is_head = request.method() == Method::HEAD;
+    let exchange = exchange(facts, request, &target, is_head);
+    tokio::time::timeout(EXCHANGE_MAX, exchange).await.unwrap_or_else(|_elapsed| {
+        Err(fail("timeout", format!("no whole answer within {EXCHANGE_MAX:?}")))
+    })
+}
+
+/// Checks a request against the grants, and only then puts secrets in and signs.
 fn prepare(
     facts: &Facts,
     wanted: Wanted,
+    tokens: &Tokens,
     masks: &mut Masks,
 ) -> Result<(Request<Full<Bytes>>, Target), Failure> {
     let bad = |text: String| fail("bad-request", text);
@@ -160,17 +304,19 @@ fn prepare(
         }
         Ok(method) => method,
     };
-    if !facts.grants.iter().any(|grant| grant::covers(grant, method.as_str(), &target)) {
-        return Err(denied(facts, &target, method.as_str()));
-    }
+    granted(facts, &target, method.as_str())?;
     let fill = |text: &[u8], place: Place, masks: &mut Masks| {
-        let filled = facts.secrets.fill(text, place, &target.host, masks);
+        let filled = facts.secrets.fill(text, place, &target.host, tokens, masks);
         filled.map(std::borrow::Cow::into_owned).map_err(|why| unfilled(facts, &target, why))
     };
     let mut headers = HeaderMap::new();
-    let mut place = Place::Raw;
+    let (mut place, mut signing) = (Place::Raw, None);
     for (name, value) in &wanted.headers {
         let name = field_name(name)?;
+        if let Some(by) = value.strip_prefix("{{sign:").and_then(|it| it.strip_suffix("}}")) {
+            signing = Some(by);
+            continue;
+        }
         if name == header::CONTENT_TYPE {
             place = place_of(value);
         }
@@ -188,6 +334,9 @@ fn prepare(
         }
         None => target.path.clone(),
     };
+    if let Some(by) = signing {
+        sign(facts, by, &target, (&method, &path), &mut headers, &body)?;
+    }
     let uri = Uri::builder()
         .scheme(target.scheme)
         .authority(target.authority())
@@ -204,6 +353,54 @@ fn prepare(
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
     Ok((request, target))
+}
+
+/// Adds the fields of a signature.
+fn sign(
+    facts: &Facts,
+    by: &str,
+    target: &Target,
+    (method, path): (&Method, &str),
+    headers: &mut HeaderMap,
+    body: &[u8],
+) -> Result<(), Failure> {
+    let Some(scheme) = facts.signing.get(by) else {
+        let plugin = &facts.subject.name;
+        let text = format!("the plugin.yaml of plugin {plugin} has no signing {by}");
+        return Err(fail("unknown-secret", text));
+    };
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let given: Vec<(String, String)> = headers
+        .iter()
+        .map(|(name, value)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
+        .collect();
+    let unsigned = Unsigned {
+        method: method.as_str(),
+        scheme: target.scheme,
+        authority: &target.authority(),
+        path,
+        query,
+        headers: &given,
+        body,
+    };
+    let secret = |name: &str| {
+        let text = facts.secrets.secret(name, &target.host);
+        text.map(str::to_owned).map_err(|why| unfilled(facts, target, why))
+    };
+    let text = |text: &str| configured(text, &facts.config).map_err(|why| fail("bad-request", why));
+    let now = time::OffsetDateTime::now_utc();
+    let nonce = uuid::Uuid::now_v7().simple().to_string();
+    let scheme = scheme.without_absent(|name| facts.secrets.has(name));
+    for (name, value) in signing::sign(&scheme, &unsigned, now, &nonce, secret, text)? {
+        let mut value = HeaderValue::try_from(value).map_err(|_| {
+            fail("bad-request", format!("a secret of signing {by} cannot stand in a field"))
+        })?;
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    Ok(())
 }
 
 fn denied(facts: &Facts, target: &Target, method: &str) -> Failure {
@@ -506,6 +703,10 @@ mod tests {
             response: HeadGrant::default(),
             refused: std::sync::Mutex::default(),
             secrets: Secrets::read(&BTreeMap::new()).ok().unwrap(),
+            guard: None,
+            signing: BTreeMap::new(),
+            sessions: Sessions::default(),
+            config: serde_json::Value::Null,
             upstreams: HashSet::new(),
             state: Arc::default(),
             log: Rate::new(1),
@@ -568,6 +769,10 @@ mod tests {
         (port, root)
     }
 
+    async fn send_any(facts: &Facts, wanted: Wanted) -> Result<Answer, Failure> {
+        send(facts, &mut Order::nothing(), wanted).await
+    }
+
     fn get(url: String) -> Wanted {
         Wanted { method: "GET".to_owned(), url, headers: Vec::new(), body: Vec::new() }
     }
@@ -580,13 +785,13 @@ mod tests {
             let client = Client::trusting(Some(&root)).unwrap();
             let facts = facts(vec![grant("https", "localhost", port)], client);
             let url = |path: &str| format!("https://LOCALHOST:{port}{path}");
-            let answer = send(&facts, get(url("/x"))).await.unwrap();
+            let answer = send_any(&facts, get(url("/x"))).await.unwrap();
             let body = String::from_utf8(answer.body).unwrap();
             assert_eq!(body, format!("{version} localhost:{port}"));
             // A redirect is an answer.
-            assert_eq!(send(&facts, get(url("/moved"))).await.unwrap().status, 302);
-            assert_eq!(send(&facts, get(url("/large"))).await.unwrap_err().code, "too-large");
-            assert_eq!(send(&facts, get(url("/packed"))).await.unwrap_err().code, "protocol");
+            assert_eq!(send_any(&facts, get(url("/moved"))).await.unwrap().status, 302);
+            assert_eq!(send_any(&facts, get(url("/large"))).await.unwrap_err().code, "too-large");
+            assert_eq!(send_any(&facts, get(url("/packed"))).await.unwrap_err().code, "protocol");
         }
     }
 
@@ -596,7 +801,8 @@ mod tests {
         let (port, _root) = serve(b"http/1.1", folder.path()).await;
         let client = || Client::new().unwrap();
         let named = facts(vec![grant("https", "localhost", port)], client());
-        let failure = send(&named, get(format!("https://localhost:{port}/"))).await.unwrap_err();
+        let failure =
+            send_any(&named, get(format!("https://localhost:{port}/"))).await.unwrap_err();
         assert_eq!(failure.code, "tls", "{failure:?}");
 
         // A pattern that only happens to cover a name gives no way into this machine.
@@ -618,12 +824,16 @@ mod tests {
         for name in ["Host", "content-length", "connection", "range", "accept-encoding", "a b"] {
             let mut wanted = get("http://localhost/".to_owned());
             wanted.headers.push((name.to_owned(), "1".to_owned()));
-            assert_eq!(send(&facts, wanted).await.unwrap_err().code, "bad-request", "{name}");
+            assert_eq!(send_any(&facts, wanted).await.unwrap_err().code, "bad-request", "{name}");
         }
         for (name, value) in [("x", "a\r\nb: c"), ("x", "\0")] {
             let mut wanted = get("http://localhost/".to_owned());
             wanted.headers.push((name.to_owned(), value.to_owned()));
-            assert_eq!(send(&facts, wanted).await.unwrap_err().code, "bad-request", "{value:?}");
+            assert_eq!(
+                send_any(&facts, wanted).await.unwrap_err().code,
+                "bad-request",
+                "{value:?}"
+            );
         }
     }
 

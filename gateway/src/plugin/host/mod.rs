@@ -27,6 +27,7 @@ use super::engine::TABLE_ELEMENTS_MAX;
 use super::facts::Facts;
 use super::tape::Tape;
 use crate::config::Scheme;
+use crate::config::guard::Order;
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 
 /// The data of one store: one instance of one plugin.
@@ -44,6 +45,8 @@ pub(super) struct Host {
     /// Whether there is a tape: looked at before the lock.
     is_taped: bool,
     tape: Mutex<Option<Tape>>,
+    /// What they may change, and what has been proven.
+    pub order: Order,
     _alive: Alive,
 }
 
@@ -57,6 +60,7 @@ impl Host {
             output_left: facts.limits.output_bytes_max,
             sleep_left: Duration::ZERO,
             requests_left: facts.limits.requests_max,
+            order: Order::nothing(),
             facts,
             is_taped: false,
             tape: Mutex::default(),

@@ -5,12 +5,13 @@
 //! solver has a fresh instance, as in the gateway. What only the gateway can do (that guest memory
 //! never holds a secret, that a slow provider meets a deadline) is tested there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::guard::{Asked, Guard, Order};
 use super::{Sent, answer, configure, with_server};
 use crate::dns::{DnsSolver, Failure, Zone, quote_txt};
 use crate::http;
@@ -20,7 +21,8 @@ use crate::http;
 pub struct Case {
     /// The solver's `config:`.
     pub config: Value,
-    /// The text of its `plugin.yaml`: every request has to be among its grants.
+    /// The text of its `plugin.yaml`: every request has to be among its grants, and one that its
+    /// `guard` lets through.
     pub manifest: &'static str,
     /// Answers as the API does.
     pub api: fn(&Sent, &mut Zones) -> http::Response,
@@ -174,7 +176,35 @@ pub fn absolute(relative: &str, zone: &str) -> String {
 struct Bench<'a> {
     case: &'a Case,
     state: Arc<Mutex<State>>,
-    grants: Arc<Vec<String>>,
+    manifest: Arc<Manifest>,
+}
+
+/// What is of use here of a plugin.yaml.
+#[derive(serde::Deserialize)]
+struct Manifest {
+    #[serde(default)]
+    grants: Grants,
+    #[serde(default)]
+    guard: Value,
+    #[serde(skip)]
+    rules: Option<Guard>,
+}
+
+#[derive(serde::Deserialize, Default)]
+struct Grants {
+    #[serde(default)]
+    http: Vec<String>,
+}
+
+impl Manifest {
+    fn read(text: &str) -> Result<Self, String> {
+        let mut manifest: Self =
+            serde_yaml::from_str(text).map_err(|cause| format!("plugin.yaml: {cause}"))?;
+        if !manifest.guard.is_null() {
+            manifest.rules = Some(Guard::parse(&manifest.guard)?);
+        }
+        Ok(manifest)
+    }
 }
 
 #[derive(Default)]
@@ -185,6 +215,9 @@ struct State {
     /// What was wrong with requests.
     wrongs: Vec<String>,
     requests: usize,
+    /// Proven ids of zones, and of records by name: the gateway keeps them with the handles.
+    zone_ids: BTreeMap<String, BTreeSet<String>>,
+    ids: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// What a point found wrong.
@@ -195,12 +228,12 @@ type Point = (u8, &'static str, fn(&Bench<'_>) -> Outcome);
 
 impl<'a> Bench<'a> {
     fn new(case: &'a Case) -> Self {
-        let state = State::default();
-        let bench = Self {
-            case,
-            state: Arc::new(Mutex::new(state)),
-            grants: Arc::new(grants(case.manifest)),
-        };
+        let manifest = Manifest::read(case.manifest);
+        let mut state = State::default();
+        state.wrongs.extend(manifest.as_ref().err().cloned());
+        let empty = Manifest { grants: Grants::default(), guard: Value::Null, rules: None };
+        let manifest = Arc::new(manifest.unwrap_or(empty));
+        let bench = Self { case, state: Arc::new(Mutex::new(state)), manifest };
         let mut names: Vec<String> = (0..250).map(|n| format!("zone{n}.example")).collect();
         let own = ["example.com", "example.co.uk", "sub.example.org", "example.org"];
         names.extend(own.map(str::to_owned));
@@ -216,28 +249,52 @@ impl<'a> Bench<'a> {
     /// Calls a fresh instance; what its requests did wrong counts as well.
     fn call<S: DnsSolver, T>(
         &self,
+        order: Order,
         call: impl FnOnce(&S) -> Result<T, Failure>,
-    ) -> Result<Result<T, Failure>, String> {
-        let (state, grants) = (Arc::clone(&self.state), Arc::clone(&self.grants));
+    ) -> Result<(Result<T, Failure>, Order), String> {
+        let (state, manifest) = (Arc::clone(&self.state), Arc::clone(&self.manifest));
         let case = self.case.clone();
         self.state().requests = 0;
+        let order = Arc::new(Mutex::new(order));
+        let learned = Arc::clone(&order);
         let serve = move |sent: &Sent| {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             state.requests += 1;
             let line = format!("{} {}", sent.method, sent.url);
-            if !grants.iter().any(|grant| covers(grant, sent)) {
+            if !manifest.grants.http.iter().any(|grant| covers(grant, sent)) {
                 state.wrongs.push(format!("{line} is not among the grants of plugin.yaml"));
             }
+            let mut order = order.lock().unwrap_or_else(PoisonError::into_inner);
+            let asked = Asked {
+                method: &sent.method,
+                url: &sent.url,
+                headers: &sent.headers,
+                body: &sent.body,
+            };
+            let rules = manifest.rules.as_ref();
+            let passed = match rules.map(|rules| rules.check(&order, &asked, &case.config)) {
+                Some(Ok(passed)) => Some(passed),
+                Some(Err(why)) => {
+                    state.wrongs.push(format!("the guard refuses {line}: {why}"));
+                    None
+                }
+                None => None,
+            };
             if !(case.is_authorized)(sent) {
                 state.wrongs.push(format!("{line} is without its credentials"));
             }
             if let Some(fault) = state.faults.pop_front() {
                 return Ok(fault);
             }
-            Ok((case.api)(sent, &mut state.zones))
+            let answer = (case.api)(sent, &mut state.zones);
+            if let (Some(rules), Some(passed)) = (rules, passed) {
+                rules.learn(&mut order, &passed, answer.status, &answer.body);
+            }
+            Ok(answer)
         };
         let plugin: S = configure(self.case.config.clone())?;
         let result = with_server(serve, || call(&plugin));
+        let learned = learned.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let state = self.state();
         if let Some(wrong) = state.wrongs.first() {
             return Err(wrong.clone());
@@ -245,12 +302,25 @@ impl<'a> Bench<'a> {
         if state.requests > REQUESTS_MAX {
             return Err(format!("{} requests in one call", state.requests));
         }
-        Ok(result)
+        Ok((result, learned))
     }
 
     fn zone<S: DnsSolver>(&self, name: &str) -> Result<Zone, String> {
         let candidates = candidates(name);
-        self.call(|solver: &S| solver.find_zone(&candidates))?.map_err(|failure| text(&failure))
+        let order = Order::zones(&candidates);
+        let (found, order) = self.call(order, |solver: &S| solver.find_zone(&candidates))?;
+        let zone = found.map_err(|failure| text(&failure))?;
+        let ids = order.zone_ids(&zone.name);
+        self.state().zone_ids.entry(zone.name.clone()).or_default().extend(ids);
+        Ok(zone)
+    }
+
+    /// What a call that writes may change.
+    fn order(&self, zone: &Zone, name: &str, values: &[String]) -> Order {
+        let state = self.state();
+        let zone_ids = state.zone_ids.get(&zone.name).into_iter().flatten().cloned();
+        let ids = state.ids.get(name).into_iter().flatten().cloned();
+        Order::zone(&zone.name, zone_ids).records(name, values, ids)
     }
 
     fn present<S: DnsSolver>(&self, name: &str, values: &[&str]) -> Result<String, String> {
@@ -263,13 +333,22 @@ impl<'a> Bench<'a> {
         values: &[&str],
     ) -> Result<Result<String, Failure>, String> {
         let (zone, values) = (self.zone::<S>(name)?, owned(values));
-        self.call(|solver: &S| solver.present(&zone, name, &values, 3600))
+        let order = self.order(&zone, name, &values);
+        let (presented, order) =
+            self.call(order, |solver: &S| solver.present(&zone, name, &values, 3600))?;
+        self.state().ids.entry(name.to_owned()).or_default().extend(order.ids());
+        Ok(presented)
     }
 
     fn cleanup<S: DnsSolver>(&self, name: &str, values: &[&str], handle: &str) -> Outcome {
         let (zone, values) = (self.zone::<S>(name)?, owned(values));
-        self.call(|solver: &S| solver.cleanup(&zone, name, &values, handle))?
-            .map_err(|failure| text(&failure))
+        // A handle that is lost takes its proofs with it.
+        if handle.is_empty() {
+            self.state().ids.remove(name);
+        }
+        let order = self.order(&zone, name, &values);
+        let call = |solver: &S| solver.cleanup(&zone, name, &values, handle);
+        self.call(order, call)?.0.map_err(|failure| text(&failure))
     }
 
     fn expect(&self, name: &str, wanted: &[&str]) -> Outcome {
@@ -376,7 +455,8 @@ fn points<S: DnsSolver>() -> Vec<Point> {
                 return Ok(());
             }
             let candidates = candidates("_acme-challenge.nobody.test");
-            match bench.call(|solver: &S| solver.find_zone(&candidates))? {
+            let order = Order::zones(&candidates);
+            match bench.call(order, |solver: &S| solver.find_zone(&candidates))?.0 {
                 Err(failure) if failure.code == "zone-not-found" => Ok(()),
                 other => Err(format!("a zone that is not there: {other:?}")),
             }
@@ -457,7 +537,8 @@ fn failing<S: DnsSolver>(bench: &Bench<'_>, fault: http::Response) -> Result<Fai
     let (zone, name) = (bench.zone::<S>(&bench.name())?, bench.name());
     let values = owned(bench.both());
     bench.state().faults.push_back(fault);
-    match bench.call(|solver: &S| solver.present(&zone, &name, &values, 3600))? {
+    let order = bench.order(&zone, &name, &values);
+    match bench.call(order, |solver: &S| solver.present(&zone, &name, &values, 3600))?.0 {
         Err(failure) => Ok(failure),
         Ok(_) => Err("it takes the answer for a success".to_owned()),
     }
@@ -519,13 +600,6 @@ fn candidates(name: &str) -> Vec<String> {
         rest = parent;
     }
     all
-}
-
-/// The lines below `http:` of a manifest.
-fn grants(manifest: &str) -> Vec<String> {
-    let lines = manifest.lines().skip_while(|line| line.trim() != "http:").skip(1);
-    let lines = lines.map_while(|line| line.trim().strip_prefix("- "));
-    lines.map(|line| line.trim().to_owned()).collect()
 }
 
 /// Whether a grant covers a request: a `*` at the end of a path stands for anything, one inside it
@@ -632,7 +706,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_found() {
-        let grants = "http:\n  - PUT,DELETE https://api.example/*\n";
+        let grants = "grants: {http: [\"PUT,DELETE https://api.example/*\"]}";
         // Foreign values, statuses, zones, names that are zones, and handles that are lost.
         let found = unmet(grants, |_| true);
         for point in [2, 5, 6, 7, 8, 9, 11] {
@@ -642,11 +716,16 @@ mod tests {
             assert!(!found.contains(&point), "{point} is among {found:?}");
         }
         // Whoever leaves the grants or forgets the credentials fails wherever it sends something.
-        for found in
-            [unmet("http:\n  - PUT https://api.example/v2/*\n", |_| true), unmet(grants, |_| false)]
-        {
+        for found in [
+            unmet("grants: {http: [\"PUT https://api.example/v2/*\"]}", |_| true),
+            unmet(grants, |_| false),
+        ] {
             assert!(found.contains(&1), "{found:?}");
         }
+        // So does one whose guard does not let it do what it does: replace a set unread.
+        let guarded = "grants: {http: [\"PUT,DELETE https://api.example/*\"]}\n\
+            guard: {writes: [{at: \"PUT https://api.example/{name}\", json: [\"{set}\"]}]}";
+        assert!(unmet(guarded, |_| true).contains(&1));
     }
 
     #[test]

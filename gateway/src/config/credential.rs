@@ -1,0 +1,173 @@
+//! What a solver's plugin.yaml says about credentials that are more than a text put in its place:
+//! requests that are signed, and tokens that have to be fetched first. The host does both, so that
+//! the key stays out of the plugin. All texts may hold `{config.KEY}` or `{config.KEY:DEFAULT}`, the
+//! operator's own `config:`; names of secrets are those of the stanza.
+
+use serde::{Deserialize, Serialize};
+
+/// How a request is signed: the plugin writes `{{sign:NAME}}` as the value of a field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "scheme", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+#[serde(deny_unknown_fields)]
+pub enum Signing {
+    /// AWS Signature Version 4.
+    AwsSigv4 {
+        /// The secret with the access key id.
+        key_id: String,
+        /// The secret with the secret access key.
+        secret: String,
+        /// The secret with a session token, when there is such a secret.
+        session: Option<String>,
+        /// The region.
+        region: String,
+        /// The service.
+        service: String,
+    },
+    /// OVHcloud's `$1$` signature.
+    Ovh {
+        /// The secret with the application key.
+        application_key: String,
+        /// The secret with the application secret.
+        application_secret: String,
+        /// The secret with the consumer key.
+        consumer_key: String,
+    },
+    /// Tencent Cloud's TC3-HMAC-SHA256.
+    Tc3 {
+        /// The secret with the secret id.
+        key_id: String,
+        /// The secret with the secret key.
+        secret: String,
+        /// The service.
+        service: String,
+    },
+    /// Alibaba Cloud's ACS3-HMAC-SHA256.
+    AliyunAcs3 {
+        /// The secret with the access key id.
+        key_id: String,
+        /// The secret with the access key secret.
+        secret: String,
+    },
+    /// Akamai's EG1-HMAC-SHA256.
+    AkamaiEg1 {
+        /// The secret with the client token.
+        client_token: String,
+        /// The secret with the client secret.
+        client_secret: String,
+        /// The secret with the access token.
+        access_token: String,
+    },
+}
+
+/// How a token is fetched: the plugin writes `{{token:NAME}}` where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "grant", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+#[serde(deny_unknown_fields)]
+pub enum Session {
+    /// OAuth 2.0 client credentials (RFC 6749, section 4.4).
+    ClientCredentials {
+        /// The token endpoint.
+        url: String,
+        /// The secret with the client's id.
+        id: String,
+        /// The secret with the client's secret.
+        secret: String,
+        /// The scope to ask for.
+        scope: Option<String>,
+    },
+    /// A signed assertion (RFC 7523, section 2.1) with the key of a service account.
+    JwtBearer {
+        /// The token endpoint, which is the audience as well.
+        url: String,
+        /// The secret with the account's JSON: `client_email`, `private_key`, `private_key_id`.
+        key: String,
+        /// The scope to ask for.
+        scope: String,
+    },
+    /// A login of the provider's own.
+    Login {
+        /// Where it goes, with `POST`.
+        url: String,
+        /// What it says; placeholders of secrets stand in it.
+        json: serde_json::Value,
+        /// Where the token stands in the answer, as a JSON pointer (RFC 6901).
+        token: Option<String>,
+        /// The cookie that is the token instead.
+        cookie: Option<String>,
+        /// What stands in the answer of a login that was taken, by JSON pointer.
+        #[serde(default)]
+        expect: std::collections::BTreeMap<String, serde_json::Value>,
+        /// How long a token is used.
+        lifetime_seconds: u64,
+    },
+}
+
+impl Signing {
+    /// This without a session token when there is no such secret.
+    #[must_use]
+    pub fn without_absent(&self, has: impl Fn(&str) -> bool) -> Self {
+        let mut scheme = self.clone();
+        if let Self::AwsSigv4 { session, .. } = &mut scheme {
+            session.take_if(|name| !has(name));
+        }
+        scheme
+    }
+
+    /// As `gateway.lock` has it.
+    pub fn line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl Session {
+    /// As `gateway.lock` has it.
+    pub fn line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// `text` with the operator's configuration in its places.
+///
+/// # Errors
+/// The key that is missing, or has a value that could not stand in a URL.
+pub fn configured(text: &str, config: &serde_json::Value) -> Result<String, String> {
+    let mut rest = text;
+    let mut filled = String::new();
+    while let Some((before, from)) = rest.split_once("{config.") {
+        let (key, after) = from.split_once('}').ok_or_else(|| format!("{text:?} has no `}}`"))?;
+        let (key, default) = match key.split_once(':') {
+            Some((key, default)) => (key, Some(default)),
+            None => (key, None),
+        };
+        let given = config.get(key).and_then(serde_json::Value::as_str).or(default);
+        let given = given.ok_or_else(|| format!("config.{key} is missing"))?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if given.is_empty() || given.contains("..") || !given.chars().all(is_plain) {
+            return Err(format!(
+                "config.{key}: only letters, digits, `-`, `_` and `.` can be here"
+            ));
+        }
+        filled.push_str(before);
+        filled.push_str(given);
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn configuration_stands_in_texts() {
+        let config = json!({"tenant": "ab-1", "bad": "a/b"});
+        let text = |text| configured(text, &config);
+        assert_eq!(text("https://a/{config.tenant}/t").as_deref(), Ok("https://a/ab-1/t"));
+        assert_eq!(text("{config.region:us-east-1}").as_deref(), Ok("us-east-1"));
+        assert_eq!(text("{json}").as_deref(), Ok("{json}"));
+        assert!(text("{config.none}").unwrap_err().contains("config.none"));
+        assert!(text("{config.bad}").unwrap_err().contains("config.bad"));
+    }
+}
