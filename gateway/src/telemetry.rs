@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{self, LogFormat};
 use crate::fault::Fault;
+use crate::tls::clients::ClientCertificate;
 
 /// A handle to change what is logged while running.
 pub type LevelHandle = tracing_subscriber::reload::Handle<EnvFilter, tracing_subscriber::Registry>;
@@ -190,6 +191,9 @@ impl AccessLog {
             let group = tls.group.unwrap_or("-");
             let _ = write!(line, ",\"tls\":\"{}\",\"tls_group\":\"{group}\"", tls.version);
         }
+        if let Some(client) = record.tls.as_ref().and_then(|tls| tls.client.as_deref()) {
+            push_client(&mut line, client);
+        }
         if let Some((upstream, server)) = &record.upstream {
             line.push_str(",\"upstream\":");
             push_string(&mut line, upstream);
@@ -228,6 +232,9 @@ impl AccessLog {
             record.bytes_sent,
             record.start.elapsed().as_secs_f64() * 1e3
         );
+        if let Some(client) = record.tls.as_ref().and_then(|tls| tls.client.as_deref()) {
+            let _ = write!(line, " as {}", client.subject.escape_debug());
+        }
         if let Some((upstream, server)) = &record.upstream {
             let _ = write!(line, " -> {upstream} ({server})");
         }
@@ -303,6 +310,20 @@ impl Ids {
         }
         Arc::from(std::str::from_utf8(&text).unwrap_or_default())
     }
+}
+
+fn push_client(line: &mut String, client: &ClientCertificate) {
+    line.push_str(",\"client_certificate\":{\"subject\":");
+    push_string(line, &client.subject);
+    line.push_str(",\"issuer\":");
+    push_string(line, &client.issuer);
+    let _ = write!(line, ",\"serial\":\"{}\",\"sha256\":\"{}\"", client.serial, client.sha256);
+    line.push_str(",\"names\":[");
+    for (index, name) in client.names.iter().enumerate() {
+        line.push_str(if index == 0 { "" } else { "," });
+        push_string(line, name);
+    }
+    line.push_str("]}");
 }
 
 fn push_string(line: &mut String, text: &str) {

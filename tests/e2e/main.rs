@@ -26,6 +26,7 @@ mod http2;
 mod http3;
 mod kill9;
 mod languages;
+mod mutual_tls;
 mod pebble_accounts;
 mod peers;
 mod plugin_grants;

@@ -16,13 +16,13 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::pki::Leaf;
+use super::pki::{Leaf, Pair};
 use super::{SOON, until, within};
 
 /// A body to send.
@@ -68,6 +68,7 @@ pub struct Client {
     roots: Vec<String>,
     versions: Vec<&'static SupportedProtocolVersion>,
     has_sni: bool,
+    certificate: Option<Arc<Pair>>,
     configs: Arc<Mutex<HashMap<Vec<u8>, Arc<ClientConfig>>>>,
 }
 
@@ -103,6 +104,7 @@ impl Client {
             roots: Vec::new(),
             versions: rustls::ALL_VERSIONS.to_vec(),
             has_sni: true,
+            certificate: None,
             configs: Arc::default(),
         }
     }
@@ -128,6 +130,12 @@ impl Client {
     /// Sends no server name.
     pub fn without_sni(mut self) -> Self {
         self.has_sni = false;
+        self.fresh()
+    }
+
+    /// Shows this certificate to servers that ask for one. Sessions are kept.
+    pub fn showing(mut self, pair: Pair) -> Self {
+        self.certificate = Some(Arc::new(pair));
         self.fresh()
     }
 
@@ -223,11 +231,19 @@ impl Client {
                 }
             }
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let mut config = ClientConfig::builder_with_provider(provider)
+            let config = ClientConfig::builder_with_provider(provider)
                 .with_protocol_versions(&self.versions)
                 .expect("versions that the provider has")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
+                .with_root_certificates(roots);
+            let mut config = match &self.certificate {
+                None => config.with_no_client_auth(),
+                Some(pair) => {
+                    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes());
+                    let chain = chain.collect::<Result<_, _>>().expect("a chain");
+                    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+                    config.with_client_auth_cert(chain, key).expect("a pair")
+                }
+            };
             config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
             config.enable_sni = self.has_sni;
             Arc::new(config)

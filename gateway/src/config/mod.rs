@@ -266,6 +266,8 @@ pub struct Site {
     pub hosts: Vec<HostPattern>,
     /// Where its certificate comes from.
     pub certificate: SiteCertificate,
+    /// The certificates that its clients are asked for; `None` asks for none.
+    pub client_certificates: Option<ClientCertificates>,
     /// The plugin that picks the upstream.
     pub router: Option<PluginUse>,
     /// Filters in the order in which requests meet them.
@@ -292,6 +294,39 @@ pub enum SiteCertificate {
     },
     /// Only from `certificates.files`.
     Files,
+}
+
+/// `sites[].client-certificates`: mutual TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// Whether a client without one is let in.
+    pub mode: ClientCertificateMode,
+    /// PEM files of the CAs that sign them, at least one.
+    pub roots: Vec<PathBuf>,
+    /// PEM files of revocation lists (RFC 5280, section 5).
+    pub revoked: Vec<PathBuf>,
+    /// What upstreams learn of it in header fields.
+    pub forward: ForwardCertificate,
+}
+
+/// `sites[].client-certificates.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificateMode {
+    /// No handshake without one.
+    Require,
+    /// It is asked for; a client may have none.
+    Request,
+}
+
+/// `sites[].client-certificates.forward` (RFC 9440).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardCertificate {
+    /// Nothing.
+    Off,
+    /// The certificate, as `client-cert`.
+    Leaf,
+    /// And the rest of what the client sent, as `client-cert-chain`.
+    Chain,
 }
 
 /// A plugin at one place of use.

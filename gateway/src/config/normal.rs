@@ -11,10 +11,10 @@ use super::check::known_name;
 use super::policies::{BasicAuth, Security, Setting};
 use super::units::{duration_text, size_text};
 use super::{
-    AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HashBy,
-    HeadGrant, HealthCheck, Issuer, Limits, Listen, LogFormat, OnError, PathMatch, PluginConfig,
-    PluginUse, Policies, Route, RouteAction, Scheme, Secret, SecretRef, Site, SiteCertificate,
-    Upstream,
+    AccessLog, Balance, Certificates, Challenge, ClientCertificateMode, Config, Eab, FieldGrant,
+    FixedResponse, ForwardCertificate, HashBy, HeadGrant, HealthCheck, Issuer, Limits, Listen,
+    LogFormat, OnError, PathMatch, PluginConfig, PluginUse, Policies, Route, RouteAction, Scheme,
+    Secret, SecretRef, Site, SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -126,6 +126,25 @@ fn site(site: &Site, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
         ("hosts", list(site.hosts.iter().map(|h| text(h.to_string())))),
         ("certificate", certificate),
     ];
+    fields.extend(site.client_certificates.as_ref().map(|c| {
+        let mode = match c.mode {
+            ClientCertificateMode::Require => "require",
+            ClientCertificateMode::Request => "request",
+        };
+        let forward = match c.forward {
+            ForwardCertificate::Off => "off",
+            ForwardCertificate::Leaf => "leaf",
+            ForwardCertificate::Chain => "chain",
+        };
+        let files = |files: &[std::path::PathBuf]| list(files.iter().map(|file| path(file)));
+        let tree = map([
+            ("mode", text(mode)),
+            ("roots", files(&c.roots)),
+            ("revoked", files(&c.revoked)),
+            ("forward", text(forward)),
+        ]);
+        ("client-certificates", tree)
+    }));
     fields.extend(site.router.as_ref().map(|r| ("router", plugin_use(r, plugins))));
     fields.push(("filters", list(site.filters.iter().map(|f| plugin_use(f, plugins)))));
     fields.extend(policies(&site.policies));

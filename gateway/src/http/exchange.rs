@@ -25,13 +25,14 @@ use super::tunnel::Client;
 use super::websocket::Wish;
 use super::{echo, files, tunnel};
 use crate::config::policies::ForwardAuth;
-use crate::config::{self, AccessLog, OnError, RouteAction, Scheme, Server};
+use crate::config::{self, AccessLog, ForwardCertificate, OnError, RouteAction, Scheme, Server};
 use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
 use crate::plugin::{Decision, Hooked, Hooks, PluginError};
 use crate::policy::{Admission, Pass, Policy};
 use crate::route::split_authority;
 use crate::telemetry::{Counters, Record};
+use crate::tls::TlsFacts;
 use crate::upstream::{self, Lease, Miss, Upstream, UpstreamError};
 use crate::worker::{View, Worker};
 
@@ -65,6 +66,8 @@ struct Exchange<'a> {
     head: RequestHead,
     /// Filters that requests of this route meet, in order.
     filters: Vec<usize>,
+    /// What upstreams learn of the client's certificate.
+    shows: ForwardCertificate,
     /// The policies that hold for it, until they have been asked.
     policy: Option<Arc<Policy>>,
     /// What they said, for the response.
@@ -114,6 +117,7 @@ async fn respond(
         facts,
         head,
         filters: Vec::new(),
+        shows: ForwardCertificate::Off,
         policy: None,
         pass: None,
         record,
@@ -175,6 +179,7 @@ impl Exchange<'_> {
         let uses = generation.sites.get(site).ok_or(ExchangeError::UnknownHost)?;
         self.filters.extend_from_slice(&uses.filters);
         self.policy = generation.policies.of_site(site).cloned();
+        self.look_at_client(site)?;
         if let Some(router) = uses.router {
             let decision = self
                 .call(router, |hooks, facts, head| hooks.route(facts, head))?
@@ -185,6 +190,48 @@ impl Exchange<'_> {
             }
         }
         self.route(site, uses)
+    }
+
+    /// A site that asks for certificates serves only what came over a handshake under its demand; any
+    /// other site learns of none.
+    fn look_at_client(&mut self, site: usize) -> Result<(), ExchangeError> {
+        let view = Rc::clone(&self.view);
+        let generation = &view.generation;
+        let clients = generation.fronts.of_sites.get(site).and_then(|front| front.clients.as_ref());
+        let tls = self.facts.tls.as_ref();
+        match (clients, tls.and_then(|tls| tls.demand)) {
+            (None, None) => return Ok(()),
+            (Some(clients), Some(made_under)) if clients.demand == made_under => {}
+            (Some(_), _) => return Err(ExchangeError::WrongHandshake),
+            (None, Some(_)) => {
+                let mut facts = ConnectionFacts::clone(&self.facts);
+                facts.tls =
+                    tls.map(|tls| Arc::new(TlsFacts { client: None, ..TlsFacts::clone(tls) }));
+                self.facts = Arc::new(facts);
+                return Ok(());
+            }
+        }
+        let site = generation.config.sites.get(site);
+        let site = site.and_then(|site| site.client_certificates.as_ref());
+        self.shows = site.map_or(ForwardCertificate::Off, |clients| clients.forward);
+        Ok(())
+    }
+
+    /// Tells the upstream of the client's certificate, where the site says so. Nobody else can.
+    fn show_client(&self, fields: &mut HeaderMap) {
+        if self.shows == ForwardCertificate::Off {
+            return;
+        }
+        fields.remove(headers::CLIENT_CERT);
+        fields.remove(headers::CLIENT_CERT_CHAIN);
+        let client = self.facts.tls.as_ref().and_then(|tls| tls.client.as_ref());
+        let Some([leaf, chain]) = client.map(|client| client.fields()) else { return };
+        if let Some(leaf) = leaf {
+            fields.insert(headers::CLIENT_CERT, leaf.clone());
+        }
+        if let Some(chain) = chain.as_ref().filter(|_| self.shows == ForwardCertificate::Chain) {
+            fields.insert(headers::CLIENT_CERT_CHAIN, chain.clone());
+        }
     }
 
     fn route(&mut self, site: usize, uses: &SiteUses) -> Result<Target, ExchangeError> {
@@ -252,7 +299,9 @@ impl Exchange<'_> {
             .ok_or(ExchangeError::BadRequest("The host of the request is not valid."))?;
         let trusted = &view.generation.config.trusted_proxies;
         let is_trusted = headers::is_trusted(self.connection.facts.client.ip(), trusted);
-        match forward_auth::ask(auth, upstream, &self.head, &forwarding, is_trusted).await? {
+        let show = |fields: &mut HeaderMap| self.show_client(fields);
+        let asked = forward_auth::ask(auth, upstream, &self.head, &forwarding, is_trusted, show);
+        match asked.await? {
             Verdict::Yes(fields) => {
                 forward_auth::admit(auth, fields, &mut self.head.headers);
                 Ok(None)
@@ -475,6 +524,7 @@ impl Exchange<'_> {
             .forwarding()
             .ok_or(ExchangeError::BadRequest("The host of the request is not valid."))?;
         headers::forward(&mut fields, &forwarding, headers::is_trusted(peer, trusted));
+        self.show_client(&mut fields);
         if let Some(prefix) = self.pass.as_ref().and_then(|pass| pass.stripped()) {
             fields.insert(headers::X_FORWARDED_PREFIX, prefix.clone());
         }

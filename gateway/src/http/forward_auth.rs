@@ -23,7 +23,8 @@ pub(super) enum Verdict {
     No(ResponseHead, ResponseBody),
 }
 
-/// Asks about `head`. `is_peer_trusted` says whose forwarding fields are continued.
+/// Asks about `head`. `is_peer_trusted` says whose forwarding fields are continued; `show_client` adds
+/// what it learns of the client's certificate.
 ///
 /// # Errors
 /// When the upstream does not answer, which is never taken for a yes.
@@ -33,8 +34,10 @@ pub(super) async fn ask(
     head: &RequestHead,
     forwarding: &Forwarding,
     is_peer_trusted: bool,
+    show_client: impl FnOnce(&mut HeaderMap),
 ) -> Result<Verdict, ExchangeError> {
     let mut request = question(auth, head, forwarding, is_peer_trusted)?;
+    show_client(request.headers_mut());
     let mut tried = Vec::new();
     let none = ExchangeError::Internal("the upstream of `forward-auth` has no server");
     let key = ClientKey::default();

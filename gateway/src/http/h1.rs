@@ -259,7 +259,9 @@ impl Server {
             None if reply.version == Version::HTTP_11 => Framing::Chunked,
             None => Framing::Close,
         };
+        // What is misdirected needs another connection, which a client makes once this one ends.
         let is_persistent = reply.is_persistent
+            && status != StatusCode::MISDIRECTED_REQUEST
             && framing != Framing::Close
             && !self.is_ending()
             && self.is_body_skippable();

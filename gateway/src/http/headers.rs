@@ -103,7 +103,7 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 }
 
 /// Writes who the client is: `x-forwarded-for`, `-proto`, `-host` and `forwarded` (RFC 7239). What a
-/// stranger sent under these names is dropped; what a trusted proxy sent is continued.
+/// stranger sent under these names, or as `client-cert` (RFC 9440), is dropped; what a trusted proxy sent is continued.
 pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bool) {
     if is_peer_trusted {
         continue_chain(headers, client);
@@ -117,6 +117,8 @@ pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bo
     headers.remove(X_FORWARDED_PREFIX);
     headers.remove(X_FORWARDED_SERVER);
     headers.remove(X_REAL_IP);
+    headers.remove(CLIENT_CERT);
+    headers.remove(CLIENT_CERT_CHAIN);
 }
 
 fn continue_chain(headers: &mut HeaderMap, client: &Forwarding) {
@@ -182,6 +184,10 @@ fn address(text: &str) -> Option<IpAddr> {
 
 /// `x-request-id`: the id of the exchange, on the request and the response.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The certificate of the client (RFC 9440).
+pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+/// What it was signed by.
+pub const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -425,7 +425,9 @@ async fn greet(
         Ok(local) => local.ip().to_canonical(),
         Err(_) => return,
     };
-    let handshake = worker.acceptor.accept(stream, local);
+    let fronts = Arc::clone(&worker.view().generation.fronts);
+    let front = |name: Option<&str>| fronts.find(name, Some(local));
+    let handshake = worker.acceptor.accept(stream, local, front);
     match tokio::time::timeout(limits.handshake, handshake).await {
         Ok(Ok(Accepted::Serve { stream, facts })) => {
             let is_h2 = facts.is_h2;

@@ -24,6 +24,7 @@ use quinn::{
     AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming,
     Runtime as _, TokioRuntime, TransportConfig, UdpPoller, VarInt,
 };
+use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 
 use super::{Place, connection_of};
@@ -31,6 +32,9 @@ use crate::config::Limits;
 use crate::http::h3;
 use crate::telemetry::Counters;
 use crate::tls::TlsFacts;
+use crate::tls::accept::has_not_expired;
+use crate::tls::clients::ClientCertificate;
+use crate::tls::quic::Shaken;
 use crate::worker::Worker;
 
 /// Which worker a datagram is for, and how it gets there. One for all workers.
@@ -354,8 +358,10 @@ impl Terms {
             // `limits.keepalive`.
             .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS).into()))
             .keep_alive_interval(Some(Duration::from_millis(u64::from(IDLE_MS) / 3)));
-        let mut config =
-            quinn::ServerConfig::new(worker.acceptor.quic(), worker.acceptor.quic_tokens());
+        let fronts = Arc::clone(&generation.fronts);
+        let find = move |name: Option<&str>| fronts.find(name, None).clients;
+        let crypto = worker.acceptor.quic(Arc::new(find));
+        let mut config = quinn::ServerConfig::new(crypto, worker.acceptor.quic_tokens());
         config.transport_config(Arc::new(transport));
         Self {
             generation: generation.id,
@@ -379,6 +385,11 @@ async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watc
     match shaken {
         Ok(Ok(quic)) => {
             let facts = facts(&quic);
+            if let Err(cause) = has_not_expired(&facts) {
+                Counters::add(&worker.counters.handshakes_failed, 1);
+                tracing::debug!(client = %client.ip(), %cause, "handshake refused");
+                return;
+            }
             let connection = connection_of(&worker, client, Some(facts), None);
             h3::connection(quic, connection, terms.limits, drain).await;
         }
@@ -395,10 +406,13 @@ async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watc
 
 fn facts(quic: &quinn::Connection) -> TlsFacts {
     let data = quic.handshake_data();
-    let data = data.and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
-    let name = data.and_then(|data| data.server_name);
+    let data = data.and_then(|data| data.downcast::<Shaken>().ok());
+    let (server_name, demand) = data.map_or((None, None), |data| (data.server_name, data.demand));
+    let chain = quic.peer_identity();
+    let chain = chain.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let client = chain.and_then(|chain| ClientCertificate::of(&chain));
     TlsFacts {
-        server_name: name.map(|name| name.to_ascii_lowercase().into_boxed_str()),
+        server_name: server_name.map(String::into_boxed_str),
         version: "TLSv1.3",
         // quinn does not tell.
         cipher_suite: "",
@@ -406,6 +420,8 @@ fn facts(quic: &quinn::Connection) -> TlsFacts {
         alpn: Some("h3"),
         is_h2: false,
         is_resumed: false,
+        demand,
+        client: client.map(Arc::new),
     }
 }
 

@@ -54,6 +54,8 @@ impl<'a> Checker<'a> {
     ) {
         let hosts = self.hosts(fields, taken);
         let wish = self.site_wish(fields, listen);
+        let client_certificates =
+            fields.get("client-certificates").and_then(|n| self.client_certificates(n));
         let router = fields.get("router").and_then(|n| self.plugin_use(n, Role::Router));
         let filters = self.filters(fields);
         let policies = self.policies(fields);
@@ -62,6 +64,7 @@ impl<'a> Checker<'a> {
             sites.push(Site {
                 hosts,
                 certificate,
+                client_certificates: client_certificates.clone(),
                 router: router.clone(),
                 filters: filters.clone(),
                 policies: policies.clone(),
