@@ -407,6 +407,7 @@ fn facts(config: &Config, head: &RequestHead, peer: IpAddr) -> Arc<ConnectionFac
             demand: None,
             client: None,
         })),
+        via: None,
     })
 }
 

@@ -364,7 +364,8 @@ fn fronts(
             errors.push(GenerationError::Clients(site.line, cause));
             None
         });
-        fronts.push(Front { clients });
+        let passthrough = site.passthrough.as_deref().map(Arc::from);
+        fronts.push(Front { passthrough, clients });
     }
     fronts
 }

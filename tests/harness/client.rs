@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -69,6 +70,7 @@ pub struct Client {
     versions: Vec<&'static SupportedProtocolVersion>,
     has_sni: bool,
     certificate: Option<Arc<Pair>>,
+    preface: Vec<u8>,
     configs: Arc<Mutex<HashMap<Vec<u8>, Arc<ClientConfig>>>>,
 }
 
@@ -105,6 +107,7 @@ impl Client {
             versions: rustls::ALL_VERSIONS.to_vec(),
             has_sni: true,
             certificate: None,
+            preface: Vec::new(),
             configs: Arc::default(),
         }
     }
@@ -139,6 +142,12 @@ impl Client {
         self.fresh()
     }
 
+    /// Says this before anything else on each connection.
+    pub fn saying(mut self, preface: &[u8]) -> Self {
+        self.preface = preface.to_vec();
+        self.fresh()
+    }
+
     /// The same client without any TLS session to resume.
     pub fn fresh(mut self) -> Self {
         self.configs = Arc::default();
@@ -149,8 +158,9 @@ impl Client {
     pub async fn tcp(&self) -> io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(self.from, 0))?;
-        let stream = socket.connect((Ipv4Addr::LOCALHOST, self.port).into()).await?;
+        let mut stream = socket.connect((Ipv4Addr::LOCALHOST, self.port).into()).await?;
         stream.set_nodelay(true)?;
+        stream.write_all(&self.preface).await?;
         Ok(stream)
     }
 
@@ -160,6 +170,16 @@ impl Client {
         let connector = TlsConnector::from(self.config(alpn));
         let tcp = self.tcp().await?;
         within("a TLS handshake", SOON, connector.connect(name, tcp)).await
+    }
+
+    /// As [`Self::tls`], over a stream of the test's own.
+    pub async fn tls_over<S>(&self, name: &str, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(name.to_owned()).expect("a server name");
+        let connector = TlsConnector::from(self.config(&[]));
+        within("a TLS handshake", SOON, connector.connect(name, stream)).await
     }
 
     /// The certificate that the server shows for `name`, verified.

@@ -214,6 +214,8 @@ pub const KEYS: &[Key] = &[
         "A scheme (https or http), an IP address and a port."),
     key("listen[].http3", &[Bool], Is("true"),
         "Serve HTTP/3 on the UDP port of the same number, and tell clients so. Only for https."),
+    key("listen[].proxy-protocol", &[Texts], Is("[]"),
+        "Networks of balancers that send a PROXY header (v1 or v2) first; from others none is read."),
     // Certificates.
     key("certificates", &[Map], Absent, "How certificates are obtained."),
     key("certificates.contact", &[Text], Absent,
@@ -263,6 +265,8 @@ pub const KEYS: &[Key] = &[
     key("sites", &[List], Required, "What is served, by host name."),
     key("sites[].hosts", &[Texts], Required,
         "The names it answers for; *.example.com takes every name one label below."),
+    key("sites[].passthrough", &[Text], Absent,
+        "An upstream of tcp:// servers that gets connections unopened, by server name; nothing else."),
     key("sites[].certificate", &[Word(&["auto", "files", "local"]), Map], Is("auto"),
         "Where the certificate comes from: auto, files, local, or what differs from certificates."),
     key("sites[].certificate.challenge", &[Like("certificates.challenge")], Absent,
@@ -404,7 +408,7 @@ pub const KEYS: &[Key] = &[
     // Upstreams.
     key("upstreams", &[Map], Absent, "Application servers, by name."),
     key("upstreams.*", &[Text, Map], Absent,
-        "A server (http, https, h2c, unix:/path, builtin:echo), or several with settings."),
+        "A server (http, https, h2c, tcp, unix:/path, builtin:echo), or several with settings."),
     key("upstreams.*.servers", &[List], Required, "The servers, at least one."),
     key("upstreams.*.servers[]", &[Text, Map], Absent,
         "A server's URL, or its URL and its weight."),
@@ -482,6 +486,8 @@ pub const KEYS: &[Key] = &[
     key("upstreams.*.preserve-host", &[Bool], Is("true"),
         "Whether the servers see the client's Host (true) or their own."),
     // Plugins.
+    key("upstreams.*.proxy-protocol", &[Word(&["off", "v1", "v2"])], Is("off"),
+        "The PROXY header that tells servers of the client; connections are then its own."),
     key("plugins", &[Map], Absent, "WebAssembly components, by name."),
     key("plugins.*", &[Map], Absent, "A component and what it may do."),
     key("plugins.*.component", &[Text], Required,

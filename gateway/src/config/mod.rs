@@ -150,6 +150,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whether HTTP/3 is served on the UDP port of the same number. Never for plain HTTP.
     pub http3: bool,
+    /// Who sends a PROXY header before anything else, and has to.
+    pub proxy_protocol: Vec<ipnet::IpNet>,
 }
 
 impl std::fmt::Display for Listen {
@@ -264,6 +266,8 @@ pub struct CertificateFiles {
 pub struct Site {
     /// The names it answers for.
     pub hosts: Vec<HostPattern>,
+    /// The upstream that gets its connections as they are, TLS unopened; then it has nothing else.
+    pub passthrough: Option<String>,
     /// Where its certificate comes from.
     pub certificate: SiteCertificate,
     /// The certificates that its clients are asked for; `None` asks for none.
@@ -454,6 +458,17 @@ pub struct Upstream {
     pub client_certificate: Option<CertificateFiles>,
     /// Whether the upstream sees the client's `Host` (true) or the server's own.
     pub preserve_host: bool,
+    /// The PROXY header that tells servers of each client; `None` sends none.
+    pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// `upstreams.*.proxy-protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Bytes, with the server name.
+    V2,
 }
 
 /// One server of an upstream.
@@ -467,6 +482,8 @@ pub enum Server {
     H2c(Authority),
     /// `unix:/path`: HTTP/1.1 over a socket.
     Unix(PathBuf),
+    /// `tcp://host:port`: bytes of any kind, for sites that pass them through.
+    Tcp(Authority),
     /// `builtin:echo`: a page inside the gateway that shows the request as an application sees it.
     Echo,
 }
@@ -478,6 +495,7 @@ impl std::fmt::Display for Server {
             Self::Http(authority) => write!(f, "http://{authority}"),
             Self::Https(authority) => write!(f, "https://{authority}"),
             Self::H2c(authority) => write!(f, "h2c://{authority}"),
+            Self::Tcp(authority) => write!(f, "tcp://{authority}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Echo => f.write_str("builtin:echo"),
         }

@@ -22,7 +22,8 @@ pub enum ExchangeError {
     BadRequest(&'static str),
     /// No site has this host.
     UnknownHost,
-    /// The site asks for a certificate of the client, and the handshake did not, or asked for another.
+    /// The site's connections are not opened here; or it asks for a certificate of the client, and the
+    /// handshake did not, or asked for another.
     WrongHandshake,
     /// The site has no route for this request.
     NoRoute,

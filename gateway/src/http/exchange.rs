@@ -30,6 +30,7 @@ use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
 use crate::plugin::{Decision, Hooked, Hooks, PluginError};
 use crate::policy::{Admission, Pass, Policy};
+use crate::proxy::{Ends, Origin};
 use crate::route::split_authority;
 use crate::telemetry::{Counters, Record};
 use crate::tls::TlsFacts;
@@ -44,10 +45,21 @@ pub struct Connection {
     pub facts: Arc<ConnectionFacts>,
     /// How the client reached the gateway.
     pub scheme: Scheme,
+    /// The address that it came to.
+    pub local: SocketAddr,
     /// The forwarding fields of the authority last seen, since most connections see but one.
     pub forwarding: RefCell<Option<Forwarding>>,
     /// What tells the client of HTTP/3 (RFC 7838), where it could come over that and does not.
     pub alt_svc: Option<HeaderValue>,
+}
+
+impl Connection {
+    /// The connection as servers are told of it.
+    fn origin(&self) -> Origin {
+        let ends = Ends { source: self.facts.client, destination: self.local };
+        let name = self.facts.tls.as_ref().and_then(|tls| tls.server_name.clone());
+        Origin { ends, authority: name }
+    }
 }
 
 /// Where an exchange goes.
@@ -197,7 +209,11 @@ impl Exchange<'_> {
     fn look_at_client(&mut self, site: usize) -> Result<(), ExchangeError> {
         let view = Rc::clone(&self.view);
         let generation = &view.generation;
-        let clients = generation.fronts.of_sites.get(site).and_then(|front| front.clients.as_ref());
+        let front = generation.fronts.of_sites.get(site);
+        if front.is_some_and(|front| front.passthrough.is_some()) {
+            return Err(ExchangeError::WrongHandshake);
+        }
+        let clients = front.and_then(|front| front.clients.as_ref());
         let tls = self.facts.tls.as_ref();
         match (clients, tls.and_then(|tls| tls.demand)) {
             (None, None) => return Ok(()),
@@ -405,6 +421,7 @@ impl Exchange<'_> {
         }
         let has_body = !matches!(request.body(), RequestBody::Empty);
         let is_kept = wish.is_none() && upstream.keeps_copies(request.method(), has_body);
+        let origin = upstream.proxy_protocol.map(|_| self.connection.origin());
         // A response that was worth another attempt, should none give a better one.
         let mut held = None;
         let sent = loop {
@@ -416,7 +433,7 @@ impl Exchange<'_> {
                 _ => upstream.timeouts.response,
             };
             let outcome = {
-                let send = std::pin::pin!(server.send(request));
+                let send = std::pin::pin!(server.send(request, origin.as_ref()));
                 within(limit, progress, &server.label, send).await
             };
             let (miss, again, error) = match outcome {
@@ -734,6 +751,8 @@ fn record(connection: &Connection, view: &View, parts: &http::request::Parts) ->
         target: String::new(),
         version: parts.version,
         tls: connection.facts.tls.clone(),
+        via: connection.facts.via.clone(),
+        passed: None,
         status: 0,
         upstream: None,
         failure: None,

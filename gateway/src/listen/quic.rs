@@ -27,7 +27,7 @@ use quinn::{
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 
-use super::{Place, connection_of};
+use super::{Caller, Place, connection_of};
 use crate::config::Limits;
 use crate::http::h3;
 use crate::telemetry::Counters;
@@ -283,7 +283,8 @@ pub async fn accept(
     mut is_open: watch::Receiver<bool>,
     drain: watch::Receiver<bool>,
 ) {
-    let mut terms = Terms::new(&worker);
+    let port = endpoint.local_addr().map_or(0, |address| address.port());
+    let mut terms = Terms::new(&worker, port);
     endpoint.set_server_config(Some((*terms.config).clone()));
     loop {
         let incoming = tokio::select! {
@@ -303,7 +304,7 @@ pub async fn accept(
         let Some(incoming) = incoming else { return };
         let generation = worker.view().generation.id;
         if terms.generation != generation {
-            terms = Terms::new(&worker);
+            terms = Terms::new(&worker, port);
         }
         if open.load(std::sync::atomic::Ordering::Relaxed) >= terms.limits.connections_max {
             incoming.refuse();
@@ -336,6 +337,7 @@ async fn until(is_open: &mut watch::Receiver<bool>, state: bool) {
 #[derive(Clone)]
 struct Terms {
     generation: u64,
+    port: u16,
     limits: Limits,
     config: Arc<quinn::ServerConfig>,
     /// Handshakes under way on this endpoint.
@@ -343,7 +345,7 @@ struct Terms {
 }
 
 impl Terms {
-    fn new(worker: &Worker) -> Self {
+    fn new(worker: &Worker, port: u16) -> Self {
         let generation = Arc::clone(&worker.view().generation);
         let limits = generation.config.limits.clone();
         let mut transport = TransportConfig::default();
@@ -365,6 +367,7 @@ impl Terms {
         config.transport_config(Arc::new(transport));
         Self {
             generation: generation.id,
+            port,
             limits,
             config: Arc::new(config),
             unproven: Rc::default(),
@@ -390,7 +393,13 @@ async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watc
                 tracing::debug!(client = %client.ip(), %cause, "handshake refused");
                 return;
             }
-            let connection = connection_of(&worker, client, Some(facts), None);
+            let local = quic.local_ip().unwrap_or_else(|| match client.ip() {
+                IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+            });
+            let local = SocketAddr::new(local.to_canonical(), terms.port);
+            let caller = Caller { client, local, via: None };
+            let connection = connection_of(&worker, caller, Some(facts), None);
             h3::connection(quic, connection, terms.limits, drain).await;
         }
         Ok(Err(cause)) => {

@@ -93,6 +93,7 @@ fn connection() -> Arc<ConnectionFacts> {
             demand: None,
             client: client_certificate().map(Arc::new),
         })),
+        via: None,
     })
 }
 

@@ -46,6 +46,17 @@ pub enum Accepted<IO> {
         /// What was established.
         facts: TlsFacts,
     },
+    /// Its site has it passed on as it is.
+    Pass {
+        /// The stream, of which the ClientHello was read.
+        io: IO,
+        /// What was read.
+        read: Vec<u8>,
+        /// The server name.
+        server_name: Option<String>,
+        /// Where it goes.
+        upstream: Arc<str>,
+    },
     /// It was a CA's validation (RFC 8737); nothing more comes.
     Challenged,
 }
@@ -105,13 +116,18 @@ impl Acceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let accepted = read_hello(&mut io).await?;
+        let (accepted, read) = read_hello(&mut io).await?;
         let hello = accepted.client_hello();
         let name = hello.server_name().map(str::to_ascii_lowercase);
         let is_acme = is_acme(&hello);
-        match decide(Hello { server_name: name.as_deref(), is_acme, local }, &self.certs) {
+        let front = front(name.as_deref());
+        let hello = Hello { server_name: name.as_deref(), is_acme, local, front: &front };
+        match decide(hello, &self.certs) {
+            HelloDecision::PassThrough(upstream) => {
+                Ok(Accepted::Pass { io, read, server_name: name, upstream })
+            }
             HelloDecision::Serve(certificate) => {
-                let front = front(name.as_deref());
+                drop(read);
                 let start = StartHandshake::from_parts(accepted, io);
                 let serve = front.clients.as_ref().map_or(&self.serve, |clients| &clients.tcp);
                 let config = match hello_needs_resolver(name.as_deref(), &self.certs) {
@@ -209,16 +225,22 @@ pub fn has_not_expired(facts: &TlsFacts) -> Result<(), HandshakeError> {
     }
 }
 
-async fn read_hello<IO>(io: &mut IO) -> Result<ReadHello, HandshakeError>
+/// Reads the ClientHello, however many records and segments it comes in, and what else came with it.
+/// rustls bounds the message; records of a byte each are bounded here.
+async fn read_hello<IO>(io: &mut IO) -> Result<(ReadHello, Vec<u8>), HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let mut acceptor = rustls::server::Acceptor::default();
-    let mut buffer = vec![0; HELLO_BUFFER_BYTES];
+    let mut whole = Vec::with_capacity(HELLO_BUFFER_BYTES);
     let mut is_first = true;
     loop {
-        let n = io.read(&mut buffer).await.map_err(HandshakeError::Io)?;
-        let mut bytes = buffer.get(..n).unwrap_or_default();
+        let before = whole.len();
+        if before > HELLO_BYTES_MAX {
+            return Err(HandshakeError::Io(io::ErrorKind::InvalidData.into()));
+        }
+        io.read_buf(&mut whole).await.map_err(HandshakeError::Io)?;
+        let mut bytes = whole.get(before..).unwrap_or_default();
         if bytes.is_empty() {
             return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -230,7 +252,7 @@ where
         while !bytes.is_empty() {
             acceptor.read_tls(&mut bytes).map_err(HandshakeError::Io)?;
             match acceptor.accept() {
-                Ok(Some(accepted)) => return Ok(accepted),
+                Ok(Some(accepted)) => return Ok((accepted, whole)),
                 Ok(None) => {}
                 Err((error, mut alert)) => {
                     let mut record = Vec::new();
@@ -350,6 +372,8 @@ impl std::error::Error for HandshakeError {}
 
 const ACME_TLS: &[u8] = b"acme-tls/1";
 const HELLO_BUFFER_BYTES: usize = 4096;
+/// All records of a ClientHello with their headers, about.
+const HELLO_BYTES_MAX: usize = 128 * 1024;
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
     connection: close\r\ncontent-length: 45\r\n\r\n400 Bad Request\n\nThis port speaks https only.";
 

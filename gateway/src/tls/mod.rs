@@ -20,6 +20,8 @@ use crate::route::RouteTable;
 /// What the site of a server name asks of a handshake.
 #[derive(Debug, Clone, Default)]
 pub struct Front {
+    /// The upstream that gets its connections unopened.
+    pub passthrough: Option<Arc<str>>,
     /// Certificates of clients.
     pub clients: Option<Arc<ClientAuth>>,
 }
