@@ -24,6 +24,7 @@ mod headers;
 mod house;
 mod http2;
 mod http3;
+mod interim;
 mod kill9;
 mod languages;
 mod mutual_tls;

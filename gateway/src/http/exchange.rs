@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION,
+    ACCEPT, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue, LOCATION,
     SET_COOKIE,
 };
 use http::{Method, Request, Response, StatusCode};
@@ -20,6 +20,7 @@ use super::body::{Progress, RequestBody, ResponseBody};
 use super::forward_auth::{self, Verdict};
 use super::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use super::headers::{self, Forwarding, X_REQUEST_ID};
+use super::hints::Hints;
 use super::incoming::Incoming;
 use super::tunnel::Client;
 use super::websocket::Wish;
@@ -80,6 +81,8 @@ struct Exchange<'a> {
     filters: Vec<usize>,
     /// What upstreams learn of the client's certificate.
     shows: ForwardCertificate,
+    /// Where interim responses go.
+    hints: Option<Hints>,
     /// The policies that hold for it, until they have been asked.
     policy: Option<Arc<Policy>>,
     /// What they said, for the response.
@@ -88,13 +91,15 @@ struct Exchange<'a> {
 }
 
 /// Serves one request. Every failure becomes a response here. `client` is the way to the connection
-/// itself, for a request that may leave HTTP.
+/// itself, for a request that may leave HTTP; `hints` takes interim responses, where the client can
+/// have them.
 pub async fn serve(
     connection: &Connection,
     request: Request<Incoming>,
     client: Option<Client>,
+    hints: Option<Hints>,
 ) -> Response<ResponseBody> {
-    let mut response = respond(connection, request, client).await;
+    let mut response = respond(connection, request, client, hints).await;
     if let Some(services) = &connection.alt_svc {
         response.headers_mut().entry(ALT_SVC).or_insert_with(|| services.clone());
     }
@@ -105,6 +110,7 @@ async fn respond(
     connection: &Connection,
     request: Request<Incoming>,
     client: Option<Client>,
+    hints: Option<Hints>,
 ) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
     let worker = &connection.worker;
@@ -130,6 +136,7 @@ async fn respond(
         head,
         filters: Vec::new(),
         shows: ForwardCertificate::Off,
+        hints,
         policy: None,
         pass: None,
         record,
@@ -421,6 +428,12 @@ impl Exchange<'_> {
         }
         let has_body = !matches!(request.body(), RequestBody::Empty);
         let is_kept = wish.is_none() && upstream.keeps_copies(request.method(), has_body);
+        let hints = self.hints.clone();
+        let on_interim = |status, fields| {
+            if let Some(hints) = &hints {
+                hints.put(status, fields);
+            }
+        };
         let origin = upstream.proxy_protocol.map(|_| self.connection.origin());
         // A response that was worth another attempt, should none give a better one.
         let mut held = None;
@@ -433,7 +446,7 @@ impl Exchange<'_> {
                 _ => upstream.timeouts.response,
             };
             let outcome = {
-                let send = std::pin::pin!(server.send(request, origin.as_ref()));
+                let send = std::pin::pin!(server.send(request, origin.as_ref(), &on_interim));
                 within(limit, progress, &server.label, send).await
             };
             let (miss, again, error) = match outcome {
@@ -536,7 +549,12 @@ impl Exchange<'_> {
         } else {
             self.head.headers.clone()
         };
+        let expects = fields.get(EXPECT).is_some_and(headers::is_continue);
         headers::strip_hop_by_hop(&mut fields);
+        if expects && !matches!(body, RequestBody::Empty) {
+            // The server has the say whether the body is worth sending (RFC 9110, section 10.1.1).
+            fields.insert(EXPECT, HeaderValue::from_static("100-continue"));
+        }
         let forwarding = self
             .forwarding()
             .ok_or(ExchangeError::BadRequest("The host of the request is not valid."))?;

@@ -44,7 +44,7 @@ pub(super) async fn ask(
     let place = upstream.place(&tried, &key).await.map_err(ExchangeError::Upstream)?;
     let Some((mut server, mut permit)) = place else { return Err(none) };
     let sent = loop {
-        match tokio::time::timeout(auth.timeout, server.send(request, None)).await {
+        match tokio::time::timeout(auth.timeout, server.send(request, None, &|_, _| ())).await {
             Ok(Ok(mut sent)) => {
                 sent.lease.hold(permit.take());
                 break sent;

@@ -35,8 +35,12 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
-    // hyper has answered, or will answer, `100-continue` itself when the body is first read.
     headers.remove(EXPECT);
+}
+
+/// Whether this value of `expect` is `100-continue`, the only one there is.
+pub fn is_continue(expect: &HeaderValue) -> bool {
+    expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
 /// Joins `cookie` fields: HTTP/2 and HTTP/3 may split them, and what goes on over HTTP/1.1 must have

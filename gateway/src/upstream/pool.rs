@@ -13,7 +13,7 @@ use hyper::client::conn::http2;
 use hyper::{Request, Response};
 
 use super::connect::{TlsClient, connect, dial};
-use super::h1::{Conn, Slot};
+use super::h1::{Conn, OnInterim, Slot};
 use super::{Server, UpstreamError};
 use crate::config::{self, ProxyVersion};
 use crate::h1::Duplex;
@@ -84,7 +84,7 @@ where
 {
     /// Sends a request over a kept or a new connection and waits for the response's head. The target
     /// is in origin form with a `host` field; for HTTP/2 it is made absolute here. `origin` is the
-    /// client's connection, for servers that are told of it.
+    /// client's connection, for servers that are told of it; `on_interim` gets interim responses.
     ///
     /// The caller bounds the wait for the response; the wait for a connection is bounded here.
     ///
@@ -94,6 +94,7 @@ where
         self: &Rc<Self>,
         mut request: Request<B>,
         origin: Option<&Origin>,
+        on_interim: OnInterim<'_>,
     ) -> Result<Sent<B>, Box<SendError<B>>> {
         let origin = origin.filter(|_| self.pool.proxy.is_some());
         let mut is_retry = false;
@@ -109,10 +110,12 @@ where
             let start = Instant::now();
             let outcome = match sender {
                 Sender::H1(h1) => h1
-                    .send(request, &lease.slot)
+                    .send(request, &lease.slot, on_interim)
                     .await
                     .map_err(|(cause, back)| (cause.into(), back)),
                 Sender::H2(mut h2) => {
+                    // hyper neither waits for 100 nor tells of other interim responses here.
+                    request.headers_mut().remove(http::header::EXPECT);
                     let is_tls = matches!(self.address, config::Server::Https(_));
                     let sent = Box::pin(h2.try_send_request(absolute(request, is_tls))).await;
                     sent.map(|response| response.map(Incoming::Hyper)).map_err(|mut failed| {
