@@ -219,10 +219,15 @@ fn request(asked: &CaseRequest) -> Result<(Arc<ConnectionFacts>, RequestHead), S
             alpn: Some("h2"),
             is_h2: true,
             is_resumed: false,
+            demand: None,
+            client: None,
         })
     });
     let client = asked.from.unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
-    Ok((Arc::new(ConnectionFacts { client: SocketAddr::new(client, 40_000), tls }), head))
+    Ok((
+        Arc::new(ConnectionFacts { client: SocketAddr::new(client, 40_000), tls, via: None }),
+        head,
+    ))
 }
 
 fn fields(given: &BTreeMap<String, Texts>) -> Result<HeaderMap, String> {

@@ -170,6 +170,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whether HTTP/3 is served on the UDP port of the same number. Never for plain HTTP.
     pub http3: bool,
+    /// Who sends a PROXY header before anything else, and has to.
+    pub proxy_protocol: Vec<ipnet::IpNet>,
 }
 
 impl std::fmt::Display for Listen {
@@ -337,8 +339,12 @@ pub struct CertificateFiles {
 pub struct Site {
     /// The names it answers for.
     pub hosts: Vec<HostPattern>,
+    /// The upstream that gets its connections as they are, TLS unopened; then it has nothing else.
+    pub passthrough: Option<String>,
     /// Where its certificate comes from.
     pub certificate: SiteCertificate,
+    /// The certificates that its clients are asked for; `None` asks for none.
+    pub client_certificates: Option<ClientCertificates>,
     /// The plugin that picks the upstream.
     pub router: Option<PluginUse>,
     /// Filters in the order in which requests meet them.
@@ -365,6 +371,39 @@ pub enum SiteCertificate {
     },
     /// Only from `certificates.files`.
     Files,
+}
+
+/// `sites[].client-certificates`: mutual TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// Whether a client without one is let in.
+    pub mode: ClientCertificateMode,
+    /// PEM files of the CAs that sign them, at least one.
+    pub roots: Vec<PathBuf>,
+    /// PEM files of revocation lists (RFC 5280, section 5).
+    pub revoked: Vec<PathBuf>,
+    /// What upstreams learn of it in header fields.
+    pub forward: ForwardCertificate,
+}
+
+/// `sites[].client-certificates.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificateMode {
+    /// No handshake without one.
+    Require,
+    /// It is asked for; a client may have none.
+    Request,
+}
+
+/// `sites[].client-certificates.forward` (RFC 9440).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardCertificate {
+    /// Nothing.
+    Off,
+    /// The certificate, as `client-cert`.
+    Leaf,
+    /// And the rest of what the client sent, as `client-cert-chain`.
+    Chain,
 }
 
 /// A plugin at one place of use.
@@ -492,6 +531,17 @@ pub struct Upstream {
     pub client_certificate: Option<CertificateFiles>,
     /// Whether the upstream sees the client's `Host` (true) or the server's own.
     pub preserve_host: bool,
+    /// The PROXY header that tells servers of each client; `None` sends none.
+    pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// `upstreams.*.proxy-protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Bytes, with the server name.
+    V2,
 }
 
 /// One server of an upstream.
@@ -505,6 +555,8 @@ pub enum Server {
     H2c(Authority),
     /// `unix:/path`: HTTP/1.1 over a socket.
     Unix(PathBuf),
+    /// `tcp://host:port`: bytes of any kind, for sites that pass them through.
+    Tcp(Authority),
     /// `builtin:echo`: a page inside the gateway that shows the request as an application sees it.
     Echo,
 }
@@ -516,6 +568,7 @@ impl std::fmt::Display for Server {
             Self::Http(authority) => write!(f, "http://{authority}"),
             Self::Https(authority) => write!(f, "https://{authority}"),
             Self::H2c(authority) => write!(f, "h2c://{authority}"),
+            Self::Tcp(authority) => write!(f, "tcp://{authority}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Echo => f.write_str("builtin:echo"),
         }

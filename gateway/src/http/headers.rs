@@ -39,7 +39,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
-    // hyper has answered, or will answer, `100-continue` itself when the body is first read.
     headers.remove(EXPECT);
 }
 
@@ -54,6 +53,11 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
             | "te"
             | "expect"
     )
+}
+
+/// Whether this value of `expect` is `100-continue`, the only one there is.
+pub fn is_continue(expect: &HeaderValue) -> bool {
+    expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
 /// Joins `cookie` fields: HTTP/2 and HTTP/3 may split them, and what goes on over HTTP/1.1 must have
@@ -120,14 +124,14 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 }
 
 /// Writes who the client is: `x-forwarded-for`, `-proto`, `-host` and `forwarded` (RFC 7239). What a
-/// stranger sent under these names is dropped; what a trusted proxy sent is continued.
+/// stranger sent under these names, or as `client-cert` (RFC 9440), is dropped; what a trusted proxy sent is continued.
 pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bool) {
     if is_peer_trusted {
         continue_chain(headers, client);
         return;
     }
     if headers.keys().any(is_about_client) {
-        for name in [X_FORWARDED_PORT, X_FORWARDED_PREFIX, X_FORWARDED_SERVER, X_REAL_IP] {
+        for name in ONLY_OF_PROXIES {
             headers.remove(name);
         }
     }
@@ -139,7 +143,8 @@ pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bo
 
 /// Whether a field says what only a proxy may say.
 fn is_about_client(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-forwarded-") || *name == X_REAL_IP
+    let name = name.as_str();
+    name.starts_with("x-forwarded-") || name.starts_with("client-cert") || name == X_REAL_IP
 }
 
 fn continue_chain(headers: &mut HeaderMap, client: &Forwarding) {
@@ -205,6 +210,10 @@ fn address(text: &str) -> Option<IpAddr> {
 
 /// `x-request-id`: the id of the exchange, on the request and the response.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The certificate of the client (RFC 9440).
+pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+/// What it was signed by.
+pub const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -214,6 +223,15 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 /// What was taken off the path before the upstream sees it.
 pub const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
+/// What strangers may not say and [`forward`] does not write.
+const ONLY_OF_PROXIES: [HeaderName; 6] = [
+    X_FORWARDED_PORT,
+    X_FORWARDED_PREFIX,
+    X_FORWARDED_SERVER,
+    X_REAL_IP,
+    CLIENT_CERT,
+    CLIENT_CERT_CHAIN,
+];
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use rustls_pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -21,6 +22,7 @@ use super::{Decision, Hooks, Plugin};
 use crate::config::{FieldGrant, HeadGrant, PluginConfig, Scheme};
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use crate::tls::TlsFacts;
+use crate::tls::clients::ClientCertificate;
 
 /// A recorded request. Fields that the plugin may not read are not in it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,6 +64,9 @@ struct Tls {
     group: Option<String>,
     alpn: Option<String>,
     is_resumed: bool,
+    /// The certificates of the client in base64 (DER), its own first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    client: Vec<String>,
 }
 
 /// One call of a hook.
@@ -480,6 +485,7 @@ impl Connection {
             group: tls.group.map(str::to_owned),
             alpn: tls.alpn.map(str::to_owned),
             is_resumed: tls.is_resumed,
+            client: tls.client.iter().flat_map(|c| c.chain()).map(|c| STANDARD.encode(c)).collect(),
         });
         Self { client: facts.client, tls }
     }
@@ -496,10 +502,18 @@ impl Connection {
                 alpn: tls.alpn.as_ref().map(constant),
                 is_h2: tls.alpn.as_deref() == Some("h2"),
                 is_resumed: tls.is_resumed,
+                demand: None,
+                client: certificate(&tls.client).map(Arc::new),
             })
         });
-        ConnectionFacts { client: self.client, tls }
+        ConnectionFacts { client: self.client, tls, via: None }
     }
+}
+
+fn certificate(chain: &[String]) -> Option<ClientCertificate> {
+    let chain: Result<Vec<_>, _> =
+        chain.iter().map(|text| STANDARD.decode(text).map(CertificateDer::from)).collect();
+    ClientCertificate::of(&chain.ok()?)
 }
 
 impl Request {

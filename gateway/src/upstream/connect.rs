@@ -1,5 +1,6 @@
 //! Making one connection to a server, TLS and HTTP handshake included.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,13 +8,14 @@ use hyper::body::Body;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::UpstreamError;
 use super::h1::Conn;
 use super::pool::Sender;
 use crate::config::{Authority, Hostname, Server};
+use crate::h1::Duplex;
 use crate::http::LocalExecutor;
 
 /// How to speak TLS to the servers of one upstream.
@@ -27,11 +29,12 @@ pub struct TlsClient {
     pub digest: u64,
 }
 
-/// Connects to `server` and makes it ready for requests. `label` names it in errors.
+/// Connects to `server`, writes `preface` and makes it ready for requests. `label` names it in errors.
 pub(super) async fn connect<B>(
     server: &Server,
     tls: Option<&TlsClient>,
     label: &Arc<str>,
+    preface: &[u8],
 ) -> Result<Sender<B>, UpstreamError>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -39,11 +42,11 @@ where
 {
     let failed = |cause| UpstreamError::Connect(Arc::clone(label), cause);
     match server {
-        Server::Http(authority) => Ok(h1(tcp(authority).await.map_err(failed)?)),
-        Server::H2c(authority) => h2(tcp(authority).await.map_err(failed)?, label).await,
-        Server::Unix(path) => Ok(h1(UnixStream::connect(path).await.map_err(failed)?)),
+        Server::Http(authority) => Ok(h1(tcp(authority, preface).await.map_err(failed)?)),
+        Server::H2c(authority) => h2(tcp(authority, preface).await.map_err(failed)?, label).await,
+        Server::Unix(path) => Ok(h1(unix(path, preface).await.map_err(failed)?)),
         Server::Https(authority) => {
-            let stream = tcp(authority).await.map_err(failed)?;
+            let stream = tcp(authority, preface).await.map_err(failed)?;
             let broken = |cause| UpstreamError::Tls(Arc::clone(label), cause);
             let tls = tls.ok_or_else(|| {
                 broken(std::io::Error::other("no TLS configuration for this upstream"))
@@ -58,17 +61,34 @@ where
                 _ => Ok(h1(stream)),
             }
         }
-        Server::Echo => {
-            Err(failed(std::io::Error::other("builtin:echo is answered without a connection")))
+        Server::Tcp(_) | Server::Echo => {
+            Err(failed(std::io::Error::other("requests cannot be sent to this server")))
         }
     }
 }
 
+/// Connects to a server for bytes of any kind, and writes `preface`.
+pub(super) async fn dial(server: &Server, preface: &[u8]) -> std::io::Result<Box<dyn Duplex>> {
+    match server {
+        Server::Tcp(authority) => Ok(Box::new(tcp(authority, preface).await?)),
+        _ => Err(std::io::Error::other("this server takes requests alone")),
+    }
+}
+
+async fn unix(path: &Path, preface: &[u8]) -> std::io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(path).await?;
+    stream.write_all(preface).await?;
+    Ok(stream)
+}
+
 /// Connects to a name or address; names are resolved anew each time, so that the system's resolver
 /// decides how long an answer holds.
-pub(super) async fn tcp(authority: &Authority) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect((authority.host.as_str(), authority.port)).await?;
+///
+/// `preface` is written first: a PROXY header, or nothing.
+pub(super) async fn tcp(authority: &Authority, preface: &[u8]) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect((authority.host.as_str(), authority.port)).await?;
     stream.set_nodelay(true)?;
+    stream.write_all(preface).await?;
     Ok(stream)
 }
 

@@ -58,6 +58,8 @@ pub struct Upstream<B> {
     pub preserve_host: bool,
     /// When a request is sent again.
     pub retries: config::Retries,
+    /// The header that tells servers of the client.
+    pub proxy_protocol: Option<config::ProxyVersion>,
     balance: Balance,
     sticky: Option<config::Sticky>,
     slow_start: Duration,
@@ -145,7 +147,8 @@ where
             let digest = |parts: &Parts| parts.tls.as_ref().map(|tls| tls.digest);
             let (a, b) = (&old.timeouts, &config.timeouts);
             let same_waits = a.connect == b.connect && a.keepalive == b.keepalive;
-            same_waits && digest(&old.parts) == digest(&parts)
+            let same_header = old.proxy_protocol == config.proxy_protocol;
+            same_waits && same_header && digest(&old.parts) == digest(&parts)
         });
         let server = |address: &config::Server| {
             let known = old.and_then(|old| old.servers.iter().find(|s| s.address == *address));
@@ -157,7 +160,12 @@ where
                 address: address.clone(),
                 id: balance::number(label.as_bytes()),
                 label,
-                pool: Pool::new(address.clone(), parts.tls.clone(), config.timeouts.keepalive),
+                pool: Pool::new(
+                    address.clone(),
+                    parts.tls.clone(),
+                    config.timeouts.keepalive,
+                    config.proxy_protocol,
+                ),
                 connect_timeout: config.timeouts.connect,
                 open: Cell::new(0),
                 latency: Cell::default(),
@@ -174,6 +182,7 @@ where
             timeouts: config.timeouts.clone(),
             preserve_host: config.preserve_host,
             retries: config.retries.clone(),
+            proxy_protocol: config.proxy_protocol,
             balance: config.balance.clone(),
             sticky: config.sticky.clone(),
             slow_start: config.slow_start,

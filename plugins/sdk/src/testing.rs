@@ -481,6 +481,21 @@ pub(crate) mod host {
         pub(crate) fn tls_is_resumed() -> bool {
             false
         }
+        pub(crate) fn tls_client_subject() -> Option<String> {
+            None
+        }
+        pub(crate) fn tls_client_issuer() -> Option<String> {
+            None
+        }
+        pub(crate) fn tls_client_serial() -> Option<String> {
+            None
+        }
+        pub(crate) fn tls_client_sha256() -> Option<String> {
+            None
+        }
+        pub(crate) fn tls_client_names() -> Vec<String> {
+            Vec::new()
+        }
     }
 
     /// The functions on fields, the same for both heads.
