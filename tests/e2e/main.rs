@@ -37,6 +37,7 @@ mod redirect;
 mod reload;
 mod renewal_under_load;
 mod responses;
+mod smuggling;
 mod sni;
 mod upstream_failures;
 mod upstream_tls;

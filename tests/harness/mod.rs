@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod examples;
 pub mod gateway;
 pub mod guests;
+pub mod h2;
 pub mod load;
 pub mod origin;
 pub mod pebble;
@@ -16,6 +17,7 @@ pub mod pki;
 pub mod powerdns;
 pub mod process;
 pub mod quic;
+pub mod recorder;
 pub mod relay;
 pub mod websocket;
 

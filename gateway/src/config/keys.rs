@@ -278,6 +278,8 @@ pub const KEYS: &[Key] = &[
         "Filter plugins, in the order in which requests meet them."),
     key("sites[].filters[]", &[Text, Like("sites[].router")], Absent,
         "A name under plugins, or {plugin: NAME, config: …} for this use alone."),
+    key("sites[].paths", &[Word(&["safe", "strict", "any"])], Is("safe"),
+        "Which paths are taken: safe refuses dot segments, strict also encoded slashes and the like."),
     key("sites[].addresses", &[Map, Word(&["off"])], Absent, "Who may come; everybody if absent."),
     key("sites[].addresses.allow", &[Texts], Is("[]"), "Networks that may come; all if empty."),
     key("sites[].addresses.deny", &[Texts], Is("[]"), "Networks that may not come."),

@@ -272,11 +272,31 @@ pub struct Site {
     pub filters: Vec<PluginUse>,
     /// What holds for every request, where its route does not say otherwise.
     pub policies: Policies,
+    /// Which paths are taken.
+    pub paths: Paths,
     /// Routes as written; [`crate::route`] orders them.
     pub routes: Vec<Route>,
     /// The line of the site in the file, for messages. A site whose names need different issuers,
     /// because some are public and some are private, becomes two sites of the same line.
     pub line: u64,
+}
+
+/// `sites[].paths`: which paths are taken, before any route is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paths {
+    /// None that servers read in different ways: no encoded slash, backslash or empty segment either.
+    Strict,
+    /// None that steps out of where it seems to be: no dot segment, however written, and no encoded
+    /// control character.
+    Safe,
+    /// All.
+    Any,
+}
+
+impl Paths {
+    /// Each with its word.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("safe", Self::Safe), ("strict", Self::Strict), ("any", Self::Any)];
 }
 
 /// `sites[].certificate`, with what it leaves out taken from `certificates:`.

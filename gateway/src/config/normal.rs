@@ -12,9 +12,9 @@ use super::policies::{BasicAuth, Security, Setting};
 use super::units::{duration_text, size_text};
 use super::{
     AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HashBy,
-    HeadGrant, HealthCheck, Issuer, Limits, Listen, LogFormat, OnError, PathMatch, PluginConfig,
-    PluginUse, Policies, Route, RouteAction, Scheme, Secret, SecretRef, Site, SiteCertificate,
-    Upstream,
+    HeadGrant, HealthCheck, Issuer, Limits, Listen, LogFormat, OnError, PathMatch, Paths,
+    PluginConfig, PluginUse, Policies, Route, RouteAction, Scheme, Secret, SecretRef, Site,
+    SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -128,6 +128,8 @@ fn site(site: &Site, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
     ];
     fields.extend(site.router.as_ref().map(|r| ("router", plugin_use(r, plugins))));
     fields.push(("filters", list(site.filters.iter().map(|f| plugin_use(f, plugins)))));
+    let paths = Paths::WORDS.iter().find(|(_, paths)| *paths == site.paths);
+    fields.extend(paths.map(|(word, _)| ("paths", text(word))));
     fields.extend(policies(&site.policies));
     fields.push(("routes", list(site.routes.iter().map(|r| route(r, plugins)))));
     map(fields)

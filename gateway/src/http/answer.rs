@@ -167,6 +167,11 @@ impl ExchangeError {
     }
 }
 
+/// Marks a response after which nothing on its connection is to be trusted: HTTP/1.1 closes it. A
+/// stream of HTTP/2 or HTTP/3 is separate from the others, so that those go on.
+#[derive(Debug, Clone, Copy)]
+pub struct LastOfConnection;
+
 /// A response of head and body.
 pub fn response(head: ResponseHead, body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);

@@ -25,12 +25,12 @@ use super::tunnel::Client;
 use super::websocket::Wish;
 use super::{echo, files, tunnel};
 use crate::config::policies::ForwardAuth;
-use crate::config::{self, AccessLog, OnError, RouteAction, Scheme, Server};
+use crate::config::{self, AccessLog, OnError, Paths, RouteAction, Scheme, Server};
 use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
 use crate::plugin::{Decision, Hooked, Hooks, PluginError};
 use crate::policy::{Admission, Pass, Policy};
-use crate::route::split_authority;
+use crate::route::{path, split_authority};
 use crate::telemetry::{Counters, Record};
 use crate::upstream::{self, Lease, Miss, Upstream, UpstreamError};
 use crate::worker::{View, Worker};
@@ -97,6 +97,8 @@ async fn respond(
     let mut record = record(connection, &view, &parts);
     let is_head = parts.method == Method::HEAD;
     let finished = |response| if is_head { without_body(response) } else { response };
+    // A connection that leaves HTTP in the middle of a body would be read in two ways.
+    let client = client.filter(|c| !matches!(c, Client::H1(_)) || incoming.is_end_stream());
     let wish = Wish::take(&mut parts, client);
     let head = match read_head(connection, parts, Arc::clone(&record.id)) {
         Ok(head) => head,
@@ -173,6 +175,8 @@ impl Exchange<'_> {
         let (host, _) = split_authority(&self.head.authority);
         let site = generation.routes.site(host).ok_or(ExchangeError::UnknownHost)?;
         let uses = generation.sites.get(site).ok_or(ExchangeError::UnknownHost)?;
+        let paths = generation.config.sites.get(site).map_or(Paths::Strict, |site| site.paths);
+        path::check(self.head.target.path(), paths).map_err(ExchangeError::BadRequest)?;
         self.filters.extend_from_slice(&uses.filters);
         self.policy = generation.policies.of_site(site).cloned();
         if let Some(router) = uses.router {
@@ -647,7 +651,7 @@ fn fixed_response(status: u16, body: &str, content_type: &str) -> Option<(Respon
     Some((head, Bytes::copy_from_slice(body.as_bytes())))
 }
 
-/// A refusal before there was a head to route by.
+/// A refusal before there was a head to route by. What follows on the connection is as doubtful.
 fn refuse(
     mut record: Box<Record>,
     fields: &HeaderMap,
@@ -656,7 +660,9 @@ fn refuse(
     record.failure = Some((error.fault(), describe(error)));
     let (head, body) = error.answer(fields, &record.id);
     record.status = head.status.as_u16();
-    answer::response(head, ResponseBody::full(body).recorded(record))
+    let mut response = answer::response(head, ResponseBody::full(body).recorded(record));
+    response.extensions_mut().insert(answer::LastOfConnection);
+    response
 }
 
 /// The response for what could not be read as a request.
@@ -699,18 +705,21 @@ fn read_head(
     mut parts: http::request::Parts,
     id: Arc<str>,
 ) -> Result<RequestHead, (HeaderMap, ExchangeError)> {
-    let outcome = authority(&parts).and_then(|authority| {
+    let outcome = authority(&parts.uri, &parts.headers).and_then(|authority| {
         if parts.method == Method::CONNECT {
             return Err(ExchangeError::Method);
         }
-        let target = match parts.uri.path_and_query() {
-            Some(target) if parts.uri.path().starts_with('/') || target == "*" => target.clone(),
-            None if parts.uri.authority().is_some() => http::uri::PathAndQuery::from_static("/"),
-            _ => return Err(ExchangeError::BadRequest("The target of the request is not valid.")),
-        };
-        Ok((authority, target))
+        Ok((authority, target_of(&parts)?))
+    });
+    let outcome = outcome.and_then(|found| {
+        if parts.version > http::Version::HTTP_11 {
+            fields_fit_h1(&parts.headers)?;
+        }
+        Ok(found)
     });
     parts.headers.remove(HOST);
+    // Before anything is put in that the client could name there.
+    headers::strip_named(&mut parts.headers);
     headers::join_cookies(&mut parts.headers);
     match outcome {
         Ok((authority, target)) => Ok(RequestHead {
@@ -726,11 +735,38 @@ fn read_head(
     }
 }
 
+/// The target in origin form. What is no path is good for `OPTIONS *` alone (RFC 9112, section 3.2).
+fn target_of(parts: &http::request::Parts) -> Result<http::uri::PathAndQuery, ExchangeError> {
+    let bad = ExchangeError::BadRequest("The target of the request is not valid.");
+    if parts.uri.scheme_str().is_some_and(|scheme| scheme != "https" && scheme != "http") {
+        return Err(bad);
+    }
+    let Some(target) = parts.uri.path_and_query() else { return Err(bad) };
+    let is_path = target.path().starts_with('/');
+    let is_all = target == "*" && parts.method == Method::OPTIONS;
+    // HTTP/1.1 has no other bytes in its first line.
+    let is_plain = target.as_str().bytes().all(|b| (0x21..=0x7e).contains(&b));
+    if is_plain && (is_path || is_all) { Ok(target.clone()) } else { Err(bad) }
+}
+
+/// Whether fields of HTTP/2 or HTTP/3 mean the same in HTTP/1.1 (RFC 9113, section 8.2.1).
+fn fields_fit_h1(fields: &HeaderMap) -> Result<(), ExchangeError> {
+    let is_space = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+    let mut values = fields.values().map(HeaderValue::as_bytes);
+    if values.any(|value| is_space(value.first()) || is_space(value.last())) {
+        return Err(ExchangeError::BadRequest("The value of a field has space around it."));
+    }
+    if fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(ExchangeError::BadRequest("The length of the body is not valid."));
+    }
+    Ok(())
+}
+
 /// The one authority of a request, in lower case: `:authority` or an absolute target, and `host` must
 /// not disagree (RFC 9110, section 7.2; RFC 9113, section 8.3.1).
-fn authority(parts: &http::request::Parts) -> Result<String, ExchangeError> {
+pub(super) fn authority(uri: &http::Uri, fields: &HeaderMap) -> Result<String, ExchangeError> {
     let bad = ExchangeError::BadRequest("The host of the request is missing or not valid.");
-    let mut hosts = parts.headers.get_all(HOST).iter();
+    let mut hosts = fields.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(ExchangeError::BadRequest("The request has more than one host."));
@@ -740,7 +776,7 @@ fn authority(parts: &http::request::Parts) -> Result<String, ExchangeError> {
         Some(Err(_)) => return Err(bad),
         None => None,
     };
-    let text = match (parts.uri.authority(), host) {
+    let text = match (uri.authority(), host) {
         (Some(authority), Some(host)) if !authority.as_str().eq_ignore_ascii_case(host) => {
             return Err(ExchangeError::BadRequest("The request names two different hosts."));
         }
@@ -754,7 +790,8 @@ fn authority(parts: &http::request::Parts) -> Result<String, ExchangeError> {
     let (name, port) = split_authority(text);
     let has_odd_port =
         port.is_none() && text.len() > name.len() + 2 * usize::from(text.starts_with('['));
-    if text.is_empty() || name.is_empty() || !is_plain || has_odd_port {
+    let has_two_ports = !text.starts_with('[') && name.contains(':');
+    if text.is_empty() || name.is_empty() || !is_plain || has_odd_port || has_two_ports {
         return Err(bad);
     }
     Ok(text.to_ascii_lowercase())

@@ -19,7 +19,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
-use super::answer::ExchangeError;
+use super::answer::{ExchangeError, LastOfConnection};
 use super::body::ResponseBody;
 use super::exchange::{self, Connection};
 use super::headers;
@@ -261,6 +261,7 @@ impl Server {
         };
         let is_persistent = reply.is_persistent
             && framing != Framing::Close
+            && parts.extensions.get::<LastOfConnection>().is_none()
             && !self.is_ending()
             && self.is_body_skippable();
         let mut out = std::mem::take(&mut self.out);

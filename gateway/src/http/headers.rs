@@ -11,9 +11,9 @@ use http::header::{
 };
 use ipnet::IpNet;
 
-/// Removes the fields that belong to one connection, those that `connection` names among them.
-/// `te: trailers` stays, since trailers are passed on.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes `connection` and the fields that it names. Done to a request before anything is put into it,
+/// since a client must not choose what of that goes on.
+pub fn strip_named(headers: &mut HeaderMap) {
     while let Some(connection) = headers.remove(CONNECTION) {
         let Ok(text) = connection.to_str() else { continue };
         for name in text.split(',').map(str::trim) {
@@ -25,6 +25,12 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             }
         }
     }
+}
+
+/// Removes the fields that belong to one connection, those that `connection` names among them.
+/// `te: trailers` stays, since trailers are passed on.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    strip_named(headers);
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
     headers.remove(TRANSFER_ENCODING);
@@ -109,6 +115,7 @@ pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bo
         continue_chain(headers, client);
         return;
     }
+    drop_lookalikes(headers);
     headers.insert(X_FORWARDED_FOR, client.address.clone());
     headers.insert(X_FORWARDED_PROTO, client.scheme.clone());
     headers.insert(X_FORWARDED_HOST, client.authority.clone());
@@ -117,6 +124,22 @@ pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bo
     headers.remove(X_FORWARDED_PREFIX);
     headers.remove(X_FORWARDED_SERVER);
     headers.remove(X_REAL_IP);
+}
+
+/// Removes fields that an application cannot tell from those that the gateway vouches for: where names
+/// become variables (CGI, WSGI, Rack), `x_forwarded_for` is the same as `x-forwarded-for`.
+fn drop_lookalikes(headers: &mut HeaderMap) {
+    let is_lookalike = |name: &HeaderName| {
+        name.as_str().contains('_') && {
+            let plain = name.as_str().replace('_', "-");
+            VOUCHED.contains(&plain.as_str())
+        }
+    };
+    let found: Vec<HeaderName> =
+        headers.keys().filter(|name| is_lookalike(name)).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
 }
 
 fn continue_chain(headers: &mut HeaderMap, client: &Forwarding) {
@@ -191,6 +214,21 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 /// What was taken off the path before the upstream sees it.
 pub const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
+/// What [`forward`] and the framing of the next connection decide.
+const VOUCHED: &[&str] = &[
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-real-ip",
+    "x-request-id",
+    "content-length",
+    "transfer-encoding",
+    "content-type",
+    "host",
+];
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 #[cfg(test)]
@@ -262,6 +300,19 @@ mod tests {
             let found = client(peer, &trusted, &headers);
             assert_eq!(found.ip(), want.parse::<IpAddr>().unwrap(), "{sent}");
         }
+    }
+
+    #[test]
+    fn names_that_only_look_like_ours_are_dropped() {
+        let values = Forwarding::new("9.9.9.9".parse().unwrap(), "https", "a.example").unwrap();
+        let mut headers = fields(&[
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x-forwarded_proto", "http"),
+            ("transfer_encoding", "chunked"),
+            ("my_field", "1"),
+        ]);
+        forward(&mut headers, &values, false);
+        assert!(headers.keys().filter(|name| name.as_str().contains('_')).eq(["my_field"]));
     }
 
     #[test]
