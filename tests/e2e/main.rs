@@ -11,6 +11,7 @@ mod access_log;
 mod acme_http01;
 mod acme_tls_alpn01;
 mod balance;
+mod bounds;
 mod certs_cli;
 mod cli;
 mod dns01_pebble;

@@ -14,9 +14,13 @@ pub mod kind {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
 
+    pub const PRIORITY: u8 = 2;
     pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;
+    pub const PING: u8 = 6;
     pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
 }
 
 /// Flags of frames.
@@ -80,6 +84,11 @@ impl RawH2 {
     pub async fn send_all(&mut self, frames: &[u8]) -> io::Result<()> {
         self.writer.write_all(frames).await?;
         self.writer.flush().await
+    }
+
+    /// Parts it, so that one task can write while another reads.
+    pub fn split(self) -> (ReadHalf<TlsStream<TcpStream>>, WriteHalf<TlsStream<TcpStream>>) {
+        (self.reader, self.writer)
     }
 
     /// The next frame of the server; none when the connection has ended.

@@ -784,8 +784,18 @@ pub struct Limits {
     pub request_fields_max: usize,
     /// The request body in bytes, inclusive; `None` means no limit.
     pub request_body_bytes_max: Option<u64>,
+    /// The slowest that a request's body may come, in bytes per second; `None` means no limit.
+    pub request_body_rate_min: Option<u64>,
+    /// The slowest that a response may be taken, in bytes per second; `None` means no limit.
+    pub response_rate_min: Option<u64>,
+    /// How long a client may be slower than that.
+    pub rate_grace: Duration,
+    /// Bytes that wait in memory for slow sides, inclusive; `None` means no limit.
+    pub buffered_bytes_max: Option<u64>,
     /// Open connections of the whole gateway, inclusive.
     pub connections_max: usize,
+    /// Open connections of one address or IPv6 /64, inclusive; `None` means no limit.
+    pub connections_per_address_max: Option<u32>,
     /// Open requests of one HTTP/2 or HTTP/3 connection, inclusive.
     pub streams_max: u32,
 }

@@ -432,7 +432,8 @@ fn source(source: &SecretRef, hosts: Option<&[String]>) -> Tree {
 }
 
 fn limits(l: &Limits) -> Tree {
-    let body = l.request_body_bytes_max.map_or(text("off"), |n| text(size_text(n)));
+    let off_or_size = |bytes: Option<u64>| bytes.map_or(text("off"), |n| text(size_text(n)));
+    let body = off_or_size(l.request_body_bytes_max);
     map([
         ("handshake", wait(l.handshake)),
         ("request-head", wait(l.request_head)),
@@ -443,7 +444,15 @@ fn limits(l: &Limits) -> Tree {
         ("request-head-size", text(size_text(l.request_head_bytes_max as u64))),
         ("request-fields", int(l.request_fields_max as u64)),
         ("request-body", body),
+        ("request-body-rate", off_or_size(l.request_body_rate_min)),
+        ("response-rate", off_or_size(l.response_rate_min)),
+        ("rate-grace", wait(l.rate_grace)),
+        ("buffers", off_or_size(l.buffered_bytes_max)),
         ("connections", int(l.connections_max as u64)),
+        (
+            "connections-per-address",
+            l.connections_per_address_max.map_or(text("off"), |n| int(n.into())),
+        ),
         ("streams", int(l.streams_max.into())),
     ])
 }

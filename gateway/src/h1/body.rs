@@ -200,6 +200,11 @@ impl Writer {
         self.total
     }
 
+    /// Bytes that wait for the connection.
+    pub fn waiting(&self) -> usize {
+        self.out.len() - self.written + self.payload.len()
+    }
+
     /// Whether it waits for the connection, not for the body.
     pub fn is_blocked(&self) -> bool {
         let has_bytes = self.written < self.out.len() || !self.payload.is_empty();

@@ -24,6 +24,7 @@ use super::incoming::Incoming;
 use super::tunnel::Client;
 use super::websocket::Wish;
 use super::{echo, files, tunnel};
+use crate::bounds::{Pace, Reason};
 use crate::config::policies::ForwardAuth;
 use crate::config::{self, AccessLog, OnError, Paths, RouteAction, Scheme, Server};
 use crate::fault::{Fault, describe};
@@ -100,6 +101,10 @@ async fn respond(
     // A connection that leaves HTTP in the middle of a body would be read in two ways.
     let client = client.filter(|c| !matches!(c, Client::H1(_)) || incoming.is_end_stream());
     let wish = Wish::take(&mut parts, client);
+    if is_short_of_memory(worker, &view) {
+        worker.notices.note(Reason::Buffers, Some(connection.facts.client.ip()));
+        return finished(refuse(record, &parts.headers, &ExchangeError::Overloaded));
+    }
     let head = match read_head(connection, parts, Arc::clone(&record.id)) {
         Ok(head) => head,
         Err((fields, error)) => return finished(refuse(record, &fields, &error)),
@@ -124,6 +129,12 @@ async fn respond(
     finished(exchange.run(incoming, wish).await)
 }
 
+/// Whether so much waits for slow sides that new requests would only add to it.
+fn is_short_of_memory(worker: &Worker, view: &View) -> bool {
+    let max = view.generation.config.limits.buffered_bytes_max;
+    max.is_some_and(|max| worker.shared.memory.held() as u64 > max)
+}
+
 /// The response to HEAD: what a GET would have had, but for the body (RFC 9110, section 9.3.2). Not
 /// every protocol below leaves that out by itself.
 fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
@@ -138,11 +149,16 @@ impl Exchange<'_> {
     async fn run(&mut self, incoming: Incoming, wish: Option<Wish>) -> Response<ResponseBody> {
         let limits = &self.view.generation.config.limits;
         let progress = Rc::new(Progress::default());
+        // Who calls by gRPC may stream what comes now and then.
+        let media = self.head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is_grpc = media.is_some_and(|media| media.starts_with(b"application/grpc"));
+        let rate = limits.request_body_rate_min.filter(|_| !is_grpc);
         let mut body = RequestBody::new(
             incoming,
             limits.request_body_bytes_max,
-            limits.request_body_idle,
+            Pace::new(rate, limits.rate_grace, limits.request_body_idle),
             Rc::clone(&progress),
+            self.connection.worker.shared.memory.share(),
         );
         let decided = self.decide();
         let target = match self.admit(&mut body).await {
@@ -428,6 +444,7 @@ impl Exchange<'_> {
             }
             self.note_server(upstream, &server);
         };
+        progress.is_answered.set(true);
         let (response, lease) = (sent.response, sent.lease);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.tunnel(response, lease, wish);
@@ -610,6 +627,10 @@ impl Exchange<'_> {
             self.filters.clear();
         }
         self.record.failure = Some((error.fault(), describe(error)));
+        if matches!(error, ExchangeError::BodyStalled) {
+            let client = Some(self.facts.client.ip());
+            self.connection.worker.notices.note(Reason::SlowRequest, client);
+        }
         let (mut head, mut body) = match self.fallback(error) {
             Some(fallback) => fallback,
             None => error.answer(&self.head.headers, &self.head.id),

@@ -26,7 +26,8 @@ use quinn::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{Place, connection_of};
+use super::{Place, connection_of, place_of_address};
+use crate::bounds::Reason;
 use crate::config::Limits;
 use crate::http::h3;
 use crate::telemetry::Counters;
@@ -302,6 +303,7 @@ pub async fn accept(
             terms = Terms::new(&worker);
         }
         if open.load(std::sync::atomic::Ordering::Relaxed) >= terms.limits.connections_max {
+            worker.notices.note(Reason::Connections, Some(incoming.remote_address().ip()));
             incoming.refuse();
             continue;
         }
@@ -341,7 +343,7 @@ struct Terms {
 impl Terms {
     fn new(worker: &Worker) -> Self {
         let generation = Arc::clone(&worker.view().generation);
-        let limits = generation.config.limits.clone();
+        let limits = super::within_descriptors(generation.config.limits.clone());
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(limits.streams_max.into())
@@ -378,6 +380,10 @@ async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watc
     };
     match shaken {
         Ok(Ok(quic)) => {
+            // Only now it is known that the address is the client's own.
+            let Some(_of_address) = place_of_address(&worker, client.ip(), &terms.limits) else {
+                return;
+            };
             let facts = facts(&quic);
             let connection = connection_of(&worker, client, Some(facts), None);
             h3::connection(quic, connection, terms.limits, drain).await;
