@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::acme::Acme;
+use crate::bounds::{Memory, REASONS};
 use crate::clock::Timestamp;
 use crate::generation::{Generation, Live};
 use crate::plugin::{DECISIONS, HOOKS, Kind, Plugin, SideStatus, Totals, Trial, TrialStatus};
@@ -44,6 +45,8 @@ pub struct State {
     pub certs: Arc<Certs>,
     /// One per worker.
     pub counters: Vec<Arc<Counters>>,
+    /// The bytes that wait.
+    pub memory: Arc<Memory>,
     /// To the gateway.
     pub orders: mpsc::Sender<Order>,
 }
@@ -360,6 +363,15 @@ fn metrics(state: &State) -> String {
     line("witgate_passed_total", "counter", "Connections passed through, ended.", passed);
     let plugins = sum(|c| c.plugin_failures.load(Ordering::Relaxed));
     line("witgate_plugin_failures_total", "counter", "Plugin calls that failed.", plugins);
+    let held = u64::try_from(state.memory.held()).unwrap_or(u64::MAX);
+    line("witgate_buffered_bytes", "gauge", "Bytes that wait for slow sides.", held);
+    text.push_str("# HELP witgate_refused_total What was sent away or ended, by reason.\n");
+    text.push_str("# TYPE witgate_refused_total counter\n");
+    for (index, (_, word, _)) in REASONS.iter().enumerate() {
+        let counted = state.counters.iter().filter_map(|c| c.refused.get(index));
+        let value: u64 = counted.map(|counter| counter.load(load)).sum();
+        let _ = writeln!(text, "witgate_refused_total{{reason=\"{word}\"}} {value}");
+    }
     text.push_str("# HELP witgate_requests_total Exchanges ended, by status class.\n");
     text.push_str("# TYPE witgate_requests_total counter\n");
     for class in 0..5 {

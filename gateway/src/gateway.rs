@@ -14,6 +14,7 @@ use crate::acme::solve::http01::Tokens;
 use crate::acme::solve::rfc2136::UpdateServer;
 use crate::acme::{Acme, Want, Wants};
 use crate::admin;
+use crate::bounds::Memory;
 use crate::config::{
     self, Challenge, Config, HostPattern, Issuer, Loaded, Scheme, SecretText, SiteCertificate,
 };
@@ -29,7 +30,7 @@ use crate::tls::files::Files;
 use crate::tls::local::{LocalCa, LocalCaError};
 use crate::upstream::sticky::StickyKey;
 use crate::watch::Watcher;
-use crate::worker::Worker;
+use crate::worker::{Shared, Worker};
 
 /// A running gateway.
 pub struct Gateway {
@@ -46,6 +47,7 @@ pub struct Gateway {
     local: Arc<LocalCa>,
     acme: Arc<Acme>,
     counters: Vec<Arc<Counters>>,
+    memory: Arc<Memory>,
     watcher: Watcher,
     orders: mpsc::Receiver<admin::Order>,
     admin: Option<admin::Server>,
@@ -116,7 +118,8 @@ impl Gateway {
         let acceptor = Acceptor::new(Arc::clone(&certs)).map_err(StartError::Tls)?;
         let count = generation.config.workers.unwrap_or_else(cores);
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
-        let workers = start_workers(count, &live, &acceptor, &tokens, &counters)?;
+        let shared = Shared::default();
+        let workers = start_workers(count, &live, &acceptor, &tokens, &counters, &shared)?;
         let acme = Acme::start(store, Arc::clone(&certs), tokens).map_err(StartError::Store)?;
         let (order_sender, orders) = mpsc::channel(16);
         let mut gateway = Self {
@@ -132,6 +135,7 @@ impl Gateway {
             local,
             acme: Arc::new(acme),
             counters,
+            memory: shared.memory,
             watcher: Watcher::new(),
             orders,
             admin: None,
@@ -380,6 +384,7 @@ impl Gateway {
             acme: Arc::clone(&self.acme),
             certs: Arc::clone(&self.certs),
             counters: self.counters.clone(),
+            memory: Arc::clone(&self.memory),
             orders: self.order_sender.clone(),
         };
         match admin::Server::start(path, state) {
@@ -407,12 +412,14 @@ fn start_workers(
     acceptor: &Acceptor,
     tokens: &Arc<Tokens>,
     counters: &[Arc<Counters>],
+    shared: &Shared,
 ) -> Result<Workers, StartError> {
     let (live, acceptor, tokens) = (Arc::clone(live), acceptor.clone(), Arc::clone(tokens));
+    let shared = shared.clone();
     let spare = Mutex::new(counters.to_vec());
     let make = move || {
         let mine = spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
-        Worker::new(Arc::clone(&live), acceptor.clone(), Arc::clone(&tokens), mine)
+        Worker::new(Arc::clone(&live), acceptor.clone(), Arc::clone(&tokens), mine, shared.clone())
     };
     Workers::start(count, make).map_err(StartError::System)
 }

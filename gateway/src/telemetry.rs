@@ -64,6 +64,8 @@ pub struct Counters {
     pub passed: AtomicU64,
     /// Exchanges ended, by the first digit of the status.
     pub exchanges: [AtomicU64; 5],
+    /// Who was sent away, by [`crate::bounds::Reason`].
+    pub refused: [AtomicU64; crate::bounds::REASONS.len()],
     /// Exchanges answered by the gateway because of a plugin's failure.
     pub plugin_failures: AtomicU64,
 }

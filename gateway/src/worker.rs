@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::acme::solve::http01::Tokens;
+use crate::bounds::{Addresses, Memory, Notices};
 use crate::config::PluginUse;
 use crate::fault::describe;
 use crate::generation::{Generation, Live};
@@ -28,10 +29,23 @@ pub struct Worker {
     pub counters: Arc<Counters>,
     /// Ids of exchanges.
     pub ids: Ids,
+    /// Who was sent away, for the counters and the log.
+    pub notices: Notices,
+    /// What all workers together bound.
+    pub shared: Shared,
     /// Connections and tunnels that are open, for the drain.
     pub open: Open,
     live: Arc<Live>,
     view: RefCell<Rc<View>>,
+}
+
+/// What is counted over all workers.
+#[derive(Debug, Clone, Default)]
+pub struct Shared {
+    /// Connections by address.
+    pub addresses: Arc<Addresses>,
+    /// Bytes that wait.
+    pub memory: Arc<Memory>,
 }
 
 /// What is open on one worker: counted, and waited for at the end.
@@ -96,12 +110,15 @@ impl Worker {
         acceptor: Acceptor,
         tokens: Arc<Tokens>,
         counters: Arc<Counters>,
+        shared: Shared,
     ) -> Rc<Self> {
         let view = View::new(live.current(), None);
         Rc::new(Self {
             acceptor,
             tokens,
             access: Rc::default(),
+            notices: Notices::new(Arc::clone(&counters)),
+            shared,
             counters,
             ids: Ids::default(),
             open: Open::default(),

@@ -20,6 +20,7 @@ pub struct Gateway {
     values: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    descriptors: Option<u64>,
     process: Option<Process>,
     folder: TempDir,
 }
@@ -35,6 +36,7 @@ impl Gateway {
             values: Vec::new(),
             environment: Vec::new(),
             arguments: Vec::new(),
+            descriptors: None,
             process: None,
             folder,
         };
@@ -57,6 +59,12 @@ impl Gateway {
     /// Sets an environment variable for the next start.
     pub fn env(&mut self, name: &str, value: &str) -> &mut Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lets the next start open no more than this many files.
+    pub fn descriptors(&mut self, count: u64) -> &mut Self {
+        self.descriptors = Some(count);
         self
     }
 
@@ -128,7 +136,15 @@ impl Gateway {
 
     /// Starts the process and does not wait for anything.
     pub fn spawn(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_witgate"));
+        let program = env!("CARGO_BIN_EXE_witgate");
+        let mut command = match self.descriptors {
+            None => Command::new(program),
+            Some(count) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={count}:{count}")).arg("--").arg(program);
+                command
+            }
+        };
         command.arg("run").arg("--config").arg(self.config()).args(&self.arguments);
         command.current_dir(self.folder()).env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -227,6 +243,20 @@ impl Gateway {
             self.access().into_iter().find(|record| record[key] == value)
         })
         .await
+    }
+
+    /// A metric of its control socket, summed over labels that are not given: `name{label="value"}`.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let socket = self.store().join("admin.sock").display().to_string();
+        let curl = ["--silent", "--unix-socket", &socket, "http://witgate/metrics"];
+        let text = super::output("curl", &curl, SOON).await.stdout;
+        let text = String::from_utf8(text).expect("UTF-8");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let values = lines.filter_map(|line| line.rsplit_once(' ')).filter_map(|(key, value)| {
+            let is_it = key == name || key.split('{').next() == Some(name);
+            is_it.then(|| value.parse::<u64>().ok())?
+        });
+        values.sum()
     }
 
     /// The root of its local CA: certificate and key in one PEM.

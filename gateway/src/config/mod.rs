@@ -351,11 +351,31 @@ pub struct Site {
     pub filters: Vec<PluginUse>,
     /// What holds for every request, where its route does not say otherwise.
     pub policies: Policies,
+    /// Which paths are taken.
+    pub paths: Paths,
     /// Routes as written; [`crate::route`] orders them.
     pub routes: Vec<Route>,
     /// The line of the site in the file, for messages. A site whose names need different issuers,
     /// because some are public and some are private, becomes two sites of the same line.
     pub line: u64,
+}
+
+/// `sites[].paths`: which paths are taken, before any route is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paths {
+    /// None that servers read in different ways: no encoded slash, backslash or empty segment either.
+    Strict,
+    /// None that steps out of where it seems to be: no dot segment, however written, and no encoded
+    /// control character.
+    Safe,
+    /// All.
+    Any,
+}
+
+impl Paths {
+    /// Each with its word.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("safe", Self::Safe), ("strict", Self::Strict), ("any", Self::Any)];
 }
 
 /// `sites[].certificate`, with what it leaves out taken from `certificates:`.
@@ -919,8 +939,18 @@ pub struct Limits {
     pub request_fields_max: usize,
     /// The request body in bytes, inclusive; `None` means no limit.
     pub request_body_bytes_max: Option<u64>,
+    /// The slowest that a request's body may come, in bytes per second; `None` means no limit.
+    pub request_body_rate_min: Option<u64>,
+    /// The slowest that a response may be taken, in bytes per second; `None` means no limit.
+    pub response_rate_min: Option<u64>,
+    /// How long a client may be slower than that.
+    pub rate_grace: Duration,
+    /// Bytes that wait in memory for slow sides, inclusive; `None` means no limit.
+    pub buffered_bytes_max: Option<u64>,
     /// Open connections of the whole gateway, inclusive.
     pub connections_max: usize,
+    /// Open connections of one address or IPv6 /64, inclusive; `None` means no limit.
+    pub connections_per_address_max: Option<u32>,
     /// Open requests of one HTTP/2 or HTTP/3 connection, inclusive.
     pub streams_max: u32,
 }

@@ -13,7 +13,7 @@ use super::units::{duration_text, size_text};
 use super::{
     AccessLog, Balance, Certificates, Challenge, ClientCertificateMode, Config, Eab, FieldGrant,
     FixedResponse, ForwardCertificate, HashBy, HeadGrant, HealthCheck, Issuer, Limits, Listen,
-    LogFormat, OnError, PathMatch, PluginConfig, PluginUse, Policies, ProxyVersion, Route,
+    LogFormat, OnError, PathMatch, Paths, PluginConfig, PluginUse, Policies, ProxyVersion, Route,
     RouteAction, Scheme, Secret, SecretRef, Site, SiteCertificate, Upstream,
 };
 
@@ -174,6 +174,8 @@ fn site(site: &Site, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
     }));
     fields.extend(site.router.as_ref().map(|r| ("router", plugin_use(r, plugins))));
     fields.push(("filters", list(site.filters.iter().map(|f| plugin_use(f, plugins)))));
+    let paths = Paths::WORDS.iter().find(|(_, paths)| *paths == site.paths);
+    fields.extend(paths.map(|(word, _)| ("paths", text(word))));
     fields.extend(policies(&site.policies));
     fields.push(("routes", list(site.routes.iter().map(|r| route(r, plugins)))));
     map(fields)
@@ -506,7 +508,8 @@ fn source(source: &SecretRef, hosts: Option<&[String]>) -> Tree {
 }
 
 fn limits(l: &Limits) -> Tree {
-    let body = l.request_body_bytes_max.map_or(text("off"), |n| text(size_text(n)));
+    let off_or_size = |bytes: Option<u64>| bytes.map_or(text("off"), |n| text(size_text(n)));
+    let body = off_or_size(l.request_body_bytes_max);
     map([
         ("handshake", wait(l.handshake)),
         ("request-head", wait(l.request_head)),
@@ -517,7 +520,15 @@ fn limits(l: &Limits) -> Tree {
         ("request-head-size", text(size_text(l.request_head_bytes_max as u64))),
         ("request-fields", int(l.request_fields_max as u64)),
         ("request-body", body),
+        ("request-body-rate", off_or_size(l.request_body_rate_min)),
+        ("response-rate", off_or_size(l.response_rate_min)),
+        ("rate-grace", wait(l.rate_grace)),
+        ("buffers", off_or_size(l.buffered_bytes_max)),
         ("connections", int(l.connections_max as u64)),
+        (
+            "connections-per-address",
+            l.connections_per_address_max.map_or(text("off"), |n| int(n.into())),
+        ),
         ("streams", int(l.streams_max.into())),
     ])
 }

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::chunk::{self, Decoder, Piece};
-use super::head::{Framing, HeadError, write_fields};
+use super::head::{Framing, HeadError, strip_trailers, write_fields};
 use super::poll_read;
 
 /// Reads one body.
@@ -200,6 +200,11 @@ impl Writer {
         self.total
     }
 
+    /// Bytes that wait for the connection.
+    pub fn waiting(&self) -> usize {
+        self.out.len() - self.written + self.payload.len()
+    }
+
     /// Whether it waits for the connection, not for the body.
     pub fn is_blocked(&self) -> bool {
         let has_bytes = self.written < self.out.len() || !self.payload.is_empty();
@@ -314,7 +319,9 @@ impl Writer {
             Framing::Length(left) if left > 0 => return Err(WriteError::Length),
             Framing::Chunked => {
                 self.out.extend_from_slice(b"0\r\n");
-                if let Some(fields) = trailers.filter(|_| self.has_trailers) {
+                if let Some(mut fields) = trailers.filter(|_| self.has_trailers) {
+                    // They may come from another protocol, where nobody looked.
+                    strip_trailers(&mut fields);
                     write_fields(&mut self.out, &fields);
                 }
                 self.out.extend_from_slice(b"\r\n");

@@ -191,10 +191,15 @@ pub fn take_trailers(
     }
     let Some(section) = take(input, scanned, bounds)? else { return Ok(None) };
     let (mut fields, _) = fields(&section, &mut &section[..], bounds)?;
+    strip_trailers(&mut fields);
+    Ok(Some(fields))
+}
+
+/// Removes from a trailer section what must not stand in one.
+pub fn strip_trailers(fields: &mut HeaderMap) {
     for name in NEVER_TRAILERS {
         fields.remove(*name);
     }
-    Ok(Some(fields))
 }
 
 /// The bytes up to and with the first empty line, when they are there.
@@ -414,7 +419,8 @@ fn write_number(out: &mut Vec<u8>, mut n: u64) {
 const TWO_FRAMINGS: &str = "The message has both a length and a transfer coding.";
 const FIELDS_USUAL: usize = 24;
 const RESPONSE_BEGINNING: &[u8] = b"HTTP/1.";
-/// Fields that say how a message is delimited, routed, or what it may do.
+/// Fields that say how a message is delimited, routed, who sent it, or what it may do: some servers put
+/// trailers among the other fields.
 const NEVER_TRAILERS: &[&str] = &[
     "transfer-encoding",
     "content-length",
@@ -431,6 +437,17 @@ const NEVER_TRAILERS: &[&str] = &[
     "content-type",
     "content-encoding",
     "content-range",
+    "expect",
+    "forwarded",
+    "proxy-authorization",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-real-ip",
+    "x-request-id",
 ];
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub enum ExchangeError {
     BodyStalled,
     /// A policy of the site or route does not let it through.
     Refused(Refusal),
+    /// Too much waits in memory, see `limits.buffers`.
+    Overloaded,
     /// The upstream failed.
     Upstream(UpstreamError),
     /// A plugin failed: its name in `gateway.yaml`, and what happened.
@@ -74,7 +76,9 @@ impl ExchangeError {
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
-            Self::Upstream(UpstreamError::Full(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upstream(UpstreamError::Full(_)) | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Refused(Refusal::Address) => StatusCode::FORBIDDEN,
             Self::Refused(Refusal::Rate(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::Credentials(_)) => StatusCode::UNAUTHORIZED,
@@ -105,7 +109,7 @@ impl ExchangeError {
             Self::Upstream(cause) => cause.fault(),
             Self::File(_) => Fault::Operator,
             Self::Plugin(..) => Fault::Plugin,
-            Self::Internal(_) => Fault::Internal,
+            Self::Internal(_) | Self::Overloaded => Fault::Internal,
         }
     }
 
@@ -129,6 +133,7 @@ impl ExchangeError {
             Self::Upstream(UpstreamError::Full(_)) => {
                 "The application behind this server has too much to do. Try again later."
             }
+            Self::Overloaded => "This server has too much to do. Try again later.",
             Self::Refused(refusal) => refusal.detail(),
             Self::Upstream(cause) if cause.is_timeout() => {
                 "The application behind this server did not answer in time."
@@ -171,6 +176,11 @@ impl ExchangeError {
         (ResponseHead { status, headers, source: ResponseSource::Gateway }, body.into())
     }
 }
+
+/// Marks a response after which nothing on its connection is to be trusted: HTTP/1.1 closes it. A
+/// stream of HTTP/2 or HTTP/3 is separate from the others, so that those go on.
+#[derive(Debug, Clone, Copy)]
+pub struct LastOfConnection;
 
 /// A response of head and body.
 pub fn response(head: ResponseHead, body: ResponseBody) -> Response<ResponseBody> {

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 
 use super::files::FileBody;
 use super::incoming::{Incoming, StreamError};
+use crate::bounds::{Pace, Share};
 use crate::config::policies::Coding;
 use crate::policy::Encoder;
 use crate::telemetry::{Ending, Record};
@@ -26,7 +27,7 @@ use crate::upstream::Lease;
 pub enum BodyError {
     /// The other side of the stream failed.
     Stream(StreamError),
-    /// No piece came in time.
+    /// No piece came in time, or pieces came too slowly.
     Idle,
     /// More bytes than allowed.
     TooLarge,
@@ -65,6 +66,8 @@ pub struct Progress {
     pub last: Cell<Option<Instant>>,
     /// Whether its next piece is waited for.
     pub is_awaited: Cell<bool>,
+    /// Whether the response has begun: from then on the body may be one side of a conversation.
+    pub is_answered: Cell<bool>,
     /// Why it broke off.
     pub failure: Cell<Option<&'static str>>,
 }
@@ -84,6 +87,8 @@ pub struct StreamedBody {
     left: Option<u64>,
     idle: Idle,
     progress: Rc<Progress>,
+    /// What is held.
+    share: Share,
 }
 
 impl RequestBody {
@@ -91,8 +96,9 @@ impl RequestBody {
     pub fn new(
         incoming: Incoming,
         bytes_max: Option<u64>,
-        idle: Duration,
+        pace: Pace,
         progress: Rc<Progress>,
+        share: Share,
     ) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
@@ -101,8 +107,9 @@ impl RequestBody {
             held: VecDeque::new(),
             incoming,
             left: bytes_max,
-            idle: Idle::new(idle),
+            idle: Idle::new(pace),
             progress,
+            share,
         }))
     }
 
@@ -140,12 +147,18 @@ impl RequestBody {
                 is_whole = data.len() <= room && body.incoming.is_end_stream();
             }
             body.held.push_back(frame);
+            body.count_held();
         }
         Ok((prefix, is_whole))
     }
 }
 
 impl StreamedBody {
+    fn count_held(&self) {
+        let bytes = self.held.iter().filter_map(|frame| frame.data_ref()).map(Bytes::len);
+        self.share.set(bytes.sum());
+    }
+
     fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
@@ -156,7 +169,11 @@ impl StreamedBody {
             Poll::Ready(Some(Err(error)))
         };
         self.progress.is_awaited.set(polled.is_pending());
-        match self.idle.watch(cx, polled) {
+        if self.progress.is_answered.get() {
+            self.idle.pace.free();
+        }
+        let bytes = bytes_of(&polled);
+        match self.idle.watch(cx, polled, bytes) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => fail(&self.progress, "idle", BodyError::Idle),
             Poll::Ready(Some(None)) => Poll::Ready(None),
@@ -189,7 +206,10 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream(body) => match body.held.pop_front() {
-                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                Some(frame) => {
+                    body.count_held();
+                    Poll::Ready(Some(Ok(frame)))
+                }
                 None => body.poll_incoming(cx),
             },
         }
@@ -251,7 +271,8 @@ impl ResponseBody {
 
     /// An upstream's body. `idle` is the longest wait between two pieces.
     pub fn upstream(incoming: Incoming, lease: Lease<RequestBody>, idle: Duration) -> Self {
-        let upstream = Upstream { incoming, lease: Some(lease), idle: Idle::new(idle) };
+        let upstream =
+            Upstream { incoming, lease: Some(lease), idle: Idle::new(Pace::new(None, idle, idle)) };
         Self { source: Source::Upstream(Box::new(upstream)), record: None }
     }
 
@@ -342,7 +363,7 @@ impl Source {
             Self::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Self::Upstream(upstream) => {
                 let polled = Pin::new(&mut upstream.incoming).poll_frame(cx);
-                match ready!(upstream.idle.watch(cx, polled)) {
+                match ready!(upstream.idle.watch(cx, polled, 0)) {
                     None => Some(Err(BodyError::Idle)),
                     Some(next) => next.map(|frame| frame.map_err(BodyError::Stream)),
                 }
@@ -459,27 +480,40 @@ impl Drop for ResponseBody {
 /// Bounds the wait for each piece. The timer is only made at the first wait and then moved, since
 /// most bodies are there at once.
 struct Idle {
-    limit: Duration,
+    pace: Pace,
     sleep: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
 }
 
+/// The bytes of a piece that has come.
+fn bytes_of<E>(polled: &Poll<Option<Result<Frame<Bytes>, E>>>) -> u64 {
+    let Poll::Ready(Some(Ok(frame))) = polled else { return 0 };
+    frame.data_ref().map_or(0, |data| data.len() as u64)
+}
+
 impl Idle {
-    fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None, is_waiting: false }
+    fn new(pace: Pace) -> Self {
+        Self { pace, sleep: None, is_waiting: false }
     }
 
-    /// Passes `polled` on; `Ready(None)` when the wait has run out.
-    fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<T>) -> Poll<Option<T>> {
+    /// Passes `polled` on, in which `bytes` came; `Ready(None)` when the wait has run out.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<T>, bytes: u64) -> Poll<Option<T>> {
         if let Poll::Ready(value) = polled {
             self.is_waiting = false;
+            self.pace.moved(bytes, Instant::now);
             return Poll::Ready(Some(value));
         }
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit)));
-        if !self.is_waiting {
-            self.is_waiting = true;
-            sleep.as_mut().reset(tokio::time::Instant::now() + self.limit);
+        loop {
+            let left = self.pace.left(Instant::now());
+            if self.is_waiting && left.is_zero() {
+                return Poll::Ready(None);
+            }
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+            if !self.is_waiting || sleep.is_elapsed() {
+                self.is_waiting = true;
+                sleep.as_mut().reset(tokio::time::Instant::now() + left);
+            }
+            ready!(sleep.as_mut().poll(cx));
         }
-        sleep.as_mut().poll(cx).map(|()| None)
     }
 }

@@ -25,14 +25,17 @@ use super::incoming::Incoming;
 use super::tunnel::Client;
 use super::websocket::Wish;
 use super::{echo, files, tunnel};
+use crate::bounds::{Pace, Reason};
 use crate::config::policies::ForwardAuth;
-use crate::config::{self, AccessLog, ForwardCertificate, OnError, RouteAction, Scheme, Server};
+use crate::config::{
+    self, AccessLog, ForwardCertificate, OnError, Paths, RouteAction, Scheme, Server,
+};
 use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
 use crate::plugin::{Decision, Hooked, Placed, PluginError};
 use crate::policy::{Admission, Pass, Policy};
 use crate::proxy::{Ends, Origin};
-use crate::route::split_authority;
+use crate::route::{path, split_authority};
 use crate::telemetry::{Counters, Record};
 use crate::tls::TlsFacts;
 use crate::upstream::{self, Lease, Miss, Upstream, UpstreamError};
@@ -120,7 +123,13 @@ async fn respond(
     let mut record = record(connection, &view, &parts);
     let is_head = parts.method == Method::HEAD;
     let finished = |response| if is_head { without_body(response) } else { response };
+    // A connection that leaves HTTP in the middle of a body would be read in two ways.
+    let client = client.filter(|c| !matches!(c, Client::H1(_)) || incoming.is_end_stream());
     let wish = Wish::take(&mut parts, client);
+    if is_short_of_memory(worker, &view) {
+        worker.notices.note(Reason::Buffers, Some(connection.facts.client.ip()));
+        return finished(refuse(record, &parts.headers, &ExchangeError::Overloaded));
+    }
     let head = match read_head(connection, parts, Arc::clone(&record.id)) {
         Ok(head) => head,
         Err((fields, error)) => return finished(refuse(record, &fields, &error)),
@@ -148,6 +157,12 @@ async fn respond(
     finished(exchange.run(incoming, wish).await)
 }
 
+/// Whether so much waits for slow sides that new requests would only add to it.
+fn is_short_of_memory(worker: &Worker, view: &View) -> bool {
+    let max = view.generation.config.limits.buffered_bytes_max;
+    max.is_some_and(|max| worker.shared.memory.held() as u64 > max)
+}
+
 /// The response to HEAD: what a GET would have had, but for the body (RFC 9110, section 9.3.2). Not
 /// every protocol below leaves that out by itself.
 fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
@@ -162,11 +177,16 @@ impl Exchange<'_> {
     async fn run(&mut self, incoming: Incoming, wish: Option<Wish>) -> Response<ResponseBody> {
         let limits = &self.view.generation.config.limits;
         let progress = Rc::new(Progress::default());
+        // Who calls by gRPC may stream what comes now and then.
+        let media = self.head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is_grpc = media.is_some_and(|media| media.starts_with(b"application/grpc"));
+        let rate = limits.request_body_rate_min.filter(|_| !is_grpc);
         let mut body = RequestBody::new(
             incoming,
             limits.request_body_bytes_max,
-            limits.request_body_idle,
+            Pace::new(rate, limits.rate_grace, limits.request_body_idle),
             Rc::clone(&progress),
+            self.connection.worker.shared.memory.share(),
         );
         let decided = self.decide();
         let target = match self.admit(&mut body).await {
@@ -199,6 +219,8 @@ impl Exchange<'_> {
         let (host, _) = split_authority(&self.head.authority);
         let site = generation.routes.site(host).ok_or(ExchangeError::UnknownHost)?;
         let uses = generation.sites.get(site).ok_or(ExchangeError::UnknownHost)?;
+        let paths = generation.config.sites.get(site).map_or(Paths::Strict, |site| site.paths);
+        path::check(self.head.target.path(), paths).map_err(ExchangeError::BadRequest)?;
         self.filters.extend_from_slice(&uses.filters);
         self.policy = generation.policies.of_site(site).cloned();
         self.look_at_client(site)?;
@@ -509,6 +531,7 @@ impl Exchange<'_> {
             }
             self.note_server(upstream, &server);
         };
+        progress.is_answered.set(true);
         let (response, lease) = (sent.response, sent.lease);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.tunnel(response, lease, wish);
@@ -702,6 +725,10 @@ impl Exchange<'_> {
             self.filters.clear();
         }
         self.record.failure = Some((error.fault(), describe(error)));
+        if matches!(error, ExchangeError::BodyStalled) {
+            let client = Some(self.facts.client.ip());
+            self.connection.worker.notices.note(Reason::SlowRequest, client);
+        }
         let (mut head, mut body) = match self.fallback(error) {
             Some(fallback) => fallback,
             None => error.answer(&self.head.headers, &self.head.id),
@@ -743,7 +770,7 @@ fn fixed_response(status: u16, body: &str, content_type: &str) -> Option<(Respon
     Some((head, Bytes::copy_from_slice(body.as_bytes())))
 }
 
-/// A refusal before there was a head to route by.
+/// A refusal before there was a head to route by. What follows on the connection is as doubtful.
 fn refuse(
     mut record: Box<Record>,
     fields: &HeaderMap,
@@ -752,7 +779,9 @@ fn refuse(
     record.failure = Some((error.fault(), describe(error)));
     let (head, body) = error.answer(fields, &record.id);
     record.status = head.status.as_u16();
-    answer::response(head, ResponseBody::full(body).recorded(record))
+    let mut response = answer::response(head, ResponseBody::full(body).recorded(record));
+    response.extensions_mut().insert(answer::LastOfConnection);
+    response
 }
 
 /// The response for what could not be read as a request.
@@ -797,18 +826,21 @@ fn read_head(
     mut parts: http::request::Parts,
     id: Arc<str>,
 ) -> Result<RequestHead, (HeaderMap, ExchangeError)> {
-    let outcome = authority(&parts).and_then(|authority| {
+    let outcome = authority(&parts.uri, &parts.headers).and_then(|authority| {
         if parts.method == Method::CONNECT {
             return Err(ExchangeError::Method);
         }
-        let target = match parts.uri.path_and_query() {
-            Some(target) if parts.uri.path().starts_with('/') || target == "*" => target.clone(),
-            None if parts.uri.authority().is_some() => http::uri::PathAndQuery::from_static("/"),
-            _ => return Err(ExchangeError::BadRequest("The target of the request is not valid.")),
-        };
-        Ok((authority, target))
+        Ok((authority, target_of(&parts)?))
+    });
+    let outcome = outcome.and_then(|found| {
+        if parts.version > http::Version::HTTP_11 {
+            fields_fit_h1(&parts.headers)?;
+        }
+        Ok(found)
     });
     parts.headers.remove(HOST);
+    // Before anything is put in that the client could name there.
+    headers::strip_named(&mut parts.headers);
     headers::join_cookies(&mut parts.headers);
     match outcome {
         Ok((authority, target)) => Ok(RequestHead {
@@ -824,11 +856,38 @@ fn read_head(
     }
 }
 
+/// The target in origin form. What is no path is good for `OPTIONS *` alone (RFC 9112, section 3.2).
+fn target_of(parts: &http::request::Parts) -> Result<http::uri::PathAndQuery, ExchangeError> {
+    let bad = ExchangeError::BadRequest("The target of the request is not valid.");
+    if parts.uri.scheme_str().is_some_and(|scheme| scheme != "https" && scheme != "http") {
+        return Err(bad);
+    }
+    let Some(target) = parts.uri.path_and_query() else { return Err(bad) };
+    let is_path = target.path().starts_with('/');
+    let is_all = target == "*" && parts.method == Method::OPTIONS;
+    // HTTP/1.1 has no other bytes in its first line.
+    let is_plain = target.as_str().bytes().all(|b| (0x21..=0x7e).contains(&b));
+    if is_plain && (is_path || is_all) { Ok(target.clone()) } else { Err(bad) }
+}
+
+/// Whether fields of HTTP/2 or HTTP/3 mean the same in HTTP/1.1 (RFC 9113, section 8.2.1).
+fn fields_fit_h1(fields: &HeaderMap) -> Result<(), ExchangeError> {
+    let is_space = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+    let mut values = fields.values().map(HeaderValue::as_bytes);
+    if values.any(|value| is_space(value.first()) || is_space(value.last())) {
+        return Err(ExchangeError::BadRequest("The value of a field has space around it."));
+    }
+    if fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(ExchangeError::BadRequest("The length of the body is not valid."));
+    }
+    Ok(())
+}
+
 /// The one authority of a request, in lower case: `:authority` or an absolute target, and `host` must
 /// not disagree (RFC 9110, section 7.2; RFC 9113, section 8.3.1).
-fn authority(parts: &http::request::Parts) -> Result<String, ExchangeError> {
+pub(super) fn authority(uri: &http::Uri, fields: &HeaderMap) -> Result<String, ExchangeError> {
     let bad = ExchangeError::BadRequest("The host of the request is missing or not valid.");
-    let mut hosts = parts.headers.get_all(HOST).iter();
+    let mut hosts = fields.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(ExchangeError::BadRequest("The request has more than one host."));
@@ -838,7 +897,7 @@ fn authority(parts: &http::request::Parts) -> Result<String, ExchangeError> {
         Some(Err(_)) => return Err(bad),
         None => None,
     };
-    let text = match (parts.uri.authority(), host) {
+    let text = match (uri.authority(), host) {
         (Some(authority), Some(host)) if !authority.as_str().eq_ignore_ascii_case(host) => {
             return Err(ExchangeError::BadRequest("The request names two different hosts."));
         }
@@ -852,7 +911,8 @@ fn authority(parts: &http::request::Parts) -> Result<String, ExchangeError> {
     let (name, port) = split_authority(text);
     let has_odd_port =
         port.is_none() && text.len() > name.len() + 2 * usize::from(text.starts_with('['));
-    if text.is_empty() || name.is_empty() || !is_plain || has_odd_port {
+    let has_two_ports = !text.starts_with('[') && name.contains(':');
+    if text.is_empty() || name.is_empty() || !is_plain || has_odd_port || has_two_ports {
         return Err(bad);
     }
     Ok(text.to_ascii_lowercase())

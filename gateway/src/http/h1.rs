@@ -19,7 +19,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
-use super::answer::ExchangeError;
+use super::answer::{ExchangeError, LastOfConnection};
 use super::body::ResponseBody;
 use super::exchange::{self, Connection};
 use super::headers;
@@ -27,6 +27,7 @@ use super::hints::Hints;
 use super::incoming::Incoming;
 use super::plain;
 use super::tunnel::Client;
+use crate::bounds::{Pace, Reason, Share};
 use crate::config::{Limits, Scheme};
 use crate::h1::body::{Broken, Reader, Writer};
 use crate::h1::head::{self, Bounds, Framing, HeadError, RequestHead};
@@ -48,8 +49,9 @@ pub async fn serve(
             hints: BytesMut::new(),
         })),
         hints: Hints::default(),
-        connection,
         watchdog: Box::pin(tokio::time::sleep(limits.request_head.min(limits.keepalive))),
+        share: connection.worker.shared.memory.share(),
+        connection,
         drained: Box::pin(async move {
             let _ = drain.wait_for(|&drain| drain).await;
         }),
@@ -134,6 +136,8 @@ struct Server {
     is_draining: bool,
     /// Empty between messages.
     out: Vec<u8>,
+    /// What this connection holds for a side that is slow.
+    share: Share,
 }
 
 enum Next {
@@ -174,6 +178,7 @@ impl Server {
                     line.input = BytesMut::new();
                     self.out = Vec::new();
                 }
+                self.share.set(line.input.len());
                 match h1::poll_read(&mut line.stream, &mut line.input, cx) {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::End),
                     Poll::Ready(Ok(_)) => continue,
@@ -296,6 +301,7 @@ impl Server {
                     Poll::Pending => break,
                 }
             }
+            self.share.set(line.input.len());
             Poll::Pending
         })
         .await
@@ -323,6 +329,7 @@ impl Server {
         let is_persistent = reply.is_persistent
             && status != StatusCode::MISDIRECTED_REQUEST
             && framing != Framing::Close
+            && parts.extensions.get::<LastOfConnection>().is_none()
             && !self.is_ending()
             && self.is_body_skippable();
         let mut out = std::mem::take(&mut self.out);
@@ -364,24 +371,29 @@ impl Server {
 
     async fn write(&mut self, mut writer: Writer, body: &mut ResponseBody) -> Result<(), ()> {
         let mut stream = LineWriter(Rc::clone(&self.line));
-        let (mut total, mut since) = (0, None);
+        let mut total = 0;
+        let Limits { response_rate_min, rate_grace, response_idle, .. } = *self.limits;
+        let mut pace = Pace::new(response_rate_min, rate_grace, response_idle);
         let outcome = std::future::poll_fn(|cx| {
             if let Poll::Ready(outcome) = writer.poll(&mut stream, body, cx) {
                 return Poll::Ready(outcome.map_err(|cause| {
                     tracing::debug!(?cause, "a response broke off");
                 }));
             }
+            self.share.set(writer.waiting());
+            let now = Instant::now();
+            if total != writer.total() {
+                pace.moved(writer.total() - total, || now);
+                total = writer.total();
+            }
             if !writer.is_blocked() {
-                since = None;
+                pace.rest(|| now);
                 return Poll::Pending;
             }
-            if total != writer.total() {
-                (total, since) = (writer.total(), None);
-            }
-            let since = *since.get_or_insert_with(Instant::now);
-            let limit = self.limits.response_idle;
-            ready!(watch(&mut self.watchdog, cx, since, limit, &self.limits));
-            tracing::debug!("a client did not take its response");
+            let left = pace.left(now);
+            ready!(watch(&mut self.watchdog, cx, now, left, &self.limits));
+            let client = Some(self.connection.facts.client.ip());
+            self.connection.worker.notices.note(Reason::SlowResponse, client);
             Poll::Ready(Err(()))
         })
         .await;
@@ -489,7 +501,8 @@ fn watch(
     limits: &Limits,
 ) -> Poll<()> {
     // The timer is set to look at least this often, so that a shorter wait that begins later is seen.
-    let look = limits.request_head.min(limits.keepalive).min(limits.response_idle);
+    let least = limits.response_idle.min(limits.rate_grace);
+    let look = limits.request_head.min(limits.keepalive).min(least);
     loop {
         ready!(watchdog.as_mut().poll(cx));
         let Some(left) = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {

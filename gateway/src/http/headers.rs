@@ -11,13 +11,9 @@ use http::header::{
 };
 use ipnet::IpNet;
 
-/// Removes the fields that belong to one connection, those that `connection` names among them.
-/// `te: trailers` stays, since trailers are passed on.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Most messages have none, and looking at the names costs less than looking each up.
-    if !headers.keys().any(is_hop_by_hop) {
-        return;
-    }
+/// Removes `connection` and the fields that it names. Done to a request before anything is put into it,
+/// since a client must not choose what of that goes on.
+pub fn strip_named(headers: &mut HeaderMap) {
     while let Some(connection) = headers.remove(CONNECTION) {
         let Ok(text) = connection.to_str() else { continue };
         for name in text.split(',').map(str::trim) {
@@ -29,6 +25,16 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             }
         }
     }
+}
+
+/// Removes the fields that belong to one connection, those that `connection` names among them.
+/// `te: trailers` stays, since trailers are passed on.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none, and looking at the names costs less than looking each up.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
+    strip_named(headers);
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
     headers.remove(TRANSFER_ENCODING);
@@ -135,6 +141,7 @@ pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bo
             headers.remove(name);
         }
     }
+    drop_lookalikes(headers);
     headers.insert(X_FORWARDED_FOR, client.address.clone());
     headers.insert(X_FORWARDED_PROTO, client.scheme.clone());
     headers.insert(X_FORWARDED_HOST, client.authority.clone());
@@ -145,6 +152,22 @@ pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bo
 fn is_about_client(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.starts_with("x-forwarded-") || name.starts_with("client-cert") || name == X_REAL_IP
+}
+
+/// Removes fields that an application cannot tell from those that the gateway vouches for: where names
+/// become variables (CGI, WSGI, Rack), `x_forwarded_for` is the same as `x-forwarded-for`.
+fn drop_lookalikes(headers: &mut HeaderMap) {
+    let is_lookalike = |name: &HeaderName| {
+        name.as_str().contains('_') && {
+            let plain = name.as_str().replace('_', "-");
+            VOUCHED.contains(&plain.as_str())
+        }
+    };
+    let found: Vec<HeaderName> =
+        headers.keys().filter(|name| is_lookalike(name)).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
 }
 
 fn continue_chain(headers: &mut HeaderMap, client: &Forwarding) {
@@ -232,6 +255,23 @@ const ONLY_OF_PROXIES: [HeaderName; 6] = [
     CLIENT_CERT,
     CLIENT_CERT_CHAIN,
 ];
+/// What [`forward`] and the framing of the next connection decide.
+const VOUCHED: &[&str] = &[
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-real-ip",
+    "x-request-id",
+    "client-cert",
+    "client-cert-chain",
+    "content-length",
+    "transfer-encoding",
+    "content-type",
+    "host",
+];
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 #[cfg(test)]
@@ -303,6 +343,19 @@ mod tests {
             let found = client(peer, &trusted, &headers);
             assert_eq!(found.ip(), want.parse::<IpAddr>().unwrap(), "{sent}");
         }
+    }
+
+    #[test]
+    fn names_that_only_look_like_ours_are_dropped() {
+        let values = Forwarding::new("9.9.9.9".parse().unwrap(), "https", "a.example").unwrap();
+        let mut headers = fields(&[
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x-forwarded_proto", "http"),
+            ("transfer_encoding", "chunked"),
+            ("my_field", "1"),
+        ]);
+        forward(&mut headers, &values, false);
+        assert!(headers.keys().filter(|name| name.as_str().contains('_')).eq(["my_field"]));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod echo;
 pub mod exchange;
 pub mod files;
 mod forward_auth;
+mod frames;
 mod h1;
 pub mod h3;
 pub mod head;
@@ -14,6 +15,7 @@ pub mod hints;
 pub mod incoming;
 pub mod plain;
 pub mod serve;
+mod stream;
 mod tunnel;
 mod websocket;
 

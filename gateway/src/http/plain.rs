@@ -1,8 +1,8 @@
 //! Requests over plain HTTP: HTTP-01 answers (RFC 8555, section 8.3), else a redirect to https.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
-use http::{Request, Response, StatusCode};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use http::{Method, Request, Response, StatusCode};
 
 use super::answer::{self, ExchangeError};
 use super::body::ResponseBody;
@@ -46,7 +46,11 @@ pub async fn serve(
         }
         Err(error) => {
             let (head, body) = error.answer(request.headers(), &connection.worker.ids.next());
-            answer::response(head, ResponseBody::full(body))
+            let mut response = answer::response(head, ResponseBody::full(body));
+            if !matches!(error, ExchangeError::UnknownHost) {
+                response.extensions_mut().insert(answer::LastOfConnection);
+            }
+            response
         }
     }
 }
@@ -61,12 +65,10 @@ fn location(
     port: u16,
     is_known: impl Fn(&str) -> bool,
 ) -> Result<HeaderValue, ExchangeError> {
-    let host = request
-        .uri()
-        .authority()
-        .map(|authority| authority.as_str())
-        .or_else(|| request.headers().get(HOST).and_then(|host| host.to_str().ok()));
-    let host = host.unwrap_or_default().to_ascii_lowercase();
+    if request.method() == Method::CONNECT {
+        return Err(ExchangeError::Method);
+    }
+    let host = exchange::authority(request.uri(), request.headers())?;
     let (name, _) = split_authority(&host);
     if !is_known(name) {
         return Err(ExchangeError::UnknownHost);

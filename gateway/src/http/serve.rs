@@ -1,7 +1,7 @@
 //! From a connection to its requests: HTTP/1.1 goes to [`h1`], HTTP/2 is driven here, with every wait
 //! bounded by one watchdog per connection instead of timers per request.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -15,11 +15,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use super::LocalExecutor;
 use super::exchange::{self, Connection};
+use super::frames::Meter;
 use super::incoming::Incoming;
+use super::stream::{self, FlowBody, StreamExecutor};
 use super::tunnel::Client;
 use super::{h1, plain};
+use crate::bounds::{Reason, Share};
 use crate::config::{Limits, Scheme};
 
 /// Serves a connection in a task of its own until it ends: by the client, by a limit, or by `drain`
@@ -60,7 +62,10 @@ fn h2<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let pulse = Rc::new(Pulse::new());
+    let client = connection.facts.client.ip();
+    let worker = Rc::clone(&connection.worker);
+    let pulse = Rc::new(Pulse::new(worker.shared.memory.share()));
+    let executor = StreamExecutor::new(Rc::clone(&connection), Rc::clone(&pulse), &limits);
     let io = TokioIo::new(Tracked::new(stream, Rc::clone(&pulse)));
     let at_work = Rc::clone(&pulse);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
@@ -70,21 +75,32 @@ where
         pulse.begin();
         // In a box: hyper moves it many times before it is first polled.
         Box::pin(async move {
-            let _at_work = AtWork(pulse);
+            let _at_work = AtWork(Rc::clone(&pulse));
+            let flow = stream::flow();
             let response = match connection.scheme {
                 // hyper has no way to send interim responses over HTTP/2.
                 Scheme::Https => exchange::serve(&connection, request, tunnel, None).await,
                 Scheme::Http => plain::serve(&connection, request, tunnel, None).await,
             };
-            Ok::<_, std::convert::Infallible>(response)
+            pulse.meter.borrow_mut().answered();
+            Ok::<_, std::convert::Infallible>(response.map(|body| FlowBody::new(body, flow, pulse)))
         })
     });
-    let served = Box::pin(h2_builder(&limits).serve_connection(io, service));
-    watched(served, Graceful::h2, pulse, limits, drain)
+    let served = Box::pin(h2_builder(&limits, executor).serve_connection(io, service));
+    let watched = watched(served, Graceful::h2, Rc::clone(&pulse), limits, drain);
+    async move {
+        watched.await;
+        if pulse.is_flooded.get() {
+            worker.notices.note(Reason::Flood, Some(client));
+        }
+    }
 }
 
-fn h2_builder(limits: &Limits) -> hyper::server::conn::http2::Builder<LocalExecutor> {
-    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+fn h2_builder(
+    limits: &Limits,
+    executor: StreamExecutor,
+) -> hyper::server::conn::http2::Builder<StreamExecutor> {
+    let mut builder = hyper::server::conn::http2::Builder::new(executor);
     builder
         .enable_connect_protocol()
         .max_concurrent_streams(limits.streams_max)
@@ -145,22 +161,31 @@ async fn watched<F>(
 struct Graceful;
 
 impl Graceful {
-    fn h2<I, S>(c: Pin<&mut hyper::server::conn::http2::Connection<I, S, LocalExecutor>>)
+    fn h2<I, S>(c: Pin<&mut hyper::server::conn::http2::Connection<I, S, StreamExecutor>>)
     where
         S: hyper::service::HttpService<hyper::body::Incoming>,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         I: hyper::rt::Read + hyper::rt::Write + Unpin,
         S::ResBody: hyper::body::Body + 'static,
         <S::ResBody as hyper::body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        LocalExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, S::ResBody>,
+        StreamExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, S::ResBody>,
     {
         c.graceful_shutdown();
     }
 }
 
 /// What a connection is doing, written by its stream and its service, read by its watchdog.
-struct Pulse {
+pub(super) struct Pulse {
     epoch: Instant,
+    meter: RefCell<Meter>,
+    is_flooded: Cell<bool>,
+    /// Bytes of responses that hyper has taken, and bytes that the client has; both since nothing was
+    /// open.
+    handed: Cell<u64>,
+    sent: Cell<u64>,
+    /// Bytes that the client has, of all time.
+    written: Cell<u64>,
+    share: Share,
     open: Cell<u32>,
     /// Milliseconds since `epoch` when the last exchange ended.
     idle_since_ms: Cell<u64>,
@@ -175,9 +200,15 @@ enum Verdict {
 }
 
 impl Pulse {
-    fn new() -> Self {
+    fn new(share: Share) -> Self {
         Self {
             epoch: Instant::now(),
+            meter: RefCell::default(),
+            is_flooded: Cell::new(false),
+            handed: Cell::new(0),
+            sent: Cell::new(0),
+            written: Cell::new(0),
+            share,
             open: Cell::new(0),
             idle_since_ms: Cell::new(0),
             head_since_ms: Cell::new(0),
@@ -188,10 +219,39 @@ impl Pulse {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn has_read(&self) {
+    /// Bytes that the client has taken so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    /// Notes bytes of a response that wait for the client from now on.
+    pub(super) fn hand(&self, bytes: usize) {
+        self.handed.set(self.handed.get() + bytes as u64);
+        self.count_waiting();
+    }
+
+    fn has_written(&self, bytes: usize) {
+        self.meter.borrow_mut().sent(bytes);
+        self.written.set(self.written.get() + bytes as u64);
+        self.sent.set(self.sent.get() + bytes as u64);
+        self.count_waiting();
+    }
+
+    fn count_waiting(&self) {
+        let waiting = self.handed.get().saturating_sub(self.sent.get());
+        self.share.set(usize::try_from(waiting).unwrap_or(usize::MAX));
+    }
+
+    /// Notes what was read; whether it is bearable.
+    fn has_read(&self, bytes: &[u8]) -> bool {
         if self.open.get() == 0 && self.head_since_ms.get() == 0 {
             self.head_since_ms.set(self.now_ms() + 1);
         }
+        let is_bearable = self.meter.borrow_mut().read(bytes, Instant::now);
+        if !is_bearable {
+            self.is_flooded.set(true);
+        }
+        is_bearable
     }
 
     fn begin(&self) {
@@ -204,6 +264,10 @@ impl Pulse {
         self.open.set(open);
         if open == 0 {
             self.idle_since_ms.set(self.now_ms());
+            // What frames took beside the bodies would add up.
+            let waiting = self.handed.get().saturating_sub(self.sent.get());
+            self.handed.set(waiting);
+            self.sent.set(0);
         }
     }
 
@@ -263,6 +327,7 @@ impl<S: AsyncWrite + Unpin> Tracked<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += n;
+            self.pulse.has_written(n);
         }
         self.written = 0;
         // A quiet connection holds no buffer.
@@ -283,8 +348,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.pulse.has_read();
+        let fresh = buffer.filled().get(before..).unwrap_or_default();
+        if !fresh.is_empty() && !self.pulse.has_read(fresh) {
+            return Poll::Ready(Err(io::Error::other("a flood of frames")));
         }
         polled
     }
@@ -300,7 +366,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tracked<S> {
             ready!(self.poll_drain(cx))?;
         }
         if bytes.len() > GATHERED_BYTES_MAX {
-            return Pin::new(&mut self.stream).poll_write(cx, bytes);
+            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+            self.pulse.has_written(n);
+            return Poll::Ready(Ok(n));
         }
         self.has_yielded = false;
         self.gathered.extend_from_slice(bytes);

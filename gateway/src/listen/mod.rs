@@ -8,7 +8,7 @@ mod quic;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle as LocalHandle, LocalSet};
 
 use self::quic::Steering;
+use crate::bounds::{AddressPlace, Reason};
 use crate::config::{Limits, Listen, Scheme};
 use crate::http::exchange::Connection;
 use crate::http::head::ConnectionFacts;
@@ -360,6 +361,7 @@ async fn accept(
                     terms = Terms::new(&worker, door);
                 }
                 if open.load(Ordering::Relaxed) >= terms.limits.connections_max {
+                    worker.notices.note(Reason::Connections, Some(peer.ip()));
                     // Closing at once is kinder than a connection that nobody serves.
                     drop(stream);
                     continue;
@@ -380,7 +382,11 @@ async fn accept(
             // The peer was gone before we came: not our trouble.
             Err(cause) if is_of_one_connection(&cause) => {}
             Err(cause) => {
-                tracing::warn!(%cause, "cannot accept connections, trying again shortly");
+                if is_of_descriptors(&cause) {
+                    worker.notices.note(Reason::Descriptors, None);
+                } else {
+                    tracing::warn!(%cause, "cannot accept connections, trying again shortly");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -411,11 +417,20 @@ impl Terms {
                 Kind::Tcp(scheme) => scheme,
                 Kind::Quic => Scheme::Https,
             },
-            limits: Rc::new(generation.config.limits.clone()),
+            limits: Rc::new(within_descriptors(generation.config.limits.clone())),
             proxies: listen.map(|l| l.proxy_protocol.as_slice()).unwrap_or_default().into(),
             alt_svc: alt_svc.and_then(|text| HeaderValue::from_str(&text).ok()),
         }
     }
+}
+
+/// The limits, with no more connections than there are file descriptors for, and some for upstreams, files
+/// and what else has to go on when all places are taken.
+fn within_descriptors(limits: Limits) -> Limits {
+    let Ok((descriptors, _)) = rlimit::Resource::NOFILE.get() else { return limits };
+    let kept = (descriptors / 4).clamp(KEPT_DESCRIPTORS_MIN, KEPT_DESCRIPTORS_MAX);
+    let places = usize::try_from(descriptors.saturating_sub(kept)).unwrap_or(usize::MAX);
+    Limits { connections_max: limits.connections_max.min(places.max(1)), ..limits }
 }
 
 /// Makes the handshake and hands the connection to a task of its protocol.
@@ -444,6 +459,8 @@ async fn greet(
             Err(_) => return failed(&"no PROXY header in time"),
         }
     }
+    let Some(of_address) = place_of_address(&worker, caller.client.ip(), &limits) else { return };
+    let place = (place, of_address);
     if scheme == Scheme::Http {
         let connection = connection_of(&worker, caller, None, None);
         serve::spawn(stream, false, connection, limits, drain, place);
@@ -490,6 +507,25 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// A place in the count of the client's address, `None` when that has too many. Trusted proxies speak
+/// for others and are not counted; neither is anybody where there is no limit.
+#[expect(clippy::option_option, reason = "no place is refused, a place that is not counted is not")]
+fn place_of_address(
+    worker: &Worker,
+    client: IpAddr,
+    limits: &Limits,
+) -> Option<Option<AddressPlace>> {
+    let Some(max) = limits.connections_per_address_max else { return Some(None) };
+    if is_trusted(client, &worker.view().generation.config.trusted_proxies) {
+        return Some(None);
+    }
+    let place = worker.shared.addresses.take(client, max);
+    if place.is_none() {
+        worker.notices.note(Reason::Address, Some(client));
+    }
+    place.map(Some)
+}
+
 /// A connection, as its exchanges need it.
 fn connection_of(
     worker: &Rc<Worker>,
@@ -531,6 +567,12 @@ impl Drop for Place {
     }
 }
 
+/// Whether it is for want of file descriptors, which others give back.
+fn is_of_descriptors(cause: &io::Error) -> bool {
+    let code = cause.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    matches!(code, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+}
+
 fn is_of_one_connection(cause: &io::Error) -> bool {
     matches!(
         cause.kind(),
@@ -541,6 +583,8 @@ fn is_of_one_connection(cause: &io::Error) -> bool {
     )
 }
 
+const KEPT_DESCRIPTORS_MIN: u64 = 64;
+const KEPT_DESCRIPTORS_MAX: u64 = 16_384;
 const BACKLOG: i32 = 4096;
 const UDP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const ALT_SVC_SECONDS: u32 = 86_400;

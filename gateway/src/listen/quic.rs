@@ -27,7 +27,8 @@ use quinn::{
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 
-use super::{Caller, Place, connection_of};
+use super::{Caller, Place, connection_of, place_of_address};
+use crate::bounds::Reason;
 use crate::config::Limits;
 use crate::http::h3;
 use crate::telemetry::Counters;
@@ -307,6 +308,7 @@ pub async fn accept(
             terms = Terms::new(&worker, port);
         }
         if open.load(std::sync::atomic::Ordering::Relaxed) >= terms.limits.connections_max {
+            worker.notices.note(Reason::Connections, Some(incoming.remote_address().ip()));
             incoming.refuse();
             continue;
         }
@@ -347,7 +349,7 @@ struct Terms {
 impl Terms {
     fn new(worker: &Worker, port: u16) -> Self {
         let generation = Arc::clone(&worker.view().generation);
-        let limits = generation.config.limits.clone();
+        let limits = super::within_descriptors(generation.config.limits.clone());
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(limits.streams_max.into())
@@ -387,6 +389,10 @@ async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watc
     };
     match shaken {
         Ok(Ok(quic)) => {
+            // Only now it is known that the address is the client's own.
+            let Some(_of_address) = place_of_address(&worker, client.ip(), &terms.limits) else {
+                return;
+            };
             let facts = facts(&quic);
             if let Err(cause) = has_not_expired(&facts) {
                 Counters::add(&worker.counters.handshakes_failed, 1);

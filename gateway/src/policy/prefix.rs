@@ -3,6 +3,8 @@
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 
+use crate::route::path::strip_prefix;
+
 /// What to take off the path and what to put before it; neither ends with `/`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Prefix {
@@ -27,7 +29,7 @@ impl Prefix {
         }
         let path = target.path();
         let rest = self.strip.as_deref().and_then(|prefix| {
-            let rest = path.strip_prefix(prefix)?;
+            let rest = strip_prefix(path, prefix)?;
             (rest.is_empty() || rest.starts_with('/')).then_some((prefix, rest))
         });
         let stripped = rest.and_then(|(prefix, _)| HeaderValue::from_str(prefix).ok());
@@ -58,6 +60,7 @@ mod tests {
             (Some("/api"), None, "/api", "/"),
             (Some("/api"), None, "/api?y", "/?y"),
             (Some("/api"), None, "/apis/x", "/apis/x"),
+            (Some("/api"), None, "/%61pi/x", "/x"),
             (Some("/api"), None, "/api//evil.example", "//evil.example"),
             (Some("/api"), Some("/v1"), "/api/x", "/v1/x"),
             (Some("/api"), Some("/v1"), "/api", "/v1/"),

@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::bounds::holder;
 use crate::config::policies::RateLimit;
 
 /// The buckets of one limit, shared by all workers.
@@ -111,17 +112,6 @@ fn step(full_at: u64, now: u64, interval: u64, burst: u32) -> (u64, Option<u64>)
     match next.saturating_sub(now).checked_sub(depth) {
         None | Some(0) => (next, None),
         Some(early) => (full_at, Some(early)),
-    }
-}
-
-/// Who holds an address: one IPv4 address, but a whole /64 of IPv6, since that is what one client has.
-fn holder(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
     }
 }
 

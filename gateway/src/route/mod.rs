@@ -1,6 +1,8 @@
 //! From host, path, method, fields and query to a route. Pure: no await, no clock, no IO. Called by
 //! `http::exchange` for every request; built once per generation.
 
+pub mod path;
+
 use std::collections::HashMap;
 
 use crate::config::{HostPattern, PathMatch, Site};
@@ -82,12 +84,16 @@ fn takes(route: &crate::config::Route, head: &RequestHead) -> bool {
 
 fn takes_path(want: &PathMatch, path: &str) -> bool {
     match want {
-        PathMatch::Exact(exact) => path == exact,
+        PathMatch::Exact(exact) => {
+            path == exact
+                || (path.contains('%') || exact.contains('%'))
+                    && path::decoded(path) == path::decoded(exact)
+        }
         PathMatch::Prefix(prefix) => {
             let stem = prefix.strip_suffix('/').unwrap_or(prefix);
             // `/` takes everything, also the `*` of OPTIONS.
             stem.is_empty()
-                || path.strip_prefix(stem).is_some_and(|rest| match rest {
+                || path::strip_prefix(path, stem).is_some_and(|rest| match rest {
                     // `/api/` asks for something below, `/api` also takes the name itself.
                     "" => !prefix.ends_with('/'),
                     rest => rest.starts_with('/'),
@@ -132,6 +138,7 @@ mod tests {
             filters: Vec::new(),
             policies: Default::default(),
             routes,
+            paths: crate::config::Paths::Safe,
             line: 1,
         }
     }
@@ -177,6 +184,10 @@ mod tests {
         assert_eq!(at("GET", "/apis"), Some(0));
         assert_eq!(at("GET", "/api/x"), Some(2));
         assert_eq!(at("OPTIONS", "*"), Some(0));
+        // Servers decode what need not have been encoded.
+        assert_eq!(at("GET", "/%61pi/y"), Some(1));
+        assert_eq!(at("GET", "/a%70i/%78"), Some(2));
+        assert_eq!(at("GET", "/api%2Fx"), Some(0));
     }
 
     #[test]

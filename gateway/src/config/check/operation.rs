@@ -227,11 +227,17 @@ impl<'a> Checker<'a> {
             self.with_default(&limits, "request-head-size", |c, n| c.size(n, 1 << 10, 16 << 20));
         let fields_max =
             self.with_default(&limits, "request-fields", |c, n| c.number(n, 1, 10_000));
-        let body = self.with_default(&limits, "request-body", |c, n| match &n.value {
-            Value::Text(text) if text == "off" => Some(None),
-            Value::Bool(false) => Some(None),
-            _ => c.size(n, 0, u64::MAX >> 1).map(Some),
-        });
+        let body = self.off_or_size(&limits, "request-body", 0);
+        let request_body_rate_min = self.off_or_size(&limits, "request-body-rate", 1);
+        let response_rate_min = self.off_or_size(&limits, "response-rate", 1);
+        let rate_grace = self.with_default(&limits, "rate-grace", |c, n| c.duration(n, false));
+        let buffered_bytes_max = self.off_or_size(&limits, "buffers", 1 << 20);
+        let per_address =
+            self.with_default(&limits, "connections-per-address", |c, n| match &n.value {
+                Value::Text(text) if text == "off" => Some(None),
+                Value::Bool(false) => Some(None),
+                _ => c.number(n, 1, 4_000_000_000).map(|n| u32::try_from(n).ok()),
+            });
         let connections =
             self.with_default(&limits, "connections", |c, n| c.number(n, 1, i64::MAX as u64));
         let streams = self.with_default(&limits, "streams", |c, n| c.number(n, 1, 100_000));
@@ -245,10 +251,25 @@ impl<'a> Checker<'a> {
             drain,
             request_head_bytes_max: size(head),
             request_fields_max: size(fields_max),
-            request_body_bytes_max: body.flatten(),
+            request_body_bytes_max: body,
+            request_body_rate_min,
+            response_rate_min,
+            rate_grace: rate_grace.unwrap_or_default(),
+            buffered_bytes_max,
             connections_max: size(connections),
+            connections_per_address_max: per_address.flatten(),
             streams_max: u32::try_from(streams.unwrap_or_default()).unwrap_or(u32::MAX),
         }
+    }
+
+    /// A size that may be `off`.
+    fn off_or_size(&mut self, fields: &Fields<'a>, key: &str, least: u64) -> Option<u64> {
+        let found = self.with_default(fields, key, |c, n| match &n.value {
+            Value::Text(text) if text == "off" => Some(None),
+            Value::Bool(false) => Some(None),
+            _ => c.size(n, least, u64::MAX >> 1).map(Some),
+        });
+        found.flatten()
     }
 
     pub(super) fn network(&mut self, node: &Node) -> Option<ipnet::IpNet> {

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    Certificates, Files, HostPattern, Listen, PathMatch, PluginUse, Policies, Route, RouteAction,
-    Site, SiteCertificate, Symlinks,
+    Certificates, Files, HostPattern, Listen, PathMatch, Paths, PluginUse, Policies, Route,
+    RouteAction, Site, SiteCertificate, Symlinks,
 };
 use super::fields::Fields;
 use super::plugins::is_method;
@@ -64,6 +64,7 @@ impl<'a> Checker<'a> {
         let router = fields.get("router").and_then(|n| self.plugin_use(n, Role::Router));
         let filters = self.filters(fields);
         let policies = self.policies(fields);
+        let paths = self.with_default(fields, "paths", |c, n| c.word(n, &Paths::WORDS));
         let routes = self.routes(fields);
         for (hosts, certificate) in self.site_certificates(&wish, hosts, certificates) {
             sites.push(Site {
@@ -74,6 +75,7 @@ impl<'a> Checker<'a> {
                 router: router.clone(),
                 filters: filters.clone(),
                 policies: policies.clone(),
+                paths: paths.unwrap_or(Paths::Safe),
                 routes: routes.clone(),
                 line: fields.at.line,
             });
@@ -101,6 +103,7 @@ impl<'a> Checker<'a> {
             router: None,
             filters: Vec::new(),
             policies: Policies::default(),
+            paths: Paths::Safe,
             routes: Vec::new(),
             line: fields.at.line,
         })

@@ -33,6 +33,7 @@ use super::headers;
 use super::hints::Hints;
 use super::incoming::Incoming;
 use super::tunnel::Client;
+use crate::bounds::{Pace, Reason};
 use crate::config::Limits;
 use crate::h1::Upgraded;
 
@@ -187,7 +188,8 @@ async fn request(
                 break response;
             }
         };
-        answer(&mut to_client, response).await
+        let pace = Pace::new(limits.response_rate_min, limits.rate_grace, limits.response_idle);
+        answer(&mut to_client, response, Some((pace, &connection))).await
     };
     let Some(mut stopped) = stopped else { return Ended::Served };
     tokio::select! {
@@ -220,7 +222,7 @@ async fn websocket(
     request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
     let response = exchange::serve(connection, request, Some(Client::H1(client)), None).await;
     if response.status() != StatusCode::OK || opened.is_closed() {
-        return answer(&mut to_client, response).await;
+        return answer(&mut to_client, response, None).await;
     }
     let (mut head, _) = response.into_parts();
     complete(&mut head.headers, None);
@@ -253,10 +255,11 @@ async fn websocket(
     outcome
 }
 
-/// Sends a response.
+/// Sends a response, no slower than at this pace.
 async fn answer(
     client: &mut RequestStream<Writer, Bytes>,
     response: Response<ResponseBody>,
+    mut pace: Option<(Pace, &Connection)>,
 ) -> Result<(), StreamError> {
     let (parts, mut body) = response.into_parts();
     let mut head = Response::new(());
@@ -275,7 +278,26 @@ async fn answer(
         }
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}
-            Ok(data) => client.send_data(data).await?,
+            Ok(data) => {
+                let bytes = data.len() as u64;
+                let Some((pace, connection)) = &mut pace else {
+                    client.send_data(data).await?;
+                    continue;
+                };
+                // A large piece may take as long as its bytes may.
+                pace.moved(bytes, std::time::Instant::now);
+                let left = pace.left(std::time::Instant::now());
+                match tokio::time::timeout(left, client.send_data(data)).await {
+                    Ok(sent) => sent?,
+                    Err(_) => {
+                        let client = Some(connection.facts.client.ip());
+                        connection.worker.notices.note(Reason::SlowResponse, client);
+                        // Dropped unfinished, as above.
+                        return Ok(());
+                    }
+                }
+                pace.rest(std::time::Instant::now);
+            }
             Err(other) => {
                 if let Ok(trailers) = other.into_trailers() {
                     client.send_trailers(trailers).await?;
