@@ -188,7 +188,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         let sealed = match state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                 let room = self.out.room(bytes.len() + SEAL_OVERHEAD_BYTES);
-                traffic.encrypt(bytes, room).map_err(|cause| broken_pipe(cause))
+                traffic.encrypt(bytes, room).map_err(broken_pipe)
             }
             _ => Err(io::ErrorKind::BrokenPipe.into()),
         };
@@ -286,7 +286,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
                 stream.session.process_tls_records(stream.input.filled_mut());
             if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
                 let room = stream.out.room(SEAL_OVERHEAD_BYTES);
-                let sealed = traffic.queue_close_notify(room).map_err(|cause| broken_pipe(cause));
+                let sealed = traffic.queue_close_notify(room).map_err(broken_pipe);
                 stream.input.take(discard);
                 stream.out.fill(sealed?);
             }
