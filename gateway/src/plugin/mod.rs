@@ -17,6 +17,7 @@ mod pool;
 mod secret;
 mod sign;
 mod solver;
+mod span;
 mod stats;
 mod tape;
 #[cfg(test)]

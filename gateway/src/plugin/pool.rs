@@ -12,6 +12,7 @@ use super::call::{self, Overrun};
 use super::engine::TICK;
 use super::error::PluginError;
 use super::host::{Host, Phase};
+use super::span;
 use super::stats::{self, Calls};
 use super::tape::Tape;
 use super::{Decision, Hooked, Plugin};
@@ -180,7 +181,8 @@ impl Hooks {
             Some(_) => Some(Tape::Recording(Vec::new())),
             None => self.tape.borrow_mut().take(),
         };
-        let started = self.calls.begin(counted(phase)).then(Instant::now);
+        let (is_measured, is_traced) = (self.calls.begin(counted(phase)), span::is_on());
+        let started = (is_measured || is_traced).then(Instant::now);
         let deadline = self.plugin.facts.limits.deadline;
         instance.store.set_epoch_deadline(ticks(deadline));
         let host = instance.store.data_mut();
@@ -193,8 +195,9 @@ impl Hooks {
             std::mem::swap(&mut host.exchange.response, response);
         }
         let result = run(instance);
-        if let Some(started) = started {
-            self.calls.measured(started.elapsed());
+        let took = started.map(|started| started.elapsed());
+        if let Some(took) = took.filter(|_| is_measured) {
+            self.calls.measured(took);
             self.calls.memory(instance.store.data().memory.used());
         }
         let tape = instance.store.data_mut().take_tape();
@@ -231,6 +234,9 @@ impl Hooks {
                     self.calls.recovered();
                 }
                 self.calls.decided(&decision);
+                if let Some(took) = took.filter(|_| is_traced) {
+                    span::write(self.plugin.subject(), hook, request, took, Ok(&decision));
+                }
                 Ok(decision)
             }
             Err(cause) => {
@@ -240,6 +246,9 @@ impl Hooks {
                 slot.fail(&error, Instant::now());
                 let what = facts_of(&self.plugin, &error);
                 self.calls.failed(&request.id, what, slot.breaker.open_until.is_some());
+                if let Some(took) = took.filter(|_| is_traced) {
+                    span::write(self.plugin.subject(), hook, request, took, Err(&error));
+                }
                 Err(error)
             }
         }
