@@ -40,6 +40,7 @@ mod proxy_protocol;
 mod redirect;
 mod reload;
 mod renewal_under_load;
+mod resolve;
 mod responses;
 mod sni;
 mod upstream_failures;
