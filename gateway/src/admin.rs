@@ -356,6 +356,8 @@ fn metrics(state: &State) -> String {
     line("witgate_connections_open", "gauge", "Connections open.", open);
     let failed = sum(|c| c.handshakes_failed.load(Ordering::Relaxed));
     line("witgate_handshakes_failed_total", "counter", "Handshakes that failed.", failed);
+    let passed = sum(|c| c.passed.load(Ordering::Relaxed));
+    line("witgate_passed_total", "counter", "Connections passed through, ended.", passed);
     let plugins = sum(|c| c.plugin_failures.load(Ordering::Relaxed));
     line("witgate_plugin_failures_total", "counter", "Plugin calls that failed.", plugins);
     text.push_str("# HELP witgate_requests_total Exchanges ended, by status class.\n");

@@ -262,10 +262,16 @@ fn request(asked: &CaseRequest) -> Result<(Arc<ConnectionFacts>, RequestHead), S
             alpn: Some("h2"),
             is_h2: true,
             is_resumed: false,
+            ja4: Some("t13d1516h2_8daaf6152771_e5627efa2ab1".into()),
+            demand: None,
+            client: None,
         })
     });
     let client = asked.from.unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
-    Ok((Arc::new(ConnectionFacts { client: SocketAddr::new(client, 40_000), tls }), head))
+    Ok((
+        Arc::new(ConnectionFacts { client: SocketAddr::new(client, 40_000), tls, via: None }),
+        head,
+    ))
 }
 
 fn fields(given: &BTreeMap<String, Texts>) -> Result<HeaderMap, String> {

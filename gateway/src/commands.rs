@@ -488,7 +488,8 @@ fn with_generation<T>(config: Config, look: impl FnOnce(&Generation) -> T) -> Re
     let cache = tempfile_folder()?;
     let looked = runtime()?.block_on(async {
         let engine = Engine::start(cache.clone()).map_err(|cause| describe(&cause))?;
-        match Generation::build(config, &engine, None, &StickyKey::new(&[])).await {
+        let sticky = StickyKey::new(&[]);
+        match Generation::build(config, &engine, None, &sticky, &Arc::default()).await {
             Ok(generation) => Ok(look(&generation)),
             Err(errors) => Err(errors.iter().map(describe).collect::<Vec<_>>().join("\n")),
         }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::config::{
-    Challenge, Config, Issuer, OnError, PathMatch, RouteAction, Scheme, Server, Site,
-    SiteCertificate,
+    Challenge, ClientCertificateMode, Config, Issuer, OnError, PathMatch, RouteAction, Scheme,
+    Server, Site, SiteCertificate,
 };
 use crate::fault::describe;
 use crate::generation::{Generation, SiteUses};
@@ -103,11 +103,21 @@ impl Walk<'_> {
                 self.line("hello", text);
             }
         }
-        let certificate = match self.generation.routes.site(&host) {
-            Some(site) => config.sites.get(site).map(certificate).unwrap_or_default(),
+        let site = self.generation.routes.site(&host).and_then(|site| config.sites.get(site));
+        let certificate = match site {
+            Some(site) => certificate(site),
             None => "none: no site has this name".to_owned(),
         };
         self.line("handshake", &certificate);
+        if let Some(clients) = site.and_then(|site| site.client_certificates.as_ref()) {
+            self.line(
+                "",
+                match clients.mode {
+                    ClientCertificateMode::Require => "the client has to show a certificate, too",
+                    ClientCertificateMode::Request => "the client is asked for a certificate, too",
+                },
+            );
+        }
         if let Some(field) = self.head.headers.get("x-forwarded-for").cloned() {
             let peer = SocketAddr::new(asked.peer, 40_000);
             let client = headers::client(peer, &config.trusted_proxies, &self.head.headers);
@@ -394,7 +404,11 @@ fn facts(config: &Config, head: &RequestHead, peer: IpAddr) -> Arc<ConnectionFac
             alpn: Some("h2"),
             is_h2: true,
             is_resumed: false,
+            ja4: None,
+            demand: None,
+            client: None,
         })),
+        via: None,
     })
 }
 

@@ -108,7 +108,7 @@ impl Gateway {
         files
             .load(&config.certificates.files, &certs)
             .map_err(|cause| StartError::Files(cause.to_string()))?;
-        let generation = Generation::build(config, &engine, None, &sticky)
+        let generation = Generation::build(config, &engine, None, &sticky, &certs)
             .await
             .map_err(StartError::Generation)?;
         let live = Arc::new(Live::new(Arc::clone(&generation)));
@@ -308,7 +308,8 @@ impl Gateway {
     /// Builds the next generation and swaps it in, or changes nothing.
     async fn replace(&mut self, config: Config, why: &str) -> Result<u64, String> {
         let previous = self.live.current();
-        let built = Generation::build(config, &self.engine, Some(&previous), &self.sticky).await;
+        let (sticky, certs) = (&self.sticky, &self.certs);
+        let built = Generation::build(config, &self.engine, Some(&previous), sticky, certs).await;
         let next = match built {
             Ok(next) => next,
             Err(errors) => {

@@ -16,8 +16,12 @@ use crate::fault::Fault;
 use crate::plugin::{Engine, Hooks, Kind, Plugin, PluginError, Trial, Verdict};
 use crate::policy::{PolicyError, PolicyTable};
 use crate::route::RouteTable;
+use crate::tls::certs::Certs;
+use crate::tls::clients::{ClientAuth, ClientAuthError};
 use crate::tls::roots::{self, RootsError};
+use crate::tls::{Front, Fronts};
 use crate::upstream::health::Health;
+use crate::upstream::resolve::Names;
 use crate::upstream::sticky::StickyKey;
 use crate::upstream::{Circuit, Parts, TlsClient};
 
@@ -28,7 +32,7 @@ pub struct Generation {
     /// The configuration it was built from.
     pub config: Config,
     /// Hosts and paths to routes.
-    pub routes: RouteTable,
+    pub routes: Arc<RouteTable>,
     /// Plugins by name.
     pub plugins: BTreeMap<String, Arc<Plugin>>,
     /// Versions on trial, by the names of the plugins they are beside.
@@ -42,6 +46,8 @@ pub struct Generation {
     pub sites: Vec<SiteUses>,
     /// What the gateway itself does with requests.
     pub policies: PolicyTable,
+    /// What each site asks of handshakes.
+    pub fronts: Arc<Fronts>,
 }
 
 /// The plugins of a site, as indices into [`Generation::uses`].
@@ -75,6 +81,8 @@ pub enum GenerationError {
     Lock(Report),
     /// Roots of an upstream could not be read: its name.
     Roots(String, RootsError),
+    /// `client-certificates` of a site cannot be used: its line in the file.
+    Clients(u64, ClientAuthError),
     /// A policy of a site or route cannot be carried out.
     Policy(PolicyError),
     /// The task that builds was ended.
@@ -117,6 +125,7 @@ impl Generation {
         engine: &Arc<Engine>,
         previous: Option<&Generation>,
         sticky: &StickyKey,
+        certs: &Arc<Certs>,
     ) -> Result<Arc<Self>, Vec<GenerationError>> {
         let mut errors = Vec::new();
         let names: Arc<[Arc<str>]> =
@@ -163,12 +172,29 @@ impl Generation {
             errors.extend(wrong.into_iter().map(GenerationError::Policy));
             PolicyTable::default()
         });
+        let fronts = fronts(&config, certs, previous, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
         let id = previous.map_or(1, |previous| previous.id + 1);
-        let routes = RouteTable::new(&config.sites);
-        Ok(Arc::new(Self { id, config, routes, plugins, trials, upstreams, uses, sites, policies }))
+        let routes = Arc::new(RouteTable::new(&config.sites));
+        let fronts = Arc::new(Fronts {
+            routes: Arc::clone(&routes),
+            of_sites: fronts,
+            default: config.certificates.default.clone(),
+        });
+        Ok(Arc::new(Self {
+            id,
+            config,
+            routes,
+            plugins,
+            trials,
+            upstreams,
+            uses,
+            sites,
+            policies,
+            fronts,
+        }))
     }
 
     /// Writes the versions in use into `gateway.lock`. Where that cannot be, later versions are not
@@ -194,7 +220,15 @@ impl Generation {
         let roots = self.config.upstreams.values().filter_map(|upstream| upstream.roots.clone());
         let pairs = self.config.upstreams.values().filter_map(|u| u.client_certificate.as_ref());
         let pairs = pairs.flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]);
-        plugins.chain(roots).chain(pairs).chain(PolicyTable::watched(&self.config)).collect()
+        let clients = self.config.sites.iter().filter_map(|site| site.client_certificates.as_ref());
+        let clients = clients.flat_map(|clients| clients.roots.iter().chain(&clients.revoked));
+        let clients = clients.cloned();
+        plugins
+            .chain(roots)
+            .chain(pairs)
+            .chain(clients)
+            .chain(PolicyTable::watched(&self.config))
+            .collect()
     }
 }
 
@@ -449,6 +483,29 @@ async fn try_uses(
     }
 }
 
+/// What each site asks of handshakes. What did not change is kept, so that tickets stay good.
+fn fronts(
+    config: &Config,
+    certs: &Arc<Certs>,
+    previous: Option<&Generation>,
+    errors: &mut Vec<GenerationError>,
+) -> Vec<Front> {
+    let mut fronts: Vec<Front> = Vec::new();
+    for site in &config.sites {
+        let known = previous.iter().flat_map(|previous| &previous.fronts.of_sites).chain(&fronts);
+        let known = known.filter_map(|front| front.clients.as_ref());
+        let clients = site.client_certificates.as_ref();
+        let clients = clients.map(|clients| ClientAuth::load(clients, certs, known)).transpose();
+        let clients = clients.unwrap_or_else(|cause| {
+            errors.push(GenerationError::Clients(site.line, cause));
+            None
+        });
+        let passthrough = site.passthrough.as_deref().map(Arc::from);
+        fronts.push(Front { passthrough, clients });
+    }
+    fronts
+}
+
 /// What workers share of an upstream. What did not change is kept: counts, and what checks know.
 fn parts(
     name: &str,
@@ -469,12 +526,13 @@ fn parts(
         index.is_none_or(|index| known.is_none_or(|(parts, _)| parts.health.is_up(index)))
     };
     let health = Health::start(name, upstream, tls.as_ref(), was_up);
+    let names = Names::start(name, upstream, known.map(|(parts, _)| &*parts.names));
     let circuit = Circuit::new(&upstream.circuit, upstream.servers.len());
     let tokens = match upstream.sticky {
         Some(_) => upstream.servers.iter().map(|server| sticky.token(name, server)).collect(),
         None => Arc::default(),
     };
-    Parts { tls, health, circuit, tokens }
+    Parts { tls, health, names, circuit, tokens }
 }
 
 fn tls_client(upstream: &Upstream) -> Result<Option<TlsClient>, RootsError> {
@@ -500,6 +558,7 @@ impl GenerationError {
         match self {
             Self::Plugin(cause) => cause.fault(),
             Self::Policy(cause) => cause.fault(),
+            Self::Clients(_, cause) => cause.fault(),
             Self::World(..) | Self::Roots(..) | Self::AsksMore(..) | Self::Lock(_) => {
                 Fault::Operator
             }
@@ -525,6 +584,9 @@ impl fmt::Display for GenerationError {
             Self::Lock(report) => report.fmt(f),
             Self::Roots(name, cause) => write!(f, "upstream {name}: {cause}"),
             Self::Policy(cause) => cause.fmt(f),
+            Self::Clients(line, cause) => {
+                write!(f, "client-certificates of the site of line {line}: {cause}")
+            }
             Self::Cancelled => f.write_str("building the generation was cancelled"),
         }
     }
@@ -536,6 +598,7 @@ impl std::error::Error for GenerationError {
             Self::Plugin(cause) => cause.source(),
             Self::Roots(_, cause) => cause.source(),
             Self::Policy(cause) => cause.source(),
+            Self::Clients(_, cause) => cause.source(),
             Self::World(..) | Self::AsksMore(..) | Self::Lock(_) | Self::Cancelled => None,
         }
     }

@@ -18,6 +18,7 @@ pub mod http;
 pub mod listen;
 pub mod plugin;
 pub mod policy;
+pub mod proxy;
 pub mod route;
 pub mod store;
 pub mod telemetry;

@@ -17,6 +17,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{self, LogFormat};
 use crate::fault::Fault;
+use crate::proxy::Via;
+use crate::tls::clients::ClientCertificate;
 
 /// A handle to change what is logged while running.
 pub type LevelHandle = tracing_subscriber::reload::Handle<EnvFilter, tracing_subscriber::Registry>;
@@ -58,6 +60,8 @@ pub struct Counters {
     pub open: AtomicU64,
     /// Handshakes that failed.
     pub handshakes_failed: AtomicU64,
+    /// Connections that were passed through, ended.
+    pub passed: AtomicU64,
     /// Exchanges ended, by the first digit of the status.
     pub exchanges: [AtomicU64; 5],
     /// Exchanges answered by the gateway because of a plugin's failure.
@@ -120,6 +124,10 @@ pub struct Record {
     pub version: http::Version,
     /// The TLS version and key exchange group.
     pub tls: Option<Arc<crate::tls::TlsFacts>>,
+    /// The balancer that the connection came through.
+    pub via: Option<Arc<Via>>,
+    /// Bytes of the client, when the record is of a connection that was passed through.
+    pub passed: Option<u64>,
     /// The status sent.
     pub status: u16,
     /// The upstream and server that answered.
@@ -146,6 +154,8 @@ impl Record {
             target: String::new(),
             version: http::Version::HTTP_11,
             tls: None,
+            via: None,
+            passed: None,
             status: 0,
             upstream: None,
             failure: None,
@@ -155,8 +165,11 @@ impl Record {
 
     /// Writes the line and counts the exchange.
     pub fn write(self, ending: Ending) {
-        let class = usize::from(self.status / 100).saturating_sub(1);
-        if let Some(counter) = self.counters.exchanges.get(class) {
+        if self.passed.is_some() {
+            Counters::add(&self.counters.passed, 1);
+        }
+        let class = usize::from(self.status / 100).checked_sub(1);
+        if let Some(counter) = class.and_then(|class| self.counters.exchanges.get(class)) {
             Counters::add(counter, 1);
         }
         match self.format {
@@ -174,21 +187,36 @@ impl AccessLog {
         self.push_time(&mut line);
         line.push_str("\",\"id\":");
         push_string(&mut line, &record.id);
-        let _ = write!(line, ",\"client\":\"{}\",\"method\":", record.client.to_canonical());
-        push_string(&mut line, record.method.as_str());
+        let _ = write!(line, ",\"client\":\"{}\"", record.client.to_canonical());
+        if record.passed.is_none() {
+            line.push_str(",\"method\":");
+            push_string(&mut line, record.method.as_str());
+        }
         let _ = write!(line, ",\"scheme\":\"{}\",\"host\":", record.scheme);
         push_string(&mut line, &record.authority);
-        line.push_str(",\"path\":");
-        push_string(&mut line, &record.target);
+        match record.passed {
+            None => {
+                line.push_str(",\"path\":");
+                push_string(&mut line, &record.target);
+                let (version, status) = (record.version, record.status);
+                let _ = write!(line, ",\"version\":\"{version:?}\",\"status\":{status}");
+            }
+            Some(bytes) => {
+                let _ = write!(line, ",\"bytes_received\":{bytes}");
+            }
+        }
         let duration_ms = record.start.elapsed().as_secs_f64() * 1e3;
-        let _ = write!(
-            line,
-            ",\"version\":\"{:?}\",\"status\":{},\"bytes\":{},\"duration_ms\":{duration_ms:.3}",
-            record.version, record.status, record.bytes_sent
-        );
+        let bytes = record.bytes_sent;
+        let _ = write!(line, ",\"bytes\":{bytes},\"duration_ms\":{duration_ms:.3}");
         if let Some(tls) = &record.tls {
             let group = tls.group.unwrap_or("-");
             let _ = write!(line, ",\"tls\":\"{}\",\"tls_group\":\"{group}\"", tls.version);
+        }
+        if let Some(client) = record.tls.as_ref().and_then(|tls| tls.client.as_deref()) {
+            push_client(&mut line, client);
+        }
+        if let Some(via) = &record.via {
+            push_via(&mut line, via);
         }
         if let Some((upstream, server)) = &record.upstream {
             line.push_str(",\"upstream\":");
@@ -216,11 +244,12 @@ impl AccessLog {
     fn text(&self, record: &Record, ending: Ending) {
         let mut line = self.buffer.borrow_mut();
         self.push_time(&mut line);
+        let method = if record.passed.is_some() { "-" } else { record.method.as_str() };
         let _ = write!(
             line,
             " {} {} {}://{}{} {} {}B {:.1}ms",
             record.client.to_canonical(),
-            record.method,
+            method,
             record.scheme,
             record.authority.escape_debug(),
             record.target.escape_debug(),
@@ -228,6 +257,9 @@ impl AccessLog {
             record.bytes_sent,
             record.start.elapsed().as_secs_f64() * 1e3
         );
+        if let Some(client) = record.tls.as_ref().and_then(|tls| tls.client.as_deref()) {
+            let _ = write!(line, " as {}", client.subject.escape_debug());
+        }
         if let Some((upstream, server)) = &record.upstream {
             let _ = write!(line, " -> {upstream} ({server})");
         }
@@ -303,6 +335,42 @@ impl Ids {
         }
         Arc::from(std::str::from_utf8(&text).unwrap_or_default())
     }
+}
+
+fn push_via(line: &mut String, via: &Via) {
+    let _ = write!(line, ",\"proxy\":{{\"peer\":\"{}\"", via.peer.ip());
+    let header = &via.header;
+    let ssl = header.ssl.as_ref();
+    let id = header.unique_id.as_deref().map(|id| match std::str::from_utf8(id) {
+        Ok(text) if text.bytes().all(|b| b.is_ascii_graphic()) => text.to_owned(),
+        _ => id.iter().map(|byte| format!("{byte:02x}")).collect(),
+    });
+    for (name, value) in [
+        ("authority", header.authority.as_deref()),
+        ("unique_id", id.as_deref()),
+        ("tls", ssl.map(|ssl| &*ssl.version)),
+        ("common_name", ssl.and_then(|ssl| ssl.common_name.as_deref())),
+    ] {
+        if let Some(value) = value {
+            let _ = write!(line, ",\"{name}\":");
+            push_string(line, value);
+        }
+    }
+    line.push('}');
+}
+
+fn push_client(line: &mut String, client: &ClientCertificate) {
+    line.push_str(",\"client_certificate\":{\"subject\":");
+    push_string(line, &client.subject);
+    line.push_str(",\"issuer\":");
+    push_string(line, &client.issuer);
+    let _ = write!(line, ",\"serial\":\"{}\",\"sha256\":\"{}\"", client.serial, client.sha256);
+    line.push_str(",\"names\":[");
+    for (index, name) in client.names.iter().enumerate() {
+        line.push_str(if index == 0 { "" } else { "," });
+        push_string(line, name);
+    }
+    line.push_str("]}");
 }
 
 fn push_string(line: &mut String, text: &str) {

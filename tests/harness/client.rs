@@ -16,13 +16,14 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::pki::Leaf;
+use super::pki::{Leaf, Pair};
 use super::{SOON, until, within};
 
 /// A body to send.
@@ -68,6 +69,8 @@ pub struct Client {
     roots: Vec<String>,
     versions: Vec<&'static SupportedProtocolVersion>,
     has_sni: bool,
+    certificate: Option<Arc<Pair>>,
+    preface: Vec<u8>,
     configs: Arc<Mutex<HashMap<Vec<u8>, Arc<ClientConfig>>>>,
 }
 
@@ -103,6 +106,8 @@ impl Client {
             roots: Vec::new(),
             versions: rustls::ALL_VERSIONS.to_vec(),
             has_sni: true,
+            certificate: None,
+            preface: Vec::new(),
             configs: Arc::default(),
         }
     }
@@ -131,6 +136,18 @@ impl Client {
         self.fresh()
     }
 
+    /// Shows this certificate to servers that ask for one. Sessions are kept.
+    pub fn showing(mut self, pair: Pair) -> Self {
+        self.certificate = Some(Arc::new(pair));
+        self.fresh()
+    }
+
+    /// Says this before anything else on each connection.
+    pub fn saying(mut self, preface: &[u8]) -> Self {
+        self.preface = preface.to_vec();
+        self.fresh()
+    }
+
     /// The same client without any TLS session to resume.
     pub fn fresh(mut self) -> Self {
         self.configs = Arc::default();
@@ -141,8 +158,9 @@ impl Client {
     pub async fn tcp(&self) -> io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(self.from, 0))?;
-        let stream = socket.connect((Ipv4Addr::LOCALHOST, self.port).into()).await?;
+        let mut stream = socket.connect((Ipv4Addr::LOCALHOST, self.port).into()).await?;
         stream.set_nodelay(true)?;
+        stream.write_all(&self.preface).await?;
         Ok(stream)
     }
 
@@ -152,6 +170,16 @@ impl Client {
         let connector = TlsConnector::from(self.config(alpn));
         let tcp = self.tcp().await?;
         within("a TLS handshake", SOON, connector.connect(name, tcp)).await
+    }
+
+    /// As [`Self::tls`], over a stream of the test's own.
+    pub async fn tls_over<S>(&self, name: &str, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(name.to_owned()).expect("a server name");
+        let connector = TlsConnector::from(self.config(&[]));
+        within("a TLS handshake", SOON, connector.connect(name, stream)).await
     }
 
     /// The certificate that the server shows for `name`, verified.
@@ -223,11 +251,19 @@ impl Client {
                 }
             }
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let mut config = ClientConfig::builder_with_provider(provider)
+            let config = ClientConfig::builder_with_provider(provider)
                 .with_protocol_versions(&self.versions)
                 .expect("versions that the provider has")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
+                .with_root_certificates(roots);
+            let mut config = match &self.certificate {
+                None => config.with_no_client_auth(),
+                Some(pair) => {
+                    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes());
+                    let chain = chain.collect::<Result<_, _>>().expect("a chain");
+                    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+                    config.with_client_auth_cert(chain, key).expect("a pair")
+                }
+            };
             config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
             config.enable_sni = self.has_sni;
             Arc::new(config)

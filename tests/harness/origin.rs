@@ -13,6 +13,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use super::{Process, SOON, port, project, tool, until};
@@ -70,6 +71,7 @@ pub struct RustOrigin {
 #[derive(Default)]
 struct Seen {
     requests: Mutex<Vec<serde_json::Value>>,
+    proxy_headers: Mutex<Vec<Vec<u8>>>,
     connections: std::sync::atomic::AtomicUsize,
 }
 
@@ -78,12 +80,27 @@ type Body = BoxBody<Bytes, std::io::Error>;
 impl RustOrigin {
     /// An HTTP/1.1 server.
     pub async fn h1() -> Self {
-        Self::start(false).await
+        Self::start(false, false).await
+    }
+
+    /// An HTTP/1.1 server that takes a PROXY header first.
+    pub async fn proxied() -> Self {
+        Self::start(false, true).await
+    }
+
+    /// An HTTP/2 server (h2c) that takes a PROXY header first.
+    pub async fn proxied_h2c() -> Self {
+        Self::start(true, true).await
     }
 
     /// An HTTP/2 server that takes h2c with prior knowledge, and nothing else.
     pub async fn h2c() -> Self {
-        Self::start(true).await
+        Self::start(true, false).await
+    }
+
+    /// The PROXY headers so far, one for each connection.
+    pub fn proxy_headers(&self) -> Vec<Vec<u8>> {
+        self.seen.proxy_headers.lock().expect("no holder panics").clone()
     }
 
     /// Every request so far, as JSON.
@@ -96,18 +113,32 @@ impl RustOrigin {
         self.seen.connections.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    async fn start(is_h2: bool) -> Self {
-        let port = port();
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
+    /// A server at another loopback address, so that one port can be that of several.
+    pub async fn at(address: &str, port: u16, is_h2: bool) -> Self {
+        let listener = TcpListener::bind((address, port)).await.expect("a free port");
+        Self::serve(listener, is_h2, false)
+    }
+
+    async fn start(is_h2: bool, is_proxied: bool) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port())).await.expect("a free port");
+        Self::serve(listener, is_h2, is_proxied)
+    }
+
+    fn serve(listener: TcpListener, is_h2: bool, is_proxied: bool) -> Self {
+        let port = listener.local_addr().expect("it is bound").port();
         let seen = Arc::<Seen>::default();
         let shared = Arc::clone(&seen);
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((mut stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
                 shared.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
+                    if is_proxied {
+                        let Ok(header) = proxy_header(&mut stream).await else { return };
+                        shared.proxy_headers.lock().expect("no holder panics").push(header);
+                    }
                     let io = TokioIo::new(stream);
                     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
                     // How a connection ends is the business of the other side.
@@ -130,6 +161,25 @@ impl Drop for RustOrigin {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Reads a PROXY header of either version, as it is.
+pub async fn proxy_header(
+    stream: &mut (impl tokio::io::AsyncRead + Unpin),
+) -> std::io::Result<Vec<u8>> {
+    let mut header = vec![stream.read_u8().await?];
+    if header == b"P" {
+        while !header.ends_with(b"\r\n") {
+            header.push(stream.read_u8().await?);
+        }
+        return Ok(header);
+    }
+    header.resize(16, 0);
+    stream.read_exact(&mut header[1..]).await?;
+    let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
+    header.resize(16 + length, 0);
+    stream.read_exact(&mut header[16..]).await?;
+    Ok(header)
 }
 
 async fn answer(

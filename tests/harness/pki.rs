@@ -1,6 +1,9 @@
 //! Certificates that tests make for themselves, and a look into those that peers show.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// A certificate authority of a test.
@@ -39,6 +42,28 @@ impl Ca {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// A list, as PEM, that revokes a certificate.
+    pub fn revoke(&self, pair: &Pair) -> String {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pair.certificate.as_bytes()).expect("PEM");
+        let serial = pem.parse_x509().expect("a certificate").raw_serial().to_vec();
+        let now = time::OffsetDateTime::now_utc();
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now - time::Duration::HOUR,
+            next_update: now + time::Duration::HOUR,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).expect("a list").pem().expect("PEM")
     }
 }
 

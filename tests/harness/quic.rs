@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+use super::pki::Pair;
 use super::{Gateway, SOON, project, tool, within};
 
 /// One connection.
@@ -20,10 +21,24 @@ pub struct Quic {
 impl Quic {
     /// Connects to `host` as a client of `name`; the error is what the client says.
     pub async fn connect(gateway: &Gateway, host: &str, name: &str) -> Result<Self, String> {
+        Self::connect_showing(gateway, host, name, None).await
+    }
+
+    /// The same with a certificate of its own.
+    pub async fn connect_showing(
+        gateway: &Gateway,
+        host: &str,
+        name: &str,
+        pair: Option<&Pair>,
+    ) -> Result<Self, String> {
         let roots = gateway.file(&format!("roots-{name}.pem"), gateway.local_root().await);
         let mut command = Command::new(tool("venv/bin/python"));
         command.arg(project().join("tests/e2e/quic/client.py"));
         command.args([host, &gateway.https.to_string(), name]).arg(roots);
+        if let Some(pair) = pair {
+            command.arg(gateway.file("quic-client.pem", &pair.certificate));
+            command.arg(gateway.file("quic-client-key.pem", &pair.key));
+        }
         command.env("PYTHONDONTWRITEBYTECODE", "1");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().expect("python");

@@ -166,6 +166,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whether HTTP/3 is served on the UDP port of the same number. Never for plain HTTP.
     pub http3: bool,
+    /// Who sends a PROXY header before anything else, and has to.
+    pub proxy_protocol: Vec<ipnet::IpNet>,
 }
 
 impl std::fmt::Display for Listen {
@@ -280,8 +282,12 @@ pub struct CertificateFiles {
 pub struct Site {
     /// The names it answers for.
     pub hosts: Vec<HostPattern>,
+    /// The upstream that gets its connections as they are, TLS unopened; then it has nothing else.
+    pub passthrough: Option<String>,
     /// Where its certificate comes from.
     pub certificate: SiteCertificate,
+    /// The certificates that its clients are asked for; `None` asks for none.
+    pub client_certificates: Option<ClientCertificates>,
     /// The plugin that picks the upstream.
     pub router: Option<PluginUse>,
     /// Filters in the order in which requests meet them.
@@ -308,6 +314,39 @@ pub enum SiteCertificate {
     },
     /// Only from `certificates.files`.
     Files,
+}
+
+/// `sites[].client-certificates`: mutual TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// Whether a client without one is let in.
+    pub mode: ClientCertificateMode,
+    /// PEM files of the CAs that sign them, at least one.
+    pub roots: Vec<PathBuf>,
+    /// PEM files of revocation lists (RFC 5280, section 5).
+    pub revoked: Vec<PathBuf>,
+    /// What upstreams learn of it in header fields.
+    pub forward: ForwardCertificate,
+}
+
+/// `sites[].client-certificates.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificateMode {
+    /// No handshake without one.
+    Require,
+    /// It is asked for; a client may have none.
+    Request,
+}
+
+/// `sites[].client-certificates.forward` (RFC 9440).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardCertificate {
+    /// Nothing.
+    Off,
+    /// The certificate, as `client-cert`.
+    Leaf,
+    /// And the rest of what the client sent, as `client-cert-chain`.
+    Chain,
 }
 
 /// A plugin at one place of use.
@@ -423,6 +462,8 @@ pub struct Upstream {
     pub circuit: Circuit,
     /// When a request is sent again.
     pub retries: Retries,
+    /// How names of servers are looked up again; `None` looks them up at each connection.
+    pub resolve: Option<Resolve>,
     /// Active health checks.
     pub health: Option<Health>,
     /// Waits for this upstream.
@@ -435,6 +476,26 @@ pub struct Upstream {
     pub client_certificate: Option<CertificateFiles>,
     /// Whether the upstream sees the client's `Host` (true) or the server's own.
     pub preserve_host: bool,
+    /// The PROXY header that tells servers of each client; `None` sends none.
+    pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// `upstreams.*.resolve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolve {
+    /// The longest time between two look-ups of a name.
+    pub every: Duration,
+    /// DNS servers to ask, whose times to live count; the system's resolver if empty.
+    pub servers: Vec<SocketAddr>,
+}
+
+/// `upstreams.*.proxy-protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Bytes, with the server name.
+    V2,
 }
 
 /// One server of an upstream.
@@ -448,8 +509,20 @@ pub enum Server {
     H2c(Authority),
     /// `unix:/path`: HTTP/1.1 over a socket.
     Unix(PathBuf),
+    /// `tcp://host:port`: bytes of any kind, for sites that pass them through.
+    Tcp(Authority),
     /// `builtin:echo`: a page inside the gateway that shows the request as an application sees it.
     Echo,
+}
+
+impl Server {
+    /// The host that is connected to, where there is one.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Http(a) | Self::Https(a) | Self::H2c(a) | Self::Tcp(a) => Some(&a.host),
+            Self::Unix(_) | Self::Echo => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Server {
@@ -459,6 +532,7 @@ impl std::fmt::Display for Server {
             Self::Http(authority) => write!(f, "http://{authority}"),
             Self::Https(authority) => write!(f, "https://{authority}"),
             Self::H2c(authority) => write!(f, "h2c://{authority}"),
+            Self::Tcp(authority) => write!(f, "tcp://{authority}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Echo => f.write_str("builtin:echo"),
         }

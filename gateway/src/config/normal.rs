@@ -11,10 +11,10 @@ use super::check::known_name;
 use super::policies::{BasicAuth, Security, Setting};
 use super::units::{duration_text, size_text};
 use super::{
-    AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HashBy,
-    HeadGrant, HealthCheck, Issuer, Limits, Listen, LogFormat, OnError, PathMatch, PluginConfig,
-    PluginUse, Policies, Route, RouteAction, Scheme, Secret, SecretRef, Site, SiteCertificate,
-    Upstream,
+    AccessLog, Balance, Certificates, Challenge, ClientCertificateMode, Config, Eab, FieldGrant,
+    FixedResponse, ForwardCertificate, HashBy, HeadGrant, HealthCheck, Issuer, Limits, Listen,
+    LogFormat, OnError, PathMatch, PluginConfig, PluginUse, Policies, ProxyVersion, Route,
+    RouteAction, Scheme, Secret, SecretRef, Site, SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -63,9 +63,17 @@ pub fn normal_form(config: &Config) -> String {
 
 fn listen(l: &Listen) -> Tree {
     let address = text(l.to_string());
-    match l.http3 == (l.scheme == Scheme::Https) {
+    let mut fields = Vec::new();
+    if l.http3 != (l.scheme == Scheme::Https) {
+        fields.push(("http3", Tree::Bool(l.http3)));
+    }
+    if !l.proxy_protocol.is_empty() {
+        let networks = l.proxy_protocol.iter().map(|n| text(n.to_string()));
+        fields.push(("proxy-protocol", list(networks)));
+    }
+    match fields.is_empty() {
         true => address,
-        false => map([("address", address), ("http3", Tree::Bool(l.http3))]),
+        false => map(std::iter::once(("address", address)).chain(fields)),
     }
 }
 
@@ -116,6 +124,10 @@ fn challenge(challenge: &Challenge) -> Tree {
 }
 
 fn site(site: &Site, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
+    if let Some(upstream) = &site.passthrough {
+        let hosts = list(site.hosts.iter().map(|h| text(h.to_string())));
+        return map([("hosts", hosts), ("passthrough", text(upstream))]);
+    }
     let certificate = match &site.certificate {
         SiteCertificate::Files => text("files"),
         SiteCertificate::Issued { issuers, challenge: c } => {
@@ -126,6 +138,25 @@ fn site(site: &Site, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
         ("hosts", list(site.hosts.iter().map(|h| text(h.to_string())))),
         ("certificate", certificate),
     ];
+    fields.extend(site.client_certificates.as_ref().map(|c| {
+        let mode = match c.mode {
+            ClientCertificateMode::Require => "require",
+            ClientCertificateMode::Request => "request",
+        };
+        let forward = match c.forward {
+            ForwardCertificate::Off => "off",
+            ForwardCertificate::Leaf => "leaf",
+            ForwardCertificate::Chain => "chain",
+        };
+        let files = |files: &[std::path::PathBuf]| list(files.iter().map(|file| path(file)));
+        let tree = map([
+            ("mode", text(mode)),
+            ("roots", files(&c.roots)),
+            ("revoked", files(&c.revoked)),
+            ("forward", text(forward)),
+        ]);
+        ("client-certificates", tree)
+    }));
     fields.extend(site.router.as_ref().map(|r| ("router", plugin_use(r, plugins))));
     fields.push(("filters", list(site.filters.iter().map(|f| plugin_use(f, plugins)))));
     fields.extend(policies(&site.policies));
@@ -335,11 +366,16 @@ fn upstream(u: &Upstream) -> Tree {
         ("statuses", list(u.retries.statuses.iter().map(|s| int((*s).into())))),
         ("try-timeout", off(u.retries.try_timeout.map(wait))),
     ]);
+    let resolve = u.resolve.as_ref().map(|resolve| {
+        let servers = list(resolve.servers.iter().map(|server| text(server.to_string())));
+        map([("every", wait(resolve.every)), ("servers", servers)])
+    });
     fields.extend([
         ("slow-start", wait(u.slow_start)),
         ("eject", off(eject)),
         ("circuit", circuit),
         ("retries", retries),
+        ("resolve", off(resolve)),
     ]);
     if let Some(health) = &u.health {
         let mut parts = match &health.check {
@@ -369,6 +405,12 @@ fn upstream(u: &Upstream) -> Tree {
         ("client-certificate", map(files))
     }));
     fields.push(("preserve-host", Tree::Bool(u.preserve_host)));
+    let proxy = match u.proxy_protocol {
+        None => "off",
+        Some(ProxyVersion::V1) => "v1",
+        Some(ProxyVersion::V2) => "v2",
+    };
+    fields.push(("proxy-protocol", text(proxy)));
     map(fields)
 }
 

@@ -22,6 +22,9 @@ pub enum ExchangeError {
     BadRequest(&'static str),
     /// No site has this host.
     UnknownHost,
+    /// The site's connections are not opened here; or it asks for a certificate of the client, and the
+    /// handshake did not, or asked for another.
+    WrongHandshake,
     /// The site has no route for this request.
     NoRoute,
     /// A method that the gateway does not pass on.
@@ -59,7 +62,7 @@ impl ExchangeError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::UnknownHost | Self::WrongHandshake => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodOfFile => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoFile => StatusCode::NOT_FOUND,
@@ -87,6 +90,7 @@ impl ExchangeError {
         match self {
             Self::BadRequest(_)
             | Self::UnknownHost
+            | Self::WrongHandshake
             | Self::NoRoute
             | Self::Method
             | Self::MethodOfFile
@@ -110,6 +114,7 @@ impl ExchangeError {
         match self {
             Self::BadRequest(why) => why,
             Self::UnknownHost => "This server does not answer for the host in the request.",
+            Self::WrongHandshake => "This host needs a connection of its own.",
             Self::NoRoute => "Nothing answers at this address.",
             Self::Method => "This method is not supported here.",
             Self::MethodOfFile => "A file can be fetched by GET and HEAD alone.",

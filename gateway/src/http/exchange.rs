@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION,
+    ACCEPT, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue, LOCATION,
     SET_COOKIE,
 };
 use http::{Method, Request, Response, StatusCode};
@@ -20,18 +20,21 @@ use super::body::{Progress, RequestBody, ResponseBody};
 use super::forward_auth::{self, Verdict};
 use super::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use super::headers::{self, Forwarding, X_REQUEST_ID};
+use super::hints::Hints;
 use super::incoming::Incoming;
 use super::tunnel::Client;
 use super::websocket::Wish;
 use super::{echo, files, tunnel};
 use crate::config::policies::ForwardAuth;
-use crate::config::{self, AccessLog, OnError, RouteAction, Scheme, Server};
+use crate::config::{self, AccessLog, ForwardCertificate, OnError, RouteAction, Scheme, Server};
 use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
 use crate::plugin::{Decision, Hooked, Placed, PluginError};
 use crate::policy::{Admission, Pass, Policy};
+use crate::proxy::{Ends, Origin};
 use crate::route::split_authority;
 use crate::telemetry::{Counters, Record};
+use crate::tls::TlsFacts;
 use crate::upstream::{self, Lease, Miss, Upstream, UpstreamError};
 use crate::worker::{View, Worker};
 
@@ -43,10 +46,21 @@ pub struct Connection {
     pub facts: Arc<ConnectionFacts>,
     /// How the client reached the gateway.
     pub scheme: Scheme,
+    /// The address that it came to.
+    pub local: SocketAddr,
     /// The forwarding fields of the authority last seen, since most connections see but one.
     pub forwarding: RefCell<Option<Forwarding>>,
     /// What tells the client of HTTP/3 (RFC 7838), where it could come over that and does not.
     pub alt_svc: Option<HeaderValue>,
+}
+
+impl Connection {
+    /// The connection as servers are told of it.
+    fn origin(&self) -> Origin {
+        let ends = Ends { source: self.facts.client, destination: self.local };
+        let name = self.facts.tls.as_ref().and_then(|tls| tls.server_name.clone());
+        Origin { ends, authority: name }
+    }
 }
 
 /// Where an exchange goes.
@@ -65,6 +79,10 @@ struct Exchange<'a> {
     head: RequestHead,
     /// Filters that requests of this route meet, in order.
     filters: Vec<usize>,
+    /// What upstreams learn of the client's certificate.
+    shows: ForwardCertificate,
+    /// Where interim responses go.
+    hints: Option<Hints>,
     /// The policies that hold for it, until they have been asked.
     policy: Option<Arc<Policy>>,
     /// What they said, for the response.
@@ -75,13 +93,15 @@ struct Exchange<'a> {
 }
 
 /// Serves one request. Every failure becomes a response here. `client` is the way to the connection
-/// itself, for a request that may leave HTTP.
+/// itself, for a request that may leave HTTP; `hints` takes interim responses, where the client can
+/// have them.
 pub async fn serve(
     connection: &Connection,
     request: Request<Incoming>,
     client: Option<Client>,
+    hints: Option<Hints>,
 ) -> Response<ResponseBody> {
-    let mut response = respond(connection, request, client).await;
+    let mut response = respond(connection, request, client, hints).await;
     if let Some(services) = &connection.alt_svc {
         response.headers_mut().entry(ALT_SVC).or_insert_with(|| services.clone());
     }
@@ -92,6 +112,7 @@ async fn respond(
     connection: &Connection,
     request: Request<Incoming>,
     client: Option<Client>,
+    hints: Option<Hints>,
 ) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
     let worker = &connection.worker;
@@ -116,6 +137,8 @@ async fn respond(
         facts,
         head,
         filters: Vec::new(),
+        shows: ForwardCertificate::Off,
+        hints,
         policy: None,
         pass: None,
         record,
@@ -178,6 +201,7 @@ impl Exchange<'_> {
         let uses = generation.sites.get(site).ok_or(ExchangeError::UnknownHost)?;
         self.filters.extend_from_slice(&uses.filters);
         self.policy = generation.policies.of_site(site).cloned();
+        self.look_at_client(site)?;
         if let Some(router) = uses.router {
             let decision = self
                 .call(router, |hooks, facts, head| hooks.route(facts, head))?
@@ -188,6 +212,52 @@ impl Exchange<'_> {
             }
         }
         self.route(site, uses)
+    }
+
+    /// A site that asks for certificates serves only what came over a handshake under its demand; any
+    /// other site learns of none.
+    fn look_at_client(&mut self, site: usize) -> Result<(), ExchangeError> {
+        let view = Rc::clone(&self.view);
+        let generation = &view.generation;
+        let front = generation.fronts.of_sites.get(site);
+        if front.is_some_and(|front| front.passthrough.is_some()) {
+            return Err(ExchangeError::WrongHandshake);
+        }
+        let clients = front.and_then(|front| front.clients.as_ref());
+        let tls = self.facts.tls.as_ref();
+        match (clients, tls.and_then(|tls| tls.demand)) {
+            (None, None) => return Ok(()),
+            (Some(clients), Some(made_under)) if clients.demand == made_under => {}
+            (Some(_), _) => return Err(ExchangeError::WrongHandshake),
+            (None, Some(_)) => {
+                let mut facts = ConnectionFacts::clone(&self.facts);
+                facts.tls =
+                    tls.map(|tls| Arc::new(TlsFacts { client: None, ..TlsFacts::clone(tls) }));
+                self.facts = Arc::new(facts);
+                return Ok(());
+            }
+        }
+        let site = generation.config.sites.get(site);
+        let site = site.and_then(|site| site.client_certificates.as_ref());
+        self.shows = site.map_or(ForwardCertificate::Off, |clients| clients.forward);
+        Ok(())
+    }
+
+    /// Tells the upstream of the client's certificate, where the site says so. Nobody else can.
+    fn show_client(&self, fields: &mut HeaderMap) {
+        if self.shows == ForwardCertificate::Off {
+            return;
+        }
+        fields.remove(headers::CLIENT_CERT);
+        fields.remove(headers::CLIENT_CERT_CHAIN);
+        let client = self.facts.tls.as_ref().and_then(|tls| tls.client.as_ref());
+        let Some([leaf, chain]) = client.map(|client| client.fields()) else { return };
+        if let Some(leaf) = leaf {
+            fields.insert(headers::CLIENT_CERT, leaf.clone());
+        }
+        if let Some(chain) = chain.as_ref().filter(|_| self.shows == ForwardCertificate::Chain) {
+            fields.insert(headers::CLIENT_CERT_CHAIN, chain.clone());
+        }
     }
 
     fn route(&mut self, site: usize, uses: &SiteUses) -> Result<Target, ExchangeError> {
@@ -255,7 +325,9 @@ impl Exchange<'_> {
             .ok_or(ExchangeError::BadRequest("The host of the request is not valid."))?;
         let trusted = &view.generation.config.trusted_proxies;
         let is_trusted = headers::is_trusted(self.connection.facts.client.ip(), trusted);
-        match forward_auth::ask(auth, upstream, &self.head, &forwarding, is_trusted).await? {
+        let show = |fields: &mut HeaderMap| self.show_client(fields);
+        let asked = forward_auth::ask(auth, upstream, &self.head, &forwarding, is_trusted, show);
+        match asked.await? {
             Verdict::Yes(fields) => {
                 forward_auth::admit(auth, fields, &mut self.head.headers);
                 Ok(None)
@@ -362,6 +434,13 @@ impl Exchange<'_> {
         }
         let has_body = !matches!(request.body(), RequestBody::Empty);
         let is_kept = wish.is_none() && upstream.keeps_copies(request.method(), has_body);
+        let hints = self.hints.clone();
+        let on_interim = |status, fields| {
+            if let Some(hints) = &hints {
+                hints.put(status, fields);
+            }
+        };
+        let origin = upstream.proxy_protocol.map(|_| self.connection.origin());
         // A response that was worth another attempt, should none give a better one.
         let mut held = None;
         let sent = loop {
@@ -373,7 +452,7 @@ impl Exchange<'_> {
                 _ => upstream.timeouts.response,
             };
             let outcome = {
-                let send = std::pin::pin!(server.send(request));
+                let send = std::pin::pin!(server.send(request, origin.as_ref(), &on_interim));
                 within(limit, progress, &server.label, send).await
             };
             let (miss, again, error) = match outcome {
@@ -476,11 +555,17 @@ impl Exchange<'_> {
         } else {
             self.head.headers.clone()
         };
+        let expects = fields.get(EXPECT).is_some_and(headers::is_continue);
         headers::strip_hop_by_hop(&mut fields);
+        if expects && !matches!(body, RequestBody::Empty) {
+            // The server has the say whether the body is worth sending (RFC 9110, section 10.1.1).
+            fields.insert(EXPECT, HeaderValue::from_static("100-continue"));
+        }
         let forwarding = self
             .forwarding()
             .ok_or(ExchangeError::BadRequest("The host of the request is not valid."))?;
         headers::forward(&mut fields, &forwarding, headers::is_trusted(peer, trusted));
+        self.show_client(&mut fields);
         if let Some(prefix) = self.pass.as_ref().and_then(|pass| pass.stripped()) {
             fields.insert(headers::X_FORWARDED_PREFIX, prefix.clone());
         }
@@ -695,6 +780,8 @@ fn record(connection: &Connection, view: &View, parts: &http::request::Parts) ->
         target: String::new(),
         version: parts.version,
         tls: connection.facts.tls.clone(),
+        via: connection.facts.via.clone(),
+        passed: None,
         status: 0,
         upstream: None,
         failure: None,

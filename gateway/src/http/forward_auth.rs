@@ -23,7 +23,8 @@ pub(super) enum Verdict {
     No(ResponseHead, ResponseBody),
 }
 
-/// Asks about `head`. `is_peer_trusted` says whose forwarding fields are continued.
+/// Asks about `head`. `is_peer_trusted` says whose forwarding fields are continued; `show_client` adds
+/// what it learns of the client's certificate.
 ///
 /// # Errors
 /// When the upstream does not answer, which is never taken for a yes.
@@ -33,15 +34,17 @@ pub(super) async fn ask(
     head: &RequestHead,
     forwarding: &Forwarding,
     is_peer_trusted: bool,
+    show_client: impl FnOnce(&mut HeaderMap),
 ) -> Result<Verdict, ExchangeError> {
     let mut request = question(auth, head, forwarding, is_peer_trusted)?;
+    show_client(request.headers_mut());
     let mut tried = Vec::new();
     let none = ExchangeError::Internal("the upstream of `forward-auth` has no server");
     let key = ClientKey::default();
     let place = upstream.place(&tried, &key).await.map_err(ExchangeError::Upstream)?;
     let Some((mut server, mut permit)) = place else { return Err(none) };
     let sent = loop {
-        match tokio::time::timeout(auth.timeout, server.send(request)).await {
+        match tokio::time::timeout(auth.timeout, server.send(request, None, &|_, _| ())).await {
             Ok(Ok(mut sent)) => {
                 sent.lease.hold(permit.take());
                 break sent;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING,
     UPGRADE,
@@ -23,6 +23,7 @@ use super::answer::ExchangeError;
 use super::body::ResponseBody;
 use super::exchange::{self, Connection};
 use super::headers;
+use super::hints::Hints;
 use super::incoming::Incoming;
 use super::plain;
 use super::tunnel::Client;
@@ -44,7 +45,9 @@ pub async fn serve(
             input: BytesMut::new(),
             reader: Reader::new(Framing::Empty),
             interim: b"",
+            hints: BytesMut::new(),
         })),
+        hints: Hints::default(),
         connection,
         watchdog: Box::pin(tokio::time::sleep(limits.request_head.min(limits.keepalive))),
         drained: Box::pin(async move {
@@ -80,12 +83,50 @@ struct Line {
     reader: Reader,
     /// What is left to write of `100 Continue`, before the body is first read.
     interim: &'static [u8],
+    /// What is left to write of other interim responses. Comes before `interim` unless a part of that
+    /// has gone out.
+    hints: BytesMut,
+}
+
+impl Line {
+    /// Writes interim responses, whole ones after each other.
+    fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.hints.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if (1..CONTINUE.len()).contains(&self.interim.len()) {
+            ready!(self.poll_continue(cx))?;
+        }
+        while !self.hints.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.hints))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                bytes => self.hints.advance(bytes),
+            }
+        }
+        self.hints = BytesMut::new();
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Writes `100 Continue`.
+    fn poll_continue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, self.interim))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                bytes => self.interim = self.interim.get(bytes..).unwrap_or_default(),
+            }
+        }
+        // What is not flushed now is with the next read.
+        let _ = Pin::new(&mut self.stream).poll_flush(cx)?;
+        Poll::Ready(Ok(()))
+    }
 }
 
 struct Server {
     line: Rc<RefCell<Line>>,
     connection: Rc<Connection>,
     limits: Limits,
+    /// Where exchanges put interim responses.
+    hints: Hints,
     /// One timer for all waits: it is looked at when it fires and moved only then.
     watchdog: Pin<Box<Sleep>>,
     drained: Pin<Box<dyn Future<Output = ()>>>,
@@ -173,7 +214,10 @@ impl Server {
         *request.uri_mut() = target;
         *request.version_mut() = version;
         *request.headers_mut() = fields;
-        let Some(response) = self.run(request, tunnel).await else { return false };
+        self.hints.reset();
+        // Older clients do not know them (RFC 9110, section 15.2).
+        let hints = (version == Version::HTTP_11).then(|| self.hints.clone());
+        let Some(response) = self.run(request, tunnel, hints).await else { return false };
         let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         match self.respond(response, reply).await {
             Ok(_) if is_upgrade => {
@@ -202,10 +246,8 @@ impl Server {
         if line.reader.has_ended() {
             return Incoming::Empty;
         }
-        let expects = fields.get(EXPECT).map(HeaderValue::as_bytes);
-        if version == Version::HTTP_11
-            && expects.is_some_and(|what| what.eq_ignore_ascii_case(b"100-continue"))
-        {
+        let expects = fields.get(EXPECT).is_some_and(headers::is_continue);
+        if version == Version::HTTP_11 && expects {
             line.interim = CONTINUE;
         }
         Incoming::Client(ClientBody(Rc::clone(&self.line)))
@@ -216,18 +258,26 @@ impl Server {
         &mut self,
         request: Request<Incoming>,
         tunnel: Option<Client>,
+        hints: Option<Hints>,
     ) -> Option<Response<ResponseBody>> {
         let connection = Rc::clone(&self.connection);
         // In a box, so that a connection that waits is not as large as an exchange.
         let mut exchange: Pin<Box<dyn Future<Output = _>>> = match connection.scheme {
-            Scheme::Https => Box::pin(exchange::serve(&connection, request, tunnel)),
-            Scheme::Http => Box::pin(plain::serve(&connection, request, tunnel)),
+            Scheme::Https => Box::pin(exchange::serve(&connection, request, tunnel, hints)),
+            Scheme::Http => Box::pin(plain::serve(&connection, request, tunnel, hints)),
         };
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(response) = exchange.as_mut().poll(cx) {
+            let polled = exchange.as_mut().poll(cx);
+            let line = &mut *self.line.borrow_mut();
+            for hint in self.hints.take() {
+                write_hint(&mut line.hints, &hint);
+            }
+            if let Poll::Ready(response) = polled {
                 return Poll::Ready(Some(response));
             }
-            let line = &mut *self.line.borrow_mut();
+            if let Poll::Ready(Err(_)) = line.poll_hints(cx) {
+                return Poll::Ready(None);
+            }
             // What comes after the body is the next request, or the end.
             while line.reader.has_ended() && line.input.len() < READ_AHEAD_BYTES {
                 match h1::poll_read(&mut line.stream, &mut line.input, cx) {
@@ -259,12 +309,15 @@ impl Server {
             None if reply.version == Version::HTTP_11 => Framing::Chunked,
             None => Framing::Close,
         };
+        // What is misdirected needs another connection, which a client makes once this one ends.
         let is_persistent = reply.is_persistent
+            && status != StatusCode::MISDIRECTED_REQUEST
             && framing != Framing::Close
             && !self.is_ending()
             && self.is_body_skippable();
         let mut out = std::mem::take(&mut self.out);
         out.extend_from_slice(self.interim_rest());
+        out.extend_from_slice(&std::mem::take(&mut self.line.borrow_mut().hints));
         head::write_status(&mut out, status);
         write_fields(&mut out, &parts.headers, status);
         match framing {
@@ -449,6 +502,18 @@ fn wants_trailers(te: &HeaderValue) -> bool {
     codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
+/// An interim response whole, unless the client does not take those before it.
+fn write_hint(out: &mut BytesMut, hint: &Response<()>) {
+    if out.len() > HINTS_BYTES_MAX {
+        return;
+    }
+    let mut text = Vec::new();
+    head::write_status(&mut text, hint.status());
+    head::write_fields(&mut text, hint.headers());
+    text.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&text);
+}
+
 /// All fields but those that this connection has its own of.
 fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, status: StatusCode) {
     let mut has_date = false;
@@ -481,18 +546,12 @@ impl Body for ClientBody {
         let line = &mut *self.0.borrow_mut();
         // The client waits for this word only as long as it has sent nothing (RFC 9110, 10.1.1).
         if line.input.is_empty() {
-            while !line.interim.is_empty() {
-                let stream = Pin::new(&mut line.stream);
-                match ready!(stream.poll_write(cx, line.interim)) {
-                    Ok(bytes) if bytes > 0 => {
-                        line.interim = line.interim.get(bytes..).unwrap_or_default();
-                    }
-                    Ok(_) => return Poll::Ready(Some(Err(Broken::Early))),
-                    Err(cause) => return Poll::Ready(Some(Err(Broken::Stream(cause)))),
+            if !line.interim.is_empty() {
+                let written = ready!(line.poll_hints(cx));
+                if let Err(cause) = written {
+                    return Poll::Ready(Some(Err(Broken::Stream(cause))));
                 }
-                if line.interim.is_empty()
-                    && let Poll::Ready(Err(cause)) = Pin::new(&mut line.stream).poll_flush(cx)
-                {
+                if let Err(cause) = ready!(line.poll_continue(cx)) {
                     return Poll::Ready(Some(Err(Broken::Stream(cause))));
                 }
             }
@@ -541,6 +600,7 @@ impl AsyncWrite for LineWriter {
     }
 }
 
+const HINTS_BYTES_MAX: usize = 16 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// How much of the next requests is read while one is served.
 const READ_AHEAD_BYTES: usize = 16 * 1024;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Scheme;
+use crate::proxy::Via;
 use crate::tls::TlsFacts;
 
 /// A request's head.
@@ -55,4 +56,6 @@ pub struct ConnectionFacts {
     pub client: SocketAddr,
     /// The handshake's facts, on https listeners.
     pub tls: Option<Arc<TlsFacts>>,
+    /// The balancer that it came through, when that said so in a PROXY header.
+    pub via: Option<Arc<Via>>,
 }

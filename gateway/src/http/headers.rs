@@ -35,8 +35,12 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
-    // hyper has answered, or will answer, `100-continue` itself when the body is first read.
     headers.remove(EXPECT);
+}
+
+/// Whether this value of `expect` is `100-continue`, the only one there is.
+pub fn is_continue(expect: &HeaderValue) -> bool {
+    expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
 /// Joins `cookie` fields: HTTP/2 and HTTP/3 may split them, and what goes on over HTTP/1.1 must have
@@ -103,7 +107,7 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 }
 
 /// Writes who the client is: `x-forwarded-for`, `-proto`, `-host` and `forwarded` (RFC 7239). What a
-/// stranger sent under these names is dropped; what a trusted proxy sent is continued.
+/// stranger sent under these names, or as `client-cert` (RFC 9440), is dropped; what a trusted proxy sent is continued.
 pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bool) {
     if is_peer_trusted {
         continue_chain(headers, client);
@@ -117,6 +121,8 @@ pub fn forward(headers: &mut HeaderMap, client: &Forwarding, is_peer_trusted: bo
     headers.remove(X_FORWARDED_PREFIX);
     headers.remove(X_FORWARDED_SERVER);
     headers.remove(X_REAL_IP);
+    headers.remove(CLIENT_CERT);
+    headers.remove(CLIENT_CERT_CHAIN);
 }
 
 fn continue_chain(headers: &mut HeaderMap, client: &Forwarding) {
@@ -182,6 +188,10 @@ fn address(text: &str) -> Option<IpAddr> {
 
 /// `x-request-id`: the id of the exchange, on the request and the response.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The certificate of the client (RFC 9440).
+pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+/// What it was signed by.
+pub const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -10,6 +10,7 @@ mod h1;
 pub mod h3;
 pub mod head;
 pub mod headers;
+pub mod hints;
 pub mod incoming;
 pub mod plain;
 pub mod serve;

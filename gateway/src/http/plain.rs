@@ -8,6 +8,7 @@ use super::answer::{self, ExchangeError};
 use super::body::ResponseBody;
 use super::exchange::{self, Connection};
 use super::head::{ResponseHead, ResponseSource};
+use super::hints::Hints;
 use super::incoming::Incoming;
 use super::tunnel::Client;
 use crate::config::{Config, Scheme};
@@ -18,6 +19,7 @@ pub async fn serve(
     connection: &Connection,
     request: Request<Incoming>,
     client: Option<Client>,
+    hints: Option<Hints>,
 ) -> Response<ResponseBody> {
     let path = request.uri().path();
     if let Some(token) = path.strip_prefix(CHALLENGE_PATH)
@@ -32,7 +34,7 @@ pub async fn serve(
     }
     let view = connection.worker.view();
     let Some(port) = https_port(&view.generation.config) else {
-        return exchange::serve(connection, request, client).await;
+        return exchange::serve(connection, request, client, hints).await;
     };
     match location(&request, port, |host| view.generation.routes.site(host).is_some()) {
         Ok(location) => {

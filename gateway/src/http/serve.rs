@@ -46,8 +46,9 @@ pub async fn connection<S>(
         async move {
             let _at_work = AtWork(pulse);
             let response = match connection.scheme {
-                Scheme::Https => exchange::serve(&connection, request, tunnel).await,
-                Scheme::Http => plain::serve(&connection, request, tunnel).await,
+                // hyper has no way to send interim responses over HTTP/2.
+                Scheme::Https => exchange::serve(&connection, request, tunnel, None).await,
+                Scheme::Http => plain::serve(&connection, request, tunnel, None).await,
             };
             Ok::<_, std::convert::Infallible>(response)
         }

@@ -3,6 +3,7 @@
 //! awaited in the accept loop. Each https address has a UDP port of the same number beside it, for
 //! QUIC ([`quic`]).
 
+mod pass;
 mod quic;
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::HeaderValue;
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -24,7 +26,9 @@ use self::quic::Steering;
 use crate::config::{Limits, Listen, Scheme};
 use crate::http::exchange::Connection;
 use crate::http::head::ConnectionFacts;
+use crate::http::headers::is_trusted;
 use crate::http::serve;
+use crate::proxy::{self, Via};
 use crate::telemetry::Counters;
 use crate::tls::TlsFacts;
 use crate::tls::accept::Accepted;
@@ -384,6 +388,8 @@ struct Terms {
     generation: u64,
     scheme: Scheme,
     limits: Limits,
+    /// Who sends a PROXY header first.
+    proxies: Arc<[IpNet]>,
     /// Tells clients of HTTP/3.
     alt_svc: Option<HeaderValue>,
 }
@@ -401,6 +407,7 @@ impl Terms {
                 Kind::Quic => Scheme::Https,
             },
             limits: generation.config.limits.clone(),
+            proxies: listen.map(|l| l.proxy_protocol.as_slice()).unwrap_or_default().into(),
             alt_svc: alt_svc.and_then(|text| HeaderValue::from_str(&text).ok()),
         }
     }
@@ -414,47 +421,81 @@ async fn greet(
     drain: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let Terms { limits, scheme, alt_svc, .. } = terms;
+    let mut stream = stream;
+    let Ok(local) = stream.local_addr() else { return };
+    let Terms { limits, scheme, alt_svc, proxies, .. } = terms;
+    let deadline = tokio::time::Instant::now() + limits.handshake;
+    let failed = |cause: &dyn std::fmt::Display| {
+        Counters::add(&worker.counters.handshakes_failed, 1);
+        tracing::debug!(client = %peer.ip(), %cause, "handshake refused");
+    };
+    let mut caller = Caller { client: canonical(peer), local: canonical(local), via: None };
+    if is_trusted(peer.ip(), &proxies) {
+        match tokio::time::timeout_at(deadline, proxy::read(&mut stream)).await {
+            Ok(Ok(header)) => caller = caller.through(header),
+            Ok(Err(cause)) => return failed(&cause),
+            Err(_) => return failed(&"no PROXY header in time"),
+        }
+    }
     if scheme == Scheme::Http {
-        let connection = connection_of(&worker, peer, None, None);
+        let connection = connection_of(&worker, caller, None, None);
         serve::connection(stream, false, connection, limits, drain).await;
         return;
     }
-    let local = match stream.local_addr() {
-        Ok(local) => local.ip().to_canonical(),
-        Err(_) => return,
-    };
-    let handshake = worker.acceptor.accept(stream, local);
-    match tokio::time::timeout(limits.handshake, handshake).await {
+    let fronts = Arc::clone(&worker.view().generation.fronts);
+    let to = caller.local.ip();
+    let front = |name: Option<&str>| fronts.find(name, Some(to));
+    let handshake = worker.acceptor.accept(stream, to, front);
+    match tokio::time::timeout_at(deadline, handshake).await {
         Ok(Ok(Accepted::Serve { stream, facts })) => {
             let is_h2 = facts.is_h2;
-            let connection = connection_of(&worker, peer, Some(facts), alt_svc);
+            let connection = connection_of(&worker, caller, Some(facts), alt_svc);
             serve::connection(stream, is_h2, connection, limits, drain).await;
         }
+        Ok(Ok(Accepted::Pass { io, read, server_name, upstream })) => {
+            pass::through(&worker, caller, pass::Passage { io, read, server_name, upstream }).await;
+        }
         Ok(Ok(Accepted::Challenged)) => {}
-        Ok(Err(cause)) => {
-            Counters::add(&worker.counters.handshakes_failed, 1);
-            tracing::debug!(client = %peer.ip(), %cause, "handshake refused");
-        }
-        Err(_) => {
-            Counters::add(&worker.counters.handshakes_failed, 1);
-            tracing::debug!(client = %peer.ip(), "handshake not finished in time");
-        }
+        Ok(Err(cause)) => failed(&cause),
+        Err(_) => failed(&"not finished in time"),
     }
+}
+
+/// Who connects, and to which address.
+struct Caller {
+    client: SocketAddr,
+    local: SocketAddr,
+    via: Option<Arc<Via>>,
+}
+
+impl Caller {
+    /// The caller that a balancer speaks for.
+    fn through(self, header: proxy::Header) -> Self {
+        let (client, local) = match header.ends {
+            Some(ends) => (canonical(ends.source), canonical(ends.destination)),
+            None => (self.client, self.local),
+        };
+        Self { client, local, via: Some(Arc::new(Via { peer: self.client, header })) }
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// A connection, as its exchanges need it.
 fn connection_of(
     worker: &Rc<Worker>,
-    client: SocketAddr,
+    caller: Caller,
     tls: Option<TlsFacts>,
     alt_svc: Option<HeaderValue>,
 ) -> Rc<Connection> {
+    let Caller { client, local, via } = caller;
     Rc::new(Connection {
         worker: Rc::clone(worker),
         scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
-        facts: Arc::new(ConnectionFacts { client, tls: tls.map(Arc::new) }),
+        facts: Arc::new(ConnectionFacts { client, tls: tls.map(Arc::new), via }),
+        local,
         forwarding: std::cell::RefCell::default(),
         alt_svc,
     })

@@ -24,13 +24,17 @@ use quinn::{
     AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming,
     Runtime as _, TokioRuntime, TransportConfig, UdpPoller, VarInt,
 };
+use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 
-use super::{Place, connection_of};
+use super::{Caller, Place, connection_of};
 use crate::config::Limits;
 use crate::http::h3;
 use crate::telemetry::Counters;
 use crate::tls::TlsFacts;
+use crate::tls::accept::{group_name, has_not_expired, suite_name};
+use crate::tls::clients::ClientCertificate;
+use crate::tls::quic::Shaken;
 use crate::worker::Worker;
 
 /// Which worker a datagram is for, and how it gets there. One for all workers.
@@ -279,7 +283,8 @@ pub async fn accept(
     mut is_open: watch::Receiver<bool>,
     drain: watch::Receiver<bool>,
 ) {
-    let mut terms = Terms::new(&worker);
+    let port = endpoint.local_addr().map_or(0, |address| address.port());
+    let mut terms = Terms::new(&worker, port);
     endpoint.set_server_config(Some((*terms.config).clone()));
     loop {
         let incoming = tokio::select! {
@@ -299,7 +304,7 @@ pub async fn accept(
         let Some(incoming) = incoming else { return };
         let generation = worker.view().generation.id;
         if terms.generation != generation {
-            terms = Terms::new(&worker);
+            terms = Terms::new(&worker, port);
         }
         if open.load(std::sync::atomic::Ordering::Relaxed) >= terms.limits.connections_max {
             incoming.refuse();
@@ -332,6 +337,7 @@ async fn until(is_open: &mut watch::Receiver<bool>, state: bool) {
 #[derive(Clone)]
 struct Terms {
     generation: u64,
+    port: u16,
     limits: Limits,
     config: Arc<quinn::ServerConfig>,
     /// Handshakes under way on this endpoint.
@@ -339,7 +345,7 @@ struct Terms {
 }
 
 impl Terms {
-    fn new(worker: &Worker) -> Self {
+    fn new(worker: &Worker, port: u16) -> Self {
         let generation = Arc::clone(&worker.view().generation);
         let limits = generation.config.limits.clone();
         let mut transport = TransportConfig::default();
@@ -354,11 +360,14 @@ impl Terms {
             // `limits.keepalive`.
             .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS).into()))
             .keep_alive_interval(Some(Duration::from_millis(u64::from(IDLE_MS) / 3)));
-        let mut config =
-            quinn::ServerConfig::new(worker.acceptor.quic(), worker.acceptor.quic_tokens());
+        let fronts = Arc::clone(&generation.fronts);
+        let find = move |name: Option<&str>| fronts.find(name, None).clients;
+        let crypto = worker.acceptor.quic(Arc::new(find));
+        let mut config = quinn::ServerConfig::new(crypto, worker.acceptor.quic_tokens());
         config.transport_config(Arc::new(transport));
         Self {
             generation: generation.id,
+            port,
             limits,
             config: Arc::new(config),
             unproven: Rc::default(),
@@ -379,7 +388,18 @@ async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watc
     match shaken {
         Ok(Ok(quic)) => {
             let facts = facts(&quic);
-            let connection = connection_of(&worker, client, Some(facts), None);
+            if let Err(cause) = has_not_expired(&facts) {
+                Counters::add(&worker.counters.handshakes_failed, 1);
+                tracing::debug!(client = %client.ip(), %cause, "handshake refused");
+                return;
+            }
+            let local = quic.local_ip().unwrap_or_else(|| match client.ip() {
+                IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+            });
+            let local = SocketAddr::new(local.to_canonical(), terms.port);
+            let caller = Caller { client, local, via: None };
+            let connection = connection_of(&worker, caller, Some(facts), None);
             h3::connection(quic, connection, terms.limits, drain).await;
         }
         Ok(Err(cause)) => {
@@ -395,17 +415,25 @@ async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watc
 
 fn facts(quic: &quinn::Connection) -> TlsFacts {
     let data = quic.handshake_data();
-    let data = data.and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
-    let name = data.and_then(|data| data.server_name);
+    let data = data.and_then(|data| data.downcast::<Shaken>().ok());
+    let (server_name, demand, ja4, agreed) = match data {
+        Some(data) => (data.server_name, data.demand, data.ja4, data.agreed),
+        None => (None, None, None, None),
+    };
+    let chain = quic.peer_identity();
+    let chain = chain.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let client = chain.and_then(|chain| ClientCertificate::of(&chain));
     TlsFacts {
-        server_name: name.map(|name| name.to_ascii_lowercase().into_boxed_str()),
+        server_name: server_name.map(String::into_boxed_str),
         version: "TLSv1.3",
-        // quinn does not tell.
-        cipher_suite: "",
-        group: None,
+        cipher_suite: agreed.map_or("", |agreed| suite_name(agreed.suite.into())),
+        group: agreed.and_then(|agreed| agreed.group).map(|group| group_name(group.into())),
         alpn: Some("h3"),
         is_h2: false,
-        is_resumed: false,
+        is_resumed: agreed.is_some_and(|agreed| agreed.is_resumed),
+        ja4: ja4.map(String::into_boxed_str),
+        demand,
+        client: client.map(Arc::new),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use rustls_pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -21,6 +22,7 @@ use super::{Decision, Hooks, Plugin};
 use crate::config::{FieldGrant, HeadGrant, PluginConfig, Scheme};
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use crate::tls::TlsFacts;
+use crate::tls::clients::ClientCertificate;
 
 /// A recorded request. Fields that the plugin may not read are not in it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,6 +64,9 @@ struct Tls {
     group: Option<String>,
     alpn: Option<String>,
     is_resumed: bool,
+    ja4: Option<String>,
+    /// The client's certificate and those above it, DER in Base64.
+    client: Vec<String>,
 }
 
 /// One call of a hook.
@@ -480,6 +485,11 @@ impl Connection {
             group: tls.group.map(str::to_owned),
             alpn: tls.alpn.map(str::to_owned),
             is_resumed: tls.is_resumed,
+            ja4: tls.ja4.as_deref().map(str::to_owned),
+            client: match &tls.client {
+                Some(client) => client.chain().iter().map(|one| STANDARD.encode(one)).collect(),
+                None => Vec::new(),
+            },
         });
         Self { client: facts.client, tls }
     }
@@ -496,10 +506,18 @@ impl Connection {
                 alpn: tls.alpn.as_ref().map(constant),
                 is_h2: tls.alpn.as_deref() == Some("h2"),
                 is_resumed: tls.is_resumed,
+                ja4: tls.ja4.clone().map(String::into_boxed_str),
+                demand: None,
+                client: client(&tls.client).map(Arc::new),
             })
         });
-        ConnectionFacts { client: self.client, tls }
+        ConnectionFacts { client: self.client, tls, via: None }
     }
+}
+
+fn client(chain: &[String]) -> Option<ClientCertificate> {
+    let decode = |one: &String| STANDARD.decode(one).ok().map(CertificateDer::from);
+    ClientCertificate::of(&chain.iter().map(decode).collect::<Option<Vec<_>>>()?)
 }
 
 impl Request {

@@ -16,6 +16,7 @@ use crate::config::{
 };
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use crate::tls::TlsFacts;
+use crate::tls::clients::ClientCertificate;
 
 /// A component of `tests/guests`, built once.
 fn guest(name: &str) -> PathBuf {
@@ -92,8 +93,21 @@ fn connection() -> Arc<ConnectionFacts> {
             alpn: Some("h2"),
             is_h2: true,
             is_resumed: false,
+            ja4: Some("t13d1516h2_8daaf6152771_e5627efa2ab1".into()),
+            demand: None,
+            client: client_certificate().map(Arc::new),
         })),
+        via: None,
     })
+}
+
+fn client_certificate() -> Option<ClientCertificate> {
+    let mut params = rcgen::CertificateParams::new(vec!["device.example".to_owned()]).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "device 7");
+    params.serial_number = Some(rcgen::SerialNumber::from(vec![0xab, 0xcd]));
+    let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    ClientCertificate::of(&[made.der().clone()])
 }
 
 fn request(target: &str) -> RequestHead {
@@ -234,6 +248,10 @@ fn a_filter_reads_and_changes_heads() {
         "request-1|GET|https|app.example|q=1|192.0.2.7|4711|HTTP/2|app.example|TLSv1.3|\
          TLS_AES_128_GCM_SHA256|X25519MLKEM768|h2|false|app.example|1+2|None|Some([255, 254])|7"
     );
+    let client = field(&request.headers, "x-client").to_owned();
+    let parts: Vec<&str> = client.split('|').collect();
+    assert_eq!(parts[..3], ["CN=device 7", "CN=device 7", "abcd"]);
+    assert_eq!((parts[3].len(), parts[4]), (64, "dns:device.example"));
     assert_eq!(field(&request.headers, "x-state"), "Ok(1) value None");
     let many: Vec<_> = request.headers.get_all("x-many").iter().collect();
     assert_eq!(many, ["1", "2", "3"]);

@@ -126,6 +126,8 @@ mod tests {
         Site {
             hosts: hosts.iter().map(|h| HostPattern::parse(h).unwrap()).collect(),
             certificate: SiteCertificate::Files,
+            passthrough: None,
+            client_certificates: None,
             router: None,
             filters: Vec::new(),
             policies: Default::default(),

@@ -10,7 +10,9 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
 use aws_lc_rs::rand;
 use quinn::crypto::HandshakeTokenKey;
 use quinn::crypto::rustls::QuicServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Accepted as ReadHello, ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
@@ -18,9 +20,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
-use super::TlsFacts;
 use super::certs::Certs;
+use super::clients::{ClientAuth, ClientCertificate};
+use super::fingerprint::{self, Transport};
 use super::hello::{Hello, HelloDecision, Refusal, decide};
+use super::{Front, TlsFacts, quic};
+use crate::clock::Timestamp;
 use crate::fault::Fault;
 
 /// Makes handshakes. One for all workers: they share the ticket keys, so a client may resume on any.
@@ -42,6 +47,17 @@ pub enum Accepted<IO> {
         /// What was established.
         facts: TlsFacts,
     },
+    /// Its site has it passed on as it is.
+    Pass {
+        /// The stream, of which the ClientHello was read.
+        io: IO,
+        /// What was read.
+        read: Vec<u8>,
+        /// The server name.
+        server_name: Option<String>,
+        /// Where it goes.
+        upstream: Arc<str>,
+    },
     /// It was a CA's validation (RFC 8737); nothing more comes.
     Challenged,
 }
@@ -53,6 +69,8 @@ pub enum HandshakeError {
     NotTls,
     /// The ClientHello was refused; the server name that it had.
     Refused(Refusal, Option<String>),
+    /// The session was resumed, and the client's certificate has ended since.
+    Expired,
     /// The client broke the protocol or did not like ours.
     Tls(io::Error),
     /// The connection ended before.
@@ -66,33 +84,17 @@ impl Acceptor {
     /// # Errors
     /// When the system gives no randomness.
     pub fn new(certs: Arc<Certs>) -> Result<Self, rustls::Error> {
-        let mut serve = config(Arc::new(FromTable(Arc::clone(&certs))))?;
-        serve.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // A new key every six hours; the one before still opens tickets.
-        serve.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        // One is enough for a client that keeps its connection; each costs an encryption.
-        serve.send_tls13_tickets = 1;
-        let mut quic = config(Arc::new(FromTable(Arc::clone(&certs))))?;
-        quic.alpn_protocols = vec![b"h3".to_vec()];
-        // Tickets of its own: those of QUIC carry what those of TCP do not.
-        quic.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        quic.send_tls13_tickets = 1;
-        let quic = QuicServerConfig::try_from(quic)
-            .map_err(|_| rustls::Error::General("no cipher suite for QUIC".to_owned()))?;
+        let (serve, quic) = serving(&certs, None)?;
         let mut secret = [0; 64];
         rand::fill(&mut secret).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
         let tokens = Prk::new_less_safe(HKDF_SHA256, &secret);
-        Ok(Self {
-            certs,
-            serve: Arc::new(serve),
-            quic: Arc::new(quic),
-            quic_tokens: Arc::new(tokens),
-        })
+        Ok(Self { certs, serve, quic, quic_tokens: Arc::new(tokens) })
     }
 
-    /// Handshakes over QUIC: TLS 1.3, h3, the same certificates, no early data.
-    pub fn quic(&self) -> Arc<QuicServerConfig> {
-        Arc::clone(&self.quic)
+    /// Handshakes over QUIC: TLS 1.3, h3, the same certificates, no early data. `find` says what the
+    /// site of a server name asks of its clients.
+    pub fn quic(&self, find: Arc<quic::Find>) -> Arc<quic::ByHello> {
+        quic::ByHello::new(Arc::clone(&self.quic), find)
     }
 
     /// The key of tokens with which clients prove their address: one for all workers, since a
@@ -101,7 +103,8 @@ impl Acceptor {
         Arc::clone(&self.quic_tokens)
     }
 
-    /// Makes one handshake on `io`, which came to the address `local`. The caller bounds the time.
+    /// Makes one handshake on `io`, which came to the address `local`; `front` says what the site of
+    /// a server name asks of it. The caller bounds the time.
     ///
     /// # Errors
     /// When the client is refused or goes away. The alert has then been sent.
@@ -109,27 +112,38 @@ impl Acceptor {
         &self,
         mut io: IO,
         local: IpAddr,
+        front: impl FnOnce(Option<&str>) -> Front,
     ) -> Result<Accepted<IO>, HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let accepted = read_hello(&mut io).await?;
+        let (accepted, read) = read_hello(&mut io).await?;
         let hello = accepted.client_hello();
         let name = hello.server_name().map(str::to_ascii_lowercase);
         let is_acme = is_acme(&hello);
-        match decide(Hello { server_name: name.as_deref(), is_acme, local }, &self.certs) {
+        let front = front(name.as_deref());
+        let hello = Hello { server_name: name.as_deref(), is_acme, local, front: &front };
+        match decide(hello, &self.certs) {
+            HelloDecision::PassThrough(upstream) => {
+                Ok(Accepted::Pass { io, read, server_name: name, upstream })
+            }
             HelloDecision::Serve(certificate) => {
+                let ja4 = fingerprint::ja4(&fingerprint::unwrap_records(&read), Transport::Tcp);
+                drop(read);
                 let start = StartHandshake::from_parts(accepted, io);
+                let serve = front.clients.as_ref().map_or(&self.serve, |clients| &clients.tcp);
                 let config = match hello_needs_resolver(name.as_deref(), &self.certs) {
-                    true => Arc::clone(&self.serve),
-                    false => self.fixed(certificate.key.clone()),
+                    true => Arc::clone(serve),
+                    false => fixed(serve, certificate.key.clone()),
                 };
                 let stream = start.into_stream(config).await.map_err(HandshakeError::Tls)?;
-                let facts = facts(&stream, name);
+                let mut facts = facts(&stream, name, front.clients.as_deref());
+                facts.ja4 = ja4.map(String::into_boxed_str);
+                has_not_expired(&facts)?;
                 Ok(Accepted::Serve { stream, facts })
             }
             HelloDecision::Challenge(key) => {
-                let mut config = config(Arc::new(Fixed(key))).map_err(protocol)?;
+                let mut config = config(Arc::new(Fixed(key)), None).map_err(protocol)?;
                 config.alpn_protocols = vec![ACME_TLS.to_vec()];
                 let start = StartHandshake::from_parts(accepted, io);
                 let mut stream =
@@ -145,14 +159,14 @@ impl Acceptor {
             }
         }
     }
+}
 
-    /// The serving configuration with one certificate instead of the table: for clients without a
-    /// server name, whose certificate is found by the address they came to. Tickets stay shared.
-    fn fixed(&self, key: Arc<CertifiedKey>) -> Arc<ServerConfig> {
-        let mut config = ServerConfig::clone(&self.serve);
-        config.cert_resolver = Arc::new(Fixed(key));
-        Arc::new(config)
-    }
+/// A serving configuration with one certificate instead of the table: for clients without a server
+/// name, whose certificate is found by the address they came to. Tickets stay shared.
+fn fixed(serve: &ServerConfig, key: Arc<CertifiedKey>) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::clone(serve);
+    config.cert_resolver = Arc::new(Fixed(key));
+    Arc::new(config)
 }
 
 /// Whether the table itself answers for this hello when rustls asks it.
@@ -160,27 +174,76 @@ fn hello_needs_resolver(name: Option<&str>, certs: &Certs) -> bool {
     name.is_some() || certs.find(None).is_some()
 }
 
-fn config(resolver: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, rustls::Error> {
+/// Configurations for TCP and for QUIC with the certificates of the table and ticket keys of their own.
+pub(super) fn serving(
+    certs: &Arc<Certs>,
+    verifier: Option<&Arc<dyn ClientCertVerifier>>,
+) -> Result<(Arc<ServerConfig>, Arc<QuicServerConfig>), rustls::Error> {
+    let mut tcp = config(Arc::new(FromTable(Arc::clone(certs))), verifier)?;
+    tcp.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // A new key every six hours; the one before still opens tickets.
+    tcp.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    // One is enough for a client that keeps its connection; each costs an encryption.
+    tcp.send_tls13_tickets = 1;
+    let mut quic = config(Arc::new(FromTable(Arc::clone(certs))), verifier)?;
+    quic.alpn_protocols = vec![b"h3".to_vec()];
+    // Tickets of its own: those of QUIC carry what those of TCP do not.
+    quic.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    quic.send_tls13_tickets = 1;
+    let quic = QuicServerConfig::try_from(quic)
+        .map_err(|_| rustls::Error::General("no cipher suite for QUIC".to_owned()))?;
+    Ok((Arc::new(tcp), Arc::new(quic)))
+}
+
+/// The cryptography of all handshakes with clients.
+pub(super) fn provider() -> CryptoProvider {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.kx_groups =
         vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
-    let versions = &[&rustls::version::TLS13, &rustls::version::TLS12];
-    Ok(ServerConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(resolver))
+    provider
 }
 
-async fn read_hello<IO>(io: &mut IO) -> Result<ReadHello, HandshakeError>
+fn config(
+    resolver: Arc<dyn ResolvesServerCert>,
+    verifier: Option<&Arc<dyn ClientCertVerifier>>,
+) -> Result<ServerConfig, rustls::Error> {
+    let versions = &[&rustls::version::TLS13, &rustls::version::TLS12];
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(versions)?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+        None => builder.with_no_client_auth(),
+    };
+    Ok(builder.with_cert_resolver(resolver))
+}
+
+/// A resumed session brings back a certificate that was verified then. It may have ended since.
+///
+/// # Errors
+/// When it has.
+pub fn has_not_expired(facts: &TlsFacts) -> Result<(), HandshakeError> {
+    match &facts.client {
+        Some(client) if client.not_after < Timestamp::now() => Err(HandshakeError::Expired),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the ClientHello, however many records and segments it comes in, and what else came with it.
+/// rustls bounds the message; records of a byte each are bounded here.
+async fn read_hello<IO>(io: &mut IO) -> Result<(ReadHello, Vec<u8>), HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let mut acceptor = rustls::server::Acceptor::default();
-    let mut buffer = vec![0; HELLO_BUFFER_BYTES];
+    let mut whole = Vec::with_capacity(HELLO_BUFFER_BYTES);
     let mut is_first = true;
     loop {
-        let n = io.read(&mut buffer).await.map_err(HandshakeError::Io)?;
-        let mut bytes = buffer.get(..n).unwrap_or_default();
+        let before = whole.len();
+        if before > HELLO_BYTES_MAX {
+            return Err(HandshakeError::Io(io::ErrorKind::InvalidData.into()));
+        }
+        io.read_buf(&mut whole).await.map_err(HandshakeError::Io)?;
+        let mut bytes = whole.get(before..).unwrap_or_default();
         if bytes.is_empty() {
             return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -192,7 +255,7 @@ where
         while !bytes.is_empty() {
             acceptor.read_tls(&mut bytes).map_err(HandshakeError::Io)?;
             match acceptor.accept() {
-                Ok(Some(accepted)) => return Ok(accepted),
+                Ok(Some(accepted)) => return Ok((accepted, whole)),
                 Ok(None) => {}
                 Err((error, mut alert)) => {
                     let mut record = Vec::new();
@@ -216,8 +279,13 @@ fn protocol(error: rustls::Error) -> HandshakeError {
     HandshakeError::Tls(io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn facts<IO>(stream: &TlsStream<IO>, name: Option<String>) -> TlsFacts {
+fn facts<IO>(
+    stream: &TlsStream<IO>,
+    name: Option<String>,
+    clients: Option<&ClientAuth>,
+) -> TlsFacts {
     let session = stream.get_ref().1;
+    let client = session.peer_certificates().and_then(ClientCertificate::of);
     TlsFacts {
         server_name: name.map(String::into_boxed_str),
         version: match session.protocol_version() {
@@ -233,11 +301,14 @@ fn facts<IO>(stream: &TlsStream<IO>, name: Option<String>) -> TlsFacts {
         },
         is_h2: session.alpn_protocol() == Some(b"h2"),
         is_resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+        ja4: None,
+        demand: clients.map(|clients| clients.demand),
+        client: client.map(Arc::new),
     }
 }
 
 /// Names of the IANA registry "TLS Cipher Suites", of those that we offer.
-fn suite_name(suite: CipherSuite) -> &'static str {
+pub(crate) fn suite_name(suite: CipherSuite) -> &'static str {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
         CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
@@ -247,7 +318,7 @@ fn suite_name(suite: CipherSuite) -> &'static str {
 }
 
 /// Names of the IANA registry "TLS Supported Groups", of those that we offer.
-fn group_name(group: NamedGroup) -> &'static str {
+pub(crate) fn group_name(group: NamedGroup) -> &'static str {
     match group {
         NamedGroup::X25519 => "x25519",
         other => other.as_str().unwrap_or(""),
@@ -295,6 +366,7 @@ impl fmt::Display for HandshakeError {
                 let name = name.as_deref().unwrap_or_default();
                 write!(f, "no validation of {name} is under way")
             }
+            Self::Expired => f.write_str("the certificate of the client has expired"),
             Self::Tls(cause) | Self::Io(cause) => cause.fmt(f),
         }
     }
@@ -304,6 +376,8 @@ impl std::error::Error for HandshakeError {}
 
 const ACME_TLS: &[u8] = b"acme-tls/1";
 const HELLO_BUFFER_BYTES: usize = 4096;
+/// All records of a ClientHello with their headers, about.
+const HELLO_BYTES_MAX: usize = 128 * 1024;
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
     connection: close\r\ncontent-length: 45\r\n\r\n400 Bad Request\n\nThis port speaks https only.";
 
@@ -336,7 +410,7 @@ mod tests {
         let connector = TlsConnector::from(Arc::new(client));
         let local = "127.0.0.1".parse().unwrap();
         let server = async {
-            let mut accepted = acceptor.accept(far, local).await;
+            let mut accepted = acceptor.accept(far, local, |_| Front::default()).await;
             if let Ok(Accepted::Serve { stream, .. }) = &mut accepted {
                 stream.write_all(b"hello").await.unwrap();
                 stream.shutdown().await.unwrap();
@@ -456,7 +530,10 @@ mod tests {
         let local: IpAddr = "127.0.0.1".parse().unwrap();
         let (mut near, far) = tokio::io::duplex(1024);
         near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        assert!(matches!(acceptor.accept(far, local).await, Err(HandshakeError::NotTls)));
+        assert!(matches!(
+            acceptor.accept(far, local, |_| Front::default()).await,
+            Err(HandshakeError::NotTls)
+        ));
         let mut text = String::new();
         near.read_to_string(&mut text).await.unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -467,7 +544,7 @@ mod tests {
             let (mut near, far) = tokio::io::duplex(1024);
             near.write_all(garbage).await.unwrap();
             near.shutdown().await.unwrap();
-            assert!(acceptor.accept(far, local).await.is_err());
+            assert!(acceptor.accept(far, local, |_| Front::default()).await.is_err());
         }
     }
 
@@ -490,7 +567,8 @@ mod tests {
             near.read_u8().await.unwrap()
         };
         let local = "127.0.0.1".parse().unwrap();
-        let (accepted, first) = tokio::join!(acceptor.accept(far, local), client);
+        let (accepted, first) =
+            tokio::join!(acceptor.accept(far, local, |_| Front::default()), client);
         // A handshake record came back; the client then left.
         assert_eq!(first, 22);
         assert!(accepted.is_err());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 
+use super::Front;
 use super::certs::{Certificate, Certs};
 
 /// What a ClientHello says, as far as it decides.
@@ -16,11 +17,15 @@ pub struct Hello<'a> {
     pub is_acme: bool,
     /// The address it came to.
     pub local: IpAddr,
+    /// What the site of the server name asks.
+    pub front: &'a Front,
 }
 
 /// What is done with a ClientHello.
 #[derive(Debug)]
 pub enum HelloDecision {
+    /// Pass the connection to this upstream, unopened.
+    PassThrough(Arc<str>),
     /// Terminate with this certificate.
     Serve(Arc<Certificate>),
     /// Answer a CA's validation.
@@ -52,6 +57,10 @@ impl Refusal {
 
 /// Decides about a ClientHello.
 pub fn decide(hello: Hello<'_>, certs: &Certs) -> HelloDecision {
+    // Before anything else: nothing here has a key for it, validations of a CA included.
+    if let Some(upstream) = &hello.front.passthrough {
+        return HelloDecision::PassThrough(Arc::clone(upstream));
+    }
     if hello.is_acme {
         let challenge = hello.server_name.and_then(|name| certs.find_challenge(name));
         return match challenge {

@@ -3,13 +3,58 @@
 
 pub mod accept;
 pub mod certs;
+pub mod clients;
 pub mod files;
+pub mod fingerprint;
 pub mod hello;
 pub mod local;
+pub mod quic;
 pub mod roots;
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use self::clients::{ClientAuth, ClientCertificate, Demand};
+use crate::config::Hostname;
+use crate::route::RouteTable;
+
+/// What the site of a server name asks of a handshake.
+#[derive(Debug, Clone, Default)]
+pub struct Front {
+    /// The upstream that gets its connections unopened.
+    pub passthrough: Option<Arc<str>>,
+    /// Certificates of clients.
+    pub clients: Option<Arc<ClientAuth>>,
+}
+
+/// What each site asks of handshakes. Shared by all workers, and not longer than handshakes need it.
+#[derive(Debug, Default)]
+pub struct Fronts {
+    /// Hosts to sites.
+    pub routes: Arc<RouteTable>,
+    /// Of each site.
+    pub of_sites: Vec<Front>,
+    /// `certificates.default`.
+    pub default: Option<Hostname>,
+}
+
+impl Fronts {
+    /// What is asked of a handshake for this server name. A client that sends none is served as one
+    /// that asks for the address it came to, or for the default.
+    pub fn find(&self, server_name: Option<&str>, local: Option<IpAddr>) -> Front {
+        let of = |name: &str| self.of_sites.get(self.routes.site(name)?);
+        let found = match server_name {
+            Some(name) => of(name),
+            None => local
+                .and_then(|ip| of(&ip.to_string()))
+                .or_else(|| self.default.as_ref().and_then(|name| of(name.as_str()))),
+        };
+        found.cloned().unwrap_or_default()
+    }
+}
+
 /// What a finished handshake established.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TlsFacts {
     /// The server name that the client asked for, lower case.
     pub server_name: Option<Box<str>>,
@@ -25,4 +70,10 @@ pub struct TlsFacts {
     pub is_h2: bool,
     /// Whether the session was resumed.
     pub is_resumed: bool,
+    /// The client's JA4 fingerprint.
+    pub ja4: Option<Box<str>>,
+    /// Under which demand for a client's certificate it was made.
+    pub demand: Option<Demand>,
+    /// The client's certificate.
+    pub client: Option<Arc<ClientCertificate>>,
 }

@@ -4,12 +4,14 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
@@ -22,10 +24,15 @@ use crate::http::incoming::Incoming;
 pub(super) struct Conn {
     stream: Box<dyn Duplex>,
     input: BytesMut,
+    /// The address that it was made to.
+    pub(super) peer: Option<IpAddr>,
 }
 
 /// Where a connection is put when its response has ended in order.
 pub(super) type Slot = Rc<Cell<Option<Conn>>>;
+
+/// Gets interim responses: their status and fields.
+pub(super) type OnInterim<'a> = &'a dyn Fn(StatusCode, HeaderMap);
 
 /// Why no response came.
 #[derive(Debug)]
@@ -62,8 +69,8 @@ impl std::error::Error for NoResponse {
 }
 
 impl Conn {
-    pub(super) fn new(stream: Box<dyn Duplex>) -> Self {
-        Self { stream, input: BytesMut::new() }
+    pub(super) fn new(stream: Box<dyn Duplex>, peer: Option<IpAddr>) -> Self {
+        Self { stream, input: BytesMut::new(), peer }
     }
 
     /// Whether the server has neither closed the connection nor said anything unasked.
@@ -73,7 +80,8 @@ impl Conn {
     }
 
     /// Sends a request and waits for the response's head. The connection goes into `slot` once the
-    /// response has ended, if it can take another request.
+    /// response has ended, if it can take another request. With `expect: 100-continue` the body waits
+    /// for the server's word, but not for ever (RFC 9110, section 10.1.1).
     ///
     /// # Errors
     /// When no response came. The request comes back when the connection was closed before anything
@@ -82,48 +90,71 @@ impl Conn {
         mut self,
         request: Request<B>,
         slot: &Slot,
+        on_interim: OnInterim<'_>,
     ) -> Result<Response<Incoming>, (NoResponse, Option<Box<Request<B>>>)>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
-        let (parts, mut body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let framing = framing(&parts.method, &body);
+        let expects = parts.headers.contains_key(EXPECT) && framing != Framing::Empty;
+        let mut patience = expects.then(|| Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
+        let mut body = Gated { body, is_open: !expects };
         let mut out = Vec::with_capacity(HEAD_BYTES_USUAL);
         write_head(&mut out, &parts, framing);
         let mut writer = Writer::new(out, framing, true);
         let mut upload = Upload::Going;
         let mut scanned = 0;
         let head = std::future::poll_fn(|cx| {
-            if upload.is_going() {
-                match writer.poll(&mut self.stream, &mut body, cx) {
-                    Poll::Pending => {}
-                    Poll::Ready(Ok(())) => upload = Upload::Done,
-                    Poll::Ready(Err(WriteError::Body(_) | WriteError::Length)) => {
-                        return Poll::Ready(Err(NoResponse::Body));
-                    }
-                    // It may have answered before it closed.
-                    Poll::Ready(Err(WriteError::Stream(cause))) => upload = Upload::Failed(cause),
-                }
-            }
             loop {
-                let taken =
-                    head::take_response(&mut self.input, &mut scanned, BOUNDS, &parts.method);
-                match taken.map_err(NoResponse::Malformed) {
-                    Err(cause) => return Poll::Ready(Err(cause)),
-                    Ok(Some(head)) if is_interim(head.status) => continue,
-                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
-                    Ok(None) => {}
+                if let Some(timer) = &mut patience
+                    && timer.as_mut().poll(cx).is_ready()
+                {
+                    (body.is_open, patience) = (true, None);
                 }
-                match h1::poll_read(&mut self.stream, &mut self.input, cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(bytes)) if bytes > 0 => {}
-                    Poll::Ready(read) => {
-                        let failed = upload.take_failure().or(read.err());
-                        return Poll::Ready(Err(
-                            failed.map_or(NoResponse::Closed, NoResponse::Stream)
-                        ));
+                if upload.is_going() {
+                    match writer.poll(&mut self.stream, &mut body, cx) {
+                        Poll::Pending => {}
+                        Poll::Ready(Ok(())) => upload = Upload::Done,
+                        Poll::Ready(Err(WriteError::Body(_) | WriteError::Length)) => {
+                            return Poll::Ready(Err(NoResponse::Body));
+                        }
+                        // It may have answered before it closed.
+                        Poll::Ready(Err(WriteError::Stream(cause))) => {
+                            upload = Upload::Failed(cause)
+                        }
                     }
                 }
+                let is_told = loop {
+                    let taken =
+                        head::take_response(&mut self.input, &mut scanned, BOUNDS, &parts.method);
+                    match taken.map_err(NoResponse::Malformed) {
+                        Err(cause) => return Poll::Ready(Err(cause)),
+                        Ok(Some(head)) if head.status == StatusCode::CONTINUE => {
+                            if !body.is_open {
+                                break true;
+                            }
+                            continue;
+                        }
+                        Ok(Some(head)) if is_interim(head.status) => {
+                            on_interim(head.status, head.fields);
+                            continue;
+                        }
+                        Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                        Ok(None) => {}
+                    }
+                    match h1::poll_read(&mut self.stream, &mut self.input, cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(bytes)) if bytes > 0 => {}
+                        Poll::Ready(read) => {
+                            let failed = upload.take_failure().or(read.err());
+                            return Poll::Ready(Err(
+                                failed.map_or(NoResponse::Closed, NoResponse::Stream)
+                            ));
+                        }
+                    }
+                };
+                (body.is_open, patience) = (is_told, None);
             }
         });
         let head = match head.await {
@@ -133,7 +164,7 @@ impl Conn {
                 let is_unsent = matches!(cause, NoResponse::Closed | NoResponse::Stream(_))
                     && is_untouched
                     && parts.method.is_idempotent();
-                let back = is_unsent.then(|| Box::new(Request::from_parts(parts, body)));
+                let back = is_unsent.then(|| Box::new(Request::from_parts(parts, body.body)));
                 return Err((cause, back));
             }
         };
@@ -144,8 +175,12 @@ impl Conn {
             let upgraded = Upgraded { stream: self.stream, read: self.input };
             return Ok(response.map(|()| Incoming::Upgraded(Box::new(upgraded))));
         }
+        if !body.is_open {
+            // The server has answered without the body, and nobody can know what it takes for it now.
+            upload = Upload::Failed(io::ErrorKind::Interrupted.into());
+        }
         let rest: Option<Box<dyn Rest>> = match upload {
-            Upload::Going => Some(Box::new((writer, body))),
+            Upload::Going => Some(Box::new((writer, body.body))),
             Upload::Done => None,
             // Nobody reads the rest.
             Upload::Failed(_) => None,
@@ -162,6 +197,29 @@ impl Conn {
             return Ok(response.map(|()| Incoming::Empty));
         }
         Ok(response.map(|()| Incoming::Server(Box::new(body))))
+    }
+}
+
+/// A request's body that waits until it may be sent.
+struct Gated<B> {
+    body: B,
+    is_open: bool,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Gated<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.get_mut();
+        if this.is_open { Pin::new(&mut this.body).poll_frame(cx) } else { Poll::Pending }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_open && self.body.is_end_stream()
     }
 }
 
@@ -283,6 +341,8 @@ fn write_head(out: &mut Vec<u8>, parts: &http::request::Parts, framing: Framing)
     out.extend_from_slice(b"\r\n");
 }
 
+/// How long a server may take to say that it wants a body.
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 const HEAD_BYTES_USUAL: usize = 1024;
 /// What a server's head may be.
 const BOUNDS: Bounds = Bounds { bytes_max: 128 * 1024, fields_max: 1024 };

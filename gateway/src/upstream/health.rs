@@ -7,13 +7,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use super::TlsClient;
 use super::connect::tcp;
 use crate::config::{self, HealthCheck, Server};
+use crate::proxy;
 
 /// Which servers of an upstream are up. Ends its checks when the last owner lets go.
 #[derive(Debug)]
@@ -41,6 +42,9 @@ impl Health {
         let Some(health) = &upstream.health else {
             return Self::unchecked(upstream.servers.len());
         };
+        // Nobody's connection but the gateway's own.
+        let preface = upstream.proxy_protocol.map(|version| proxy::write(version, None, None));
+        let preface: Arc<[u8]> = preface.unwrap_or_default().into();
         let up: Arc<[AtomicBool]> =
             upstream.servers.iter().map(|server| AtomicBool::new(was_up(server))).collect();
         let tasks = upstream.servers.iter().enumerate().map(|(index, server)| {
@@ -49,6 +53,7 @@ impl Health {
                 server.clone(),
                 tls.cloned(),
                 health.clone(),
+                Arc::clone(&preface),
                 Arc::clone(&up),
                 index,
             ))
@@ -76,12 +81,13 @@ async fn watch(
     server: Server,
     tls: Option<TlsClient>,
     health: config::Health,
+    preface: Arc<[u8]>,
     up: Arc<[AtomicBool]>,
     index: usize,
 ) {
     let mut run = 0u32;
     loop {
-        let check = check(&server, tls.as_ref(), &health.check);
+        let check = check(&server, tls.as_ref(), &health.check, &preface);
         let outcome = match tokio::time::timeout(health.timeout, check).await {
             Ok(outcome) => outcome,
             Err(_) => Err("no answer in time".to_owned()),
@@ -108,22 +114,26 @@ async fn check(
     server: &Server,
     tls: Option<&TlsClient>,
     check: &HealthCheck,
+    preface: &[u8],
 ) -> Result<(), String> {
     let text = |cause: std::io::Error| cause.to_string();
     match server {
         Server::Http(authority) => {
-            ask(tcp(authority).await.map_err(text)?, authority, "http", false, check).await
+            let stream = tcp(authority, &[], preface).await.map_err(text)?;
+            ask(stream, authority, "http", false, check).await
         }
         Server::H2c(authority) => {
-            ask(tcp(authority).await.map_err(text)?, authority, "http", true, check).await
+            let stream = tcp(authority, &[], preface).await.map_err(text)?;
+            ask(stream, authority, "http", true, check).await
         }
         Server::Unix(socket) => {
             let host = config::Authority { host: "localhost".into(), port: 80 };
-            let stream = UnixStream::connect(socket).await.map_err(text)?;
+            let mut stream = UnixStream::connect(socket).await.map_err(text)?;
+            stream.write_all(preface).await.map_err(text)?;
             ask(stream, &host, "http", false, check).await
         }
         Server::Https(authority) => {
-            let stream = tcp(authority).await.map_err(text)?;
+            let stream = tcp(authority, &[], preface).await.map_err(text)?;
             let Some(tls) = tls else { return Ok(()) };
             let name = tls.server_name.as_ref().map_or(authority.host.as_str(), |n| n.as_str());
             let name = rustls_pki_types::ServerName::try_from(name.to_owned())
@@ -133,6 +143,7 @@ async fn check(
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             ask(stream, authority, "https", is_h2, check).await
         }
+        Server::Tcp(authority) => tcp(authority, &[], preface).await.map(drop).map_err(text),
         Server::Echo => Ok(()),
     }
 }

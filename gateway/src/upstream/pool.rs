@@ -1,7 +1,9 @@
 //! Connections to one server: kept between requests, given out by [`Server::send`], returned by
 //! [`Lease`] when the response's body has ended.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,18 +13,21 @@ use hyper::body::Body;
 use hyper::client::conn::http2;
 use hyper::{Request, Response};
 
-use super::connect::{TlsClient, connect};
-use super::h1::{Conn, Slot};
+use super::connect::{TlsClient, connect, dial};
+use super::h1::{Conn, OnInterim, Slot};
+use super::resolve::Resolved;
 use super::{Server, UpstreamError};
-use crate::config;
+use crate::config::{self, ProxyVersion};
+use crate::h1::Duplex;
 use crate::http::incoming::Incoming;
+use crate::proxy::{self, Ends, Origin};
 
 /// A connection that takes requests.
 pub(super) enum Sender<B> {
     /// One request at a time.
     H1(Conn),
     /// Many at once.
-    H2(http2::SendRequest<B>),
+    H2(http2::SendRequest<B>, Option<IpAddr>),
 }
 
 /// The connections of one server on one worker.
@@ -32,10 +37,28 @@ pub(super) struct Pool<B> {
     keepalive: Duration,
     /// The most recently used one is last and is taken first, so that the rest can grow old.
     idle: RefCell<Vec<(Conn, Instant)>>,
-    shared: RefCell<Option<http2::SendRequest<B>>>,
+    shared: RefCell<Option<Shared<B>>>,
+    /// Where its name leads, when that is followed.
+    pub(super) resolved: RefCell<Option<Arc<Resolved>>>,
+    /// What it led to at the last look, and which of the addresses is next.
+    addresses: RefCell<Arc<Vec<IpAddr>>>,
+    next: Cell<usize>,
+    /// Where servers are told of the client: the connections of each.
+    private: RefCell<HashMap<Ends, Private<B>>>,
+    /// The header that tells them.
+    proxy: Option<ProxyVersion>,
     /// Held while a shared connection is being opened, so that a burst opens but one.
     opening: tokio::sync::Mutex<()>,
 }
+
+/// The connections to a server that are one client's.
+struct Private<B> {
+    idle: Vec<(Conn, Instant)>,
+    shared: Option<(Shared<B>, Instant)>,
+}
+
+/// An HTTP/2 connection and the address that it was made to.
+type Shared<B> = (http2::SendRequest<B>, Option<IpAddr>);
 
 /// Holds the place of a request at its server until the response has ended.
 pub struct Lease<B> {
@@ -44,6 +67,8 @@ pub struct Lease<B> {
     permit: Option<super::Permit>,
     /// Where an HTTP/1.1 connection comes back to when its response has ended.
     slot: Slot,
+    /// Whose connection it is, where it is not everybody's.
+    ends: Option<Ends>,
 }
 
 /// A response's head has come.
@@ -68,7 +93,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Sends a request over a kept or a new connection and waits for the response's head. The target
-    /// is in origin form with a `host` field; for HTTP/2 it is made absolute here.
+    /// is in origin form with a `host` field; for HTTP/2 it is made absolute here. `origin` is the
+    /// client's connection, for servers that are told of it; `on_interim` gets interim responses.
     ///
     /// The caller bounds the wait for the response; the wait for a connection is bounded here.
     ///
@@ -77,11 +103,14 @@ where
     pub async fn send(
         self: &Rc<Self>,
         mut request: Request<B>,
+        origin: Option<&Origin>,
+        on_interim: OnInterim<'_>,
     ) -> Result<Sent<B>, Box<SendError<B>>> {
+        let origin = origin.filter(|_| self.pool.proxy.is_some());
         let mut is_retry = false;
         loop {
-            let lease = Lease::new(self);
-            let (sender, is_fresh) = match self.sender(is_retry).await {
+            let lease = Lease::new(self, origin.map(|origin| origin.ends));
+            let (sender, is_fresh) = match self.sender(is_retry, origin).await {
                 Ok(found) => found,
                 Err(cause) => {
                     self.fail();
@@ -91,14 +120,16 @@ where
             let start = Instant::now();
             let outcome = match sender {
                 Sender::H1(h1) => h1
-                    .send(request, &lease.slot)
+                    .send(request, &lease.slot, on_interim)
                     .await
                     .map_err(|(cause, back)| (cause.into(), back)),
-                Sender::H2(mut h2) => {
+                Sender::H2(mut h2, _) => {
+                    // hyper neither waits for 100 nor tells of other interim responses here.
+                    request.headers_mut().remove(http::header::EXPECT);
                     let is_tls = matches!(self.address, config::Server::Https(_));
                     let sent = Box::pin(h2.try_send_request(absolute(request, is_tls))).await;
                     sent.map(|response| response.map(Incoming::Hyper)).map_err(|mut failed| {
-                        let back = failed.take_message().map(|back| Box::new(origin(back)));
+                        let back = failed.take_message().map(|back| Box::new(relative(back)));
                         (failed.into_error().into(), back)
                     })
                 }
@@ -122,34 +153,103 @@ where
     }
 
     /// A connection and whether it is new.
-    async fn sender(&self, must_be_fresh: bool) -> Result<(Sender<B>, bool), UpstreamError> {
-        if !must_be_fresh && let Some(kept) = self.pool.take() {
+    async fn sender(
+        &self,
+        must_be_fresh: bool,
+        origin: Option<&Origin>,
+    ) -> Result<(Sender<B>, bool), UpstreamError> {
+        let ends = origin.map(|origin| origin.ends);
+        if !must_be_fresh && let Some(kept) = self.pool.take(ends) {
             return Ok((kept, false));
         }
         let opening = match self.address {
-            config::Server::H2c(_) => Some(self.pool.opening.lock().await),
+            config::Server::H2c(_) if ends.is_none() => Some(self.pool.opening.lock().await),
             _ => None,
         };
         if opening.is_some()
-            && let Some(kept) = self.pool.take()
+            && let Some(kept) = self.pool.take(ends)
         {
             return Ok((kept, must_be_fresh));
         }
+        let (preface, addresses) = (self.preface(origin), self.pool.turn());
+        let tls = self.pool.tls.as_ref();
         // In a box: connecting is rare, and its future is several times as large as all the rest.
-        let attempt = Box::pin(connect(&self.address, self.pool.tls.as_ref(), &self.label));
+        let attempt = Box::pin(connect(&self.address, tls, &self.label, &addresses, &preface));
         let sender = tokio::time::timeout(self.connect_timeout, attempt)
             .await
             .map_err(|_| UpstreamError::ConnectTimeout(Arc::clone(&self.label)))??;
-        if let Sender::H2(h2) = &sender {
-            *self.pool.shared.borrow_mut() = Some(h2.clone());
+        if let Sender::H2(h2, peer) = &sender {
+            let shared = (h2.clone(), *peer);
+            match ends {
+                None => *self.pool.shared.borrow_mut() = Some(shared),
+                Some(ends) => {
+                    let mut private = self.pool.private.borrow_mut();
+                    private.entry(ends).or_default().shared = Some((shared, Instant::now()));
+                }
+            }
         }
         Ok((sender, true))
+    }
+
+    /// A connection of its own for bytes of any kind, and a place that lasts as long as it is held.
+    ///
+    /// # Errors
+    /// When there is no connection in time.
+    pub async fn dial(
+        self: &Rc<Self>,
+        origin: &Origin,
+    ) -> Result<(Box<dyn Duplex>, Lease<B>), UpstreamError> {
+        let lease = Lease::new(self, None);
+        let preface = self.preface(Some(origin));
+        let addresses = self.pool.turn();
+        let dialed = dial(&self.address, &addresses, &preface);
+        let start = Instant::now();
+        let dialed = match tokio::time::timeout(self.connect_timeout, dialed).await {
+            Ok(dialed) => {
+                dialed.map_err(|cause| UpstreamError::Connect(Arc::clone(&self.label), cause))
+            }
+            Err(_) => Err(UpstreamError::ConnectTimeout(Arc::clone(&self.label))),
+        };
+        match dialed {
+            Ok(stream) => {
+                self.observe(start.elapsed());
+                Ok((stream, lease))
+            }
+            Err(cause) => {
+                self.fail();
+                Err(cause)
+            }
+        }
+    }
+
+    /// What a connection begins with.
+    fn preface(&self, origin: Option<&Origin>) -> Vec<u8> {
+        let Some(version) = self.pool.proxy else { return Vec::new() };
+        let ends = origin.map(|origin| origin.ends);
+        proxy::write(version, ends, origin.and_then(|origin| origin.authority.as_deref()))
+    }
+}
+
+impl<B> Default for Private<B> {
+    fn default() -> Self {
+        Self { idle: Vec::new(), shared: None }
     }
 }
 
 impl<B: Body + 'static> Pool<B> {
-    pub(super) fn new(server: config::Server, tls: Option<TlsClient>, keepalive: Duration) -> Self {
+    pub(super) fn new(
+        server: config::Server,
+        tls: Option<TlsClient>,
+        keepalive: Duration,
+        proxy: Option<ProxyVersion>,
+        resolved: Option<Arc<Resolved>>,
+    ) -> Self {
         Self {
+            resolved: RefCell::new(resolved),
+            addresses: RefCell::default(),
+            next: Cell::new(0),
+            private: RefCell::default(),
+            proxy,
             server,
             tls,
             keepalive,
@@ -159,11 +259,16 @@ impl<B: Body + 'static> Pool<B> {
         }
     }
 
-    fn take(&self) -> Option<Sender<B>> {
+    fn take(&self, ends: Option<Ends>) -> Option<Sender<B>> {
+        if let Some(ends) = ends {
+            return self.private.borrow_mut().get_mut(&ends)?.take();
+        }
         if !matches!(self.server, config::Server::Http(_) | config::Server::Unix(_)) {
             let mut shared = self.shared.borrow_mut();
             match shared.as_ref() {
-                Some(h2) if !h2.is_closed() => return Some(Sender::H2(h2.clone())),
+                Some((h2, peer)) if !h2.is_closed() => {
+                    return Some(Sender::H2(h2.clone(), *peer));
+                }
                 _ => *shared = None,
             }
         }
@@ -175,18 +280,83 @@ impl<B: Body + 'static> Pool<B> {
         }
     }
 
+    /// The addresses to connect to, beginning with the next in turn.
+    fn turn(&self) -> Vec<IpAddr> {
+        let resolved = self.resolved.borrow();
+        let Some(resolved) = &*resolved else { return Vec::new() };
+        let mut addresses = Vec::clone(&resolved.addresses());
+        if !addresses.is_empty() {
+            let next = self.next.get();
+            self.next.set(next.wrapping_add(1));
+            let first = next % addresses.len();
+            addresses.rotate_left(first);
+        }
+        addresses
+    }
+
+    /// Lets go of connections to addresses that the name no longer has: unused ones at once, an HTTP/2
+    /// connection when its requests have ended.
+    fn follow(&self) {
+        let resolved = self.resolved.borrow();
+        let Some(resolved) = &*resolved else { return };
+        let now = resolved.addresses();
+        if Arc::ptr_eq(&now, &self.addresses.borrow()) {
+            return;
+        }
+        let is_there = |peer: Option<IpAddr>| {
+            now.is_empty() || peer.is_none_or(|peer| now.contains(&peer.to_canonical()))
+        };
+        self.idle.borrow_mut().retain(|(conn, _)| is_there(conn.peer));
+        self.shared.borrow_mut().take_if(|(_, peer)| !is_there(*peer));
+        for private in self.private.borrow_mut().values_mut() {
+            private.idle.retain(|(conn, _)| is_there(conn.peer));
+            private.shared.take_if(|((_, peer), _)| !is_there(*peer));
+        }
+        *self.addresses.borrow_mut() = now;
+    }
+
     pub(super) fn sweep(&self) {
+        self.follow();
         let keepalive = self.keepalive;
-        self.idle
-            .borrow_mut()
-            .retain_mut(|(conn, since)| since.elapsed() < keepalive && conn.is_usable());
+        let is_good =
+            |(conn, since): &mut (Conn, Instant)| since.elapsed() < keepalive && conn.is_usable();
+        self.idle.borrow_mut().retain_mut(is_good);
+        self.private.borrow_mut().retain(|_, private| {
+            private.idle.retain_mut(is_good);
+            private.shared.take_if(|((h2, _), used)| h2.is_closed() || used.elapsed() >= keepalive);
+            !private.idle.is_empty() || private.shared.is_some()
+        });
+    }
+}
+
+impl<B> Pool<B> {
+    /// Whether a connection that comes back still leads to the server.
+    fn is_followed(&self, conn: &Conn) -> bool {
+        let known = self.addresses.borrow();
+        known.is_empty() || conn.peer.is_none_or(|peer| known.contains(&peer.to_canonical()))
+    }
+}
+
+impl<B> Private<B> {
+    fn take(&mut self) -> Option<Sender<B>> {
+        self.shared.take_if(|((h2, _), _)| h2.is_closed());
+        if let Some(((h2, peer), used)) = &mut self.shared {
+            *used = Instant::now();
+            return Some(Sender::H2(h2.clone(), *peer));
+        }
+        loop {
+            let (mut kept, _) = self.idle.pop()?;
+            if kept.is_usable() {
+                return Some(Sender::H1(kept));
+            }
+        }
     }
 }
 
 impl<B> Lease<B> {
-    fn new(server: &Rc<Server<B>>) -> Self {
+    fn new(server: &Rc<Server<B>>, ends: Option<Ends>) -> Self {
         server.open.set(server.open.get() + 1);
-        Self { server: Rc::clone(server), permit: None, slot: Slot::default() }
+        Self { server: Rc::clone(server), permit: None, slot: Slot::default(), ends }
     }
 
     /// Has it hold a place as long as itself.
@@ -196,8 +366,15 @@ impl<B> Lease<B> {
 
     /// Ends the request in order: its connection is kept for the next one.
     pub fn finish(self) {
-        if let Some(conn) = self.slot.take() {
-            self.server.pool.idle.borrow_mut().push((conn, Instant::now()));
+        let Some(conn) = self.slot.take() else { return };
+        let pool = &self.server.pool;
+        if !pool.is_followed(&conn) {
+            return;
+        }
+        let kept = (conn, Instant::now());
+        match self.ends {
+            None => pool.idle.borrow_mut().push(kept),
+            Some(ends) => pool.private.borrow_mut().entry(ends).or_default().idle.push(kept),
         }
     }
 }
@@ -226,7 +403,7 @@ fn absolute<B>(mut request: Request<B>, is_tls: bool) -> Request<B> {
 }
 
 /// The reverse of [`absolute`], for a request that came back unsent.
-fn origin<B>(mut request: Request<B>) -> Request<B> {
+fn relative<B>(mut request: Request<B>) -> Request<B> {
     let host = request.uri().authority().map(|a| a.as_str().to_owned());
     if let Some(host) = host {
         if let Ok(value) = http::HeaderValue::from_str(&host) {

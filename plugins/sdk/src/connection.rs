@@ -1,6 +1,7 @@
 //! The connection that the exchange in hand came over: facts the gateway has established itself.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::host::connection as host;
 
@@ -48,4 +49,34 @@ pub fn tls_alpn() -> Option<String> {
 /// Whether the TLS session was resumed.
 pub fn tls_is_resumed() -> bool {
     host::tls_is_resumed()
+}
+
+/// The JA4 fingerprint of the client's ClientHello; none over plain HTTP.
+pub fn tls_ja4() -> Option<String> {
+    host::tls_ja4()
+}
+
+/// The subject of the client's certificate; none without one, or where the site asks for none.
+pub fn tls_client_subject() -> Option<String> {
+    host::tls_client_subject()
+}
+
+/// The issuer of the client's certificate.
+pub fn tls_client_issuer() -> Option<String> {
+    host::tls_client_issuer()
+}
+
+/// The serial number of the client's certificate in hexadecimal digits.
+pub fn tls_client_serial() -> Option<String> {
+    host::tls_client_serial()
+}
+
+/// The SHA-256 of the client's certificate in hexadecimal digits.
+pub fn tls_client_sha256() -> Option<String> {
+    host::tls_client_sha256()
+}
+
+/// The names in the client's certificate, such as `dns:device.example`; empty without one.
+pub fn tls_client_names() -> Vec<String> {
+    host::tls_client_names()
 }

@@ -480,6 +480,25 @@ pub(crate) mod host {
         pub(crate) fn tls_is_resumed() -> bool {
             false
         }
+        pub(crate) fn tls_ja4() -> Option<String> {
+            let ja4 = "t13d1516h2_8daaf6152771_e5627efa2ab1";
+            with(|it| (it.scheme == "https").then(|| ja4.to_owned()))
+        }
+        pub(crate) fn tls_client_subject() -> Option<String> {
+            None
+        }
+        pub(crate) fn tls_client_issuer() -> Option<String> {
+            None
+        }
+        pub(crate) fn tls_client_serial() -> Option<String> {
+            None
+        }
+        pub(crate) fn tls_client_sha256() -> Option<String> {
+            None
+        }
+        pub(crate) fn tls_client_names() -> Vec<String> {
+            Vec::new()
+        }
     }
 
     /// The functions on fields, the same for both heads.

@@ -92,6 +92,8 @@ async def main():
     host, port, name, roots = sys.argv[1:5]
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name=name)
     configuration.load_verify_locations(roots)
+    if len(sys.argv) > 6:
+        configuration.load_cert_chain(sys.argv[5], sys.argv[6])
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

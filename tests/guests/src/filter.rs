@@ -92,6 +92,14 @@ fn everything() {
         request::header_names().len().to_string(),
     ];
     request::set_header("x-facts", &facts.join("|"));
+    let client = [
+        connection::tls_client_subject().unwrap_or_default(),
+        connection::tls_client_issuer().unwrap_or_default(),
+        connection::tls_client_serial().unwrap_or_default(),
+        connection::tls_client_sha256().unwrap_or_default(),
+        connection::tls_client_names().join("+"),
+    ];
+    request::set_header("x-client", &client.join("|"));
     request::append_header("x-many", "3");
     request::remove_header("x-gone");
     let count = state::increment("requests", 1, None);

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    AcmeIssuer, CertificateFiles, Certificates, Challenge, Eab, HostPattern, Issuer, Listen,
-    Propagation, Scheme, SiteCertificate, keys,
+    AcmeIssuer, CertificateFiles, Certificates, Challenge, ClientCertificateMode,
+    ClientCertificates, Eab, ForwardCertificate, HostPattern, Issuer, Listen, Propagation, Scheme,
+    SiteCertificate, keys,
 };
 use super::fields::Fields;
 use super::{Checker, Role};
@@ -96,7 +97,7 @@ impl<'a> Checker<'a> {
         Some(text.to_owned())
     }
 
-    fn resolver(&mut self, node: &Node) -> Option<SocketAddr> {
+    pub(super) fn resolver(&mut self, node: &Node) -> Option<SocketAddr> {
         let text = self.line(node, "the address of a DNS server")?;
         let bare = text.trim_matches(['[', ']']);
         let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
@@ -301,6 +302,34 @@ impl<'a> Checker<'a> {
         }
         wish.solver = self.uses.iter().find(|u| u.role == Role::Solver).map(|u| u.plugin);
         wish
+    }
+
+    /// `client-certificates:` of a site.
+    pub(super) fn client_certificates(&mut self, node: &'a Node) -> Option<ClientCertificates> {
+        let fields = self.fields(node, "sites[].client-certificates")?;
+        let modes = [
+            ("require", ClientCertificateMode::Require),
+            ("request", ClientCertificateMode::Request),
+        ];
+        let mode = self.with_default(&fields, "mode", |c, n| c.word(n, &modes));
+        let mut roots = Vec::new();
+        if let Some(node) = self.required(&fields, "roots") {
+            let list = self.list(node, "PEM files");
+            if list.is_empty() && matches!(node.value, Value::List(_)) {
+                let help = "name the PEM file of the CA that signs your clients' certificates";
+                self.error(node.at, "without a CA no certificate is valid", help.to_owned());
+            }
+            roots.extend(list.iter().filter_map(|n| self.path(n)));
+        }
+        let revoked = self.list_of(&fields, "revoked", "PEM files").iter();
+        let revoked = revoked.filter_map(|n| self.path(n)).collect();
+        let forms = [
+            ("off", ForwardCertificate::Off),
+            ("leaf", ForwardCertificate::Leaf),
+            ("chain", ForwardCertificate::Chain),
+        ];
+        let forward = self.with_default(&fields, "forward", |c, n| c.word(n, &forms));
+        Some(ClientCertificates { mode: mode?, roots, revoked, forward: forward? })
     }
 
     /// The certificates of a site's hosts: one group, or one of public and one of private names

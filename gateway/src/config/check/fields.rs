@@ -40,6 +40,11 @@ impl<'a> Fields<'a> {
         self.entries.iter().copied().find(|e| e.key == key)
     }
 
+    /// The entries with other keys.
+    pub(super) fn others(&self, keys: &[&str]) -> Vec<&'a Entry> {
+        self.entries.iter().copied().filter(|entry| !keys.contains(&entry.key.as_str())).collect()
+    }
+
     fn path_of(&self, key: &str) -> String {
         match self.path.as_str() {
             "" => key.to_owned(),

@@ -74,6 +74,8 @@ struct Checker<'a> {
     manifests: BTreeMap<&'a str, Manifest>,
     /// Upstreams given as a URL where a name could stand, by that URL.
     anonymous: BTreeMap<String, Upstream>,
+    /// Upstreams by name, and whether they take bytes of any kind.
+    raw_upstreams: BTreeMap<String, bool>,
     /// Every place that names a plugin.
     uses: Vec<Use<'a>>,
 }
@@ -118,6 +120,7 @@ impl<'a> Checker<'a> {
             plugin_configs: BTreeMap::new(),
             manifests: BTreeMap::new(),
             anonymous: BTreeMap::new(),
+            raw_upstreams: BTreeMap::new(),
             uses: Vec::new(),
         }
     }

@@ -58,6 +58,8 @@ impl<'a> Checker<'a> {
             self.error(entry.at, "there is no HTTP/3 without TLS", help);
         }
         listen.http3 &= http3;
+        let networks = self.list_of(&fields, "proxy-protocol", "networks").iter();
+        listen.proxy_protocol = networks.filter_map(|n| self.network(n)).collect();
         Some(listen)
     }
 
@@ -89,7 +91,8 @@ impl<'a> Checker<'a> {
             }
         };
         if let Ok(address) = rest.parse::<SocketAddr>() {
-            return Some(Listen { scheme, address, http3: scheme == Scheme::Https });
+            let http3 = scheme == Scheme::Https;
+            return Some(Listen { scheme, address, http3, proxy_protocol: Vec::new() });
         }
         let (name, port) = match scheme {
             Scheme::Https => ("https", 443),

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::super::node::{Node, Place, Value};
+use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     Certificates, Files, HostPattern, Listen, PathMatch, PluginUse, Policies, Route, RouteAction,
-    Site, Symlinks,
+    Site, SiteCertificate, Symlinks,
 };
 use super::fields::Fields;
 use super::plugins::is_method;
+use super::upstreams::Traffic;
 use super::{Checker, Role};
 
 impl<'a> Checker<'a> {
@@ -53,7 +54,13 @@ impl<'a> Checker<'a> {
         sites: &mut Vec<Site>,
     ) {
         let hosts = self.hosts(fields, taken);
+        if let Some(entry) = fields.entry("passthrough") {
+            sites.extend(self.passthrough(fields, entry, hosts));
+            return;
+        }
         let wish = self.site_wish(fields, listen);
+        let client_certificates =
+            fields.get("client-certificates").and_then(|n| self.client_certificates(n));
         let router = fields.get("router").and_then(|n| self.plugin_use(n, Role::Router));
         let filters = self.filters(fields);
         let policies = self.policies(fields);
@@ -61,7 +68,9 @@ impl<'a> Checker<'a> {
         for (hosts, certificate) in self.site_certificates(&wish, hosts, certificates) {
             sites.push(Site {
                 hosts,
+                passthrough: None,
                 certificate,
+                client_certificates: client_certificates.clone(),
                 router: router.clone(),
                 filters: filters.clone(),
                 policies: policies.clone(),
@@ -69,6 +78,32 @@ impl<'a> Checker<'a> {
                 line: fields.at.line,
             });
         }
+    }
+
+    /// A site whose connections are not opened: nothing else can be said about it.
+    fn passthrough(
+        &mut self,
+        fields: &Fields<'a>,
+        passthrough: &'a Entry,
+        hosts: Vec<(HostPattern, Place)>,
+    ) -> Option<Site> {
+        for other in fields.others(&["hosts", "passthrough"]) {
+            let message = format!("a site with `passthrough` has no `{}`", other.key);
+            let help = "what goes through is not opened; the servers see to everything".to_owned();
+            self.error(other.at, message, help);
+        }
+        let upstream = self.upstream_for(&passthrough.node, Traffic::Bytes)?;
+        Some(Site {
+            hosts: hosts.into_iter().map(|(host, _)| host).collect(),
+            passthrough: Some(upstream),
+            certificate: SiteCertificate::Files,
+            client_certificates: None,
+            router: None,
+            filters: Vec::new(),
+            policies: Policies::default(),
+            routes: Vec::new(),
+            line: fields.at.line,
+        })
     }
 
     fn hosts(

@@ -7,7 +7,7 @@ use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     Authority, Balance, CertificateFiles, Circuit, Eject, HashBy, Health, HealthCheck, Hostname,
-    Retries, Server, Sticky, Upstream, UpstreamTimeouts,
+    ProxyVersion, Resolve, Retries, Server, Sticky, Upstream, UpstreamTimeouts,
 };
 use super::Checker;
 use super::fields::Fields;
@@ -17,6 +17,7 @@ impl<'a> Checker<'a> {
         let mut upstreams = BTreeMap::new();
         for entry in self.named(fields, "upstreams") {
             if let Some(upstream) = self.upstream(&entry.node) {
+                self.raw_upstreams.insert(entry.key.clone(), is_raw(&upstream));
                 upstreams.insert(entry.key.clone(), upstream);
             }
         }
@@ -161,6 +162,19 @@ impl<'a> Checker<'a> {
         })
     }
 
+    fn look_ups(&mut self, fields: &Fields<'a>) -> Option<Resolve> {
+        if let Some(node) = fields.get("resolve")
+            && !matches!(node.value, Value::Map(_))
+        {
+            self.word(node, &[("off", ())]);
+            return None;
+        }
+        let part = self.part(fields, "resolve");
+        let servers = self.list_of(&part, "servers", "DNS servers").iter();
+        let servers = servers.filter_map(|n| self.resolver(n)).collect();
+        Some(Resolve { every: self.wait(&part, "every", false), servers })
+    }
+
     fn circuit(&mut self, fields: &Fields<'a>) -> Circuit {
         let part = self.part(fields, "circuit");
         let open = self.with_default(&part, "requests", |c, n| match is_off(n) {
@@ -231,6 +245,15 @@ impl<'a> Checker<'a> {
             }
         }
         let preserve_host = self.with_default(fields, "preserve-host", Self::bool);
+        let versions =
+            [("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
+        let proxy_protocol =
+            self.with_default(fields, "proxy-protocol", |c, n| c.word(n, &versions)).flatten();
+        let is_tcp = |server: &Server| matches!(server, Server::Tcp(_));
+        if servers.iter().any(is_tcp) && !servers.iter().all(is_tcp) {
+            let help = "requests and unopened connections need upstreams of their own".to_owned();
+            self.error(fields.at, "some servers here are tcp:// and some are not", help);
+        }
         Upstream {
             servers,
             weights,
@@ -240,12 +263,14 @@ impl<'a> Checker<'a> {
             eject: self.eject(fields),
             circuit: self.circuit(fields),
             retries: self.retries(fields),
+            resolve: self.look_ups(fields),
             health,
             timeouts,
             roots,
             server_name,
             client_certificate,
             preserve_host: preserve_host.unwrap_or(true),
+            proxy_protocol,
         }
     }
 
@@ -270,6 +295,12 @@ impl<'a> Checker<'a> {
             "tcp" => HealthCheck::Tcp,
             _ => HealthCheck::Grpc(service),
         };
+        if !matches!(check, HealthCheck::Tcp)
+            && let Some(server) = servers.iter().find(|s| matches!(s, Server::Tcp(_)))
+        {
+            let message = format!("{server} is sent no requests");
+            self.error(node.at, message, "write check: tcp".to_owned());
+        }
         let is_h1 = |s: &&Server| matches!(s, Server::Http(_) | Server::Unix(_));
         if let (HealthCheck::Grpc(_), Some(server)) = (&check, servers.iter().find(is_h1)) {
             let message = format!("gRPC needs HTTP/2, which {server} is not asked to speak");
@@ -310,6 +341,30 @@ impl<'a> Checker<'a> {
     /// The name of an upstream, or a server in its place: that becomes an upstream named by its
     /// URL.
     pub(super) fn upstream_reference(&mut self, node: &'a Node) -> Option<String> {
+        self.upstream_for(node, Traffic::Requests)
+    }
+
+    /// The same for one or the other use.
+    pub(super) fn upstream_for(&mut self, node: &'a Node, wanted: Traffic) -> Option<String> {
+        let name = self.upstream_named(node)?;
+        let is_raw = *self.raw_upstreams.get(&name).unwrap_or(&false);
+        match (wanted, is_raw) {
+            (Traffic::Requests, true) => {
+                let message = format!("the servers of {} take no requests", quoted(&name));
+                let help = "tcp:// is for `passthrough`; write http://, https:// or h2c://";
+                self.error(node.at, message, help.to_owned());
+            }
+            (Traffic::Bytes, false) if self.raw_upstreams.contains_key(&name) => {
+                let message = format!("the servers of {} take requests", quoted(&name));
+                let help = "what goes through is not opened: write the servers as tcp://";
+                self.error(node.at, message, help.to_owned());
+            }
+            _ => {}
+        }
+        Some(name)
+    }
+
+    fn upstream_named(&mut self, node: &'a Node) -> Option<String> {
         let text = self.line(node, "the name of an upstream or a server's URL")?;
         let is_server =
             text.contains("://") || text.starts_with("unix:") || text.starts_with("builtin:");
@@ -318,6 +373,7 @@ impl<'a> Checker<'a> {
             let name = server.to_string();
             if !self.anonymous.contains_key(&name) {
                 let upstream = self.upstream_of(server);
+                self.raw_upstreams.insert(name.clone(), is_raw(&upstream));
                 self.anonymous.insert(name.clone(), upstream);
             }
             return Some(name);
@@ -360,9 +416,9 @@ impl<'a> Checker<'a> {
         };
         let port = match scheme {
             "http" | "h2c" => 80,
-            "https" => 443,
+            "https" | "tcp" => 443,
             other => {
-                let near = nearest(other, ["http", "https", "h2c"]);
+                let near = nearest(other, ["http", "https", "h2c", "tcp"]);
                 let near = near.map(|near| format!("did you mean `{near}://{rest}`?"));
                 let message = format!("servers do not speak {}", quoted(other));
                 self.error(node.at, message, near.unwrap_or_else(|| SERVERS.to_owned()));
@@ -373,6 +429,7 @@ impl<'a> Checker<'a> {
         Some(match scheme {
             "https" => Server::Https(authority),
             "h2c" => Server::H2c(authority),
+            "tcp" => Server::Tcp(authority),
             _ => Server::Http(authority),
         })
     }
@@ -455,6 +512,20 @@ pub(super) fn host_and_port(text: &str, default: u16) -> Option<(String, u16)> {
     (is_v6 || is_host).then(|| (host.to_ascii_lowercase(), port))
 }
 
+/// Whether an upstream takes bytes of any kind. All its servers do, or none.
+fn is_raw(upstream: &Upstream) -> bool {
+    upstream.servers.iter().any(|server| matches!(server, Server::Tcp(_)))
+}
+
+/// What an upstream is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Traffic {
+    /// Requests.
+    Requests,
+    /// Bytes that are not looked at.
+    Bytes,
+}
+
 /// Whether `off` stands here, or what other programs make of it.
 fn is_off(node: &Node) -> bool {
     matches!(&node.value, Value::Text(text) if text == "off")
@@ -468,4 +539,4 @@ fn looks_like_address(text: &str) -> bool {
 }
 
 const SERVERS: &str =
-    "a server is http://, https:// or h2c:// and a host, unix:/path, or builtin:echo";
+    "a server is http://, https://, h2c:// or tcp:// and a host, unix:/path, or builtin:echo";

@@ -8,6 +8,7 @@ pub mod section;
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -29,6 +30,7 @@ use self::quic::{Fate, Quic, Writer};
 use super::body::ResponseBody;
 use super::exchange::{self, Connection};
 use super::headers;
+use super::hints::Hints;
 use super::incoming::Incoming;
 use super::tunnel::Client;
 use crate::config::Limits;
@@ -164,7 +166,27 @@ async fn request(
             return websocket(&connection, request, body, to_client).await;
         }
         let request = request.map(|()| Incoming::H3(Box::new(body)));
-        let response = exchange::serve(&connection, request, None).await;
+        let hints = Hints::default();
+        let mut exchange = pin!(exchange::serve(&connection, request, None, Some(hints.clone())));
+        let response = loop {
+            // What the exchange puts in is there when its poll returns.
+            let next = std::future::poll_fn(|cx| {
+                let polled = exchange.as_mut().poll(cx);
+                let told = hints.take();
+                match polled {
+                    _ if !told.is_empty() => Poll::Ready((told, polled)),
+                    Poll::Ready(_) => Poll::Ready((told, polled)),
+                    Poll::Pending => Poll::Pending,
+                }
+            });
+            let (told, polled) = next.await;
+            for hint in told {
+                to_client.send_response(hint).await?;
+            }
+            if let Poll::Ready(response) = polled {
+                break response;
+            }
+        };
         answer(&mut to_client, response).await
     };
     let Some(mut stopped) = stopped else { return Ended::Served };
@@ -196,7 +218,7 @@ async fn websocket(
     let (opened, client) = tokio::sync::oneshot::channel();
     let mut request = request.map(|()| Incoming::Empty);
     request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
-    let response = exchange::serve(connection, request, Some(Client::H1(client))).await;
+    let response = exchange::serve(connection, request, Some(Client::H1(client)), None).await;
     if response.status() != StatusCode::OK || opened.is_closed() {
         return answer(&mut to_client, response).await;
     }

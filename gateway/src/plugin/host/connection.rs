@@ -8,6 +8,7 @@ use super::super::call::rule;
 use super::{Host, Phase};
 use crate::http::head::ConnectionFacts;
 use crate::tls::TlsFacts;
+use crate::tls::clients::ClientCertificate;
 
 /// Links `function` of `connection`; false when there is none.
 pub(in super::super) fn link(
@@ -47,9 +48,32 @@ pub(in super::super) fn link(
         "tls-is-resumed" => at.func_wrap(function, |store, (): ()| {
             Ok((tls(store.data())?.is_some_and(|tls| tls.is_resumed),))
         })?,
+        "tls-ja4" => at.func_wrap(function, |store, (): ()| {
+            Ok((tls(store.data())?.and_then(|tls| tls.ja4.as_deref().map(str::to_owned)),))
+        })?,
+        "tls-client-subject" => of_client(at, function, |client| client.subject.clone())?,
+        "tls-client-issuer" => of_client(at, function, |client| client.issuer.clone())?,
+        "tls-client-serial" => of_client(at, function, |client| client.serial.clone())?,
+        "tls-client-sha256" => of_client(at, function, |client| client.sha256.clone())?,
+        "tls-client-names" => at.func_wrap(function, |store, (): ()| {
+            let tls = tls(store.data())?;
+            let client = tls.and_then(|tls| tls.client.as_ref());
+            Ok((client.map(|client| client.names.clone()).unwrap_or_default(),))
+        })?,
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Links a function that tells one thing of the client's certificate.
+fn of_client(
+    at: &mut LinkerInstance<'_, Host>,
+    function: &str,
+    tell: fn(&ClientCertificate) -> String,
+) -> wasmtime::Result<()> {
+    at.func_wrap(function, move |store, (): ()| {
+        Ok((tls(store.data())?.and_then(|tls| tls.client.as_deref()).map(tell),))
+    })
 }
 
 fn facts(host: &Host) -> wasmtime::Result<&ConnectionFacts> {
