@@ -220,3 +220,47 @@ plugins: {{seen: {{component: @dir@/seen.wasm, limits: {{deadline: 2s}}}}}}
     assert!(after <= before + before / 10, "{before} KiB became {after} KiB");
     assert!(gateway.fds() <= fds + 5, "{fds} descriptors became {}", gateway.fds());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_instance_remembers_goes_to_the_next_version() {
+    let web = RustOrigin::h1().await;
+    let counting = guest("remembering");
+    let mut gateway = Gateway::new();
+    gateway.file("counting.wasm", &counting);
+    gateway.set("web", web.port).set("config", "{}");
+    let yaml = "
+sites: [{hosts: [app.localhost], filters: [counting], upstream: web}]
+upstreams: {web: http://127.0.0.1:@web@}
+plugins: {counting: {component: @dir@/counting.wasm, limits: {deadline: 2s}, config: @config@}}
+workers: 1
+";
+    gateway.start(yaml).await;
+    let client = gateway.client().await;
+    let count = async || {
+        let seen = client.get("app.localhost", "/").await.json();
+        field(&seen, "x-count").concat().parse::<u64>().unwrap()
+    };
+    assert_eq!((count().await, count().await), (1, 2));
+    let mark = gateway.mark();
+    gateway.replace("counting.wasm", noted(&counting, "the next version"));
+    gateway.logged(mark, &["plugin swapped"]).await;
+    assert_eq!((count().await, count().await), (3, 4));
+
+    // One that fails over what it is handed begins anew, and serves.
+    let change = async |gateway: &mut Gateway, config: &str| {
+        let mark = gateway.mark();
+        let text = gateway.set("config", config).text(yaml);
+        gateway.replace("gateway.yaml", text);
+        gateway.logged(mark, &["serving", "file changed"]).await;
+    };
+    change(&mut gateway, "{refuse: \"yes\"}").await;
+    let mark = gateway.mark();
+    assert_eq!(count().await, 1);
+    gateway.logged(0, &["handover.restore", "it refuses"]).await;
+    // One that fails to hand anything over leaves nothing.
+    change(&mut gateway, "{forget: \"yes\"}").await;
+    assert_eq!(count().await, 2);
+    change(&mut gateway, "{}").await;
+    assert_eq!(count().await, 1);
+    gateway.logged(mark, &["handover.save", "it forgets"]).await;
+}

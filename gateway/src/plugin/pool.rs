@@ -62,6 +62,58 @@ impl Hooks {
         self.hooked
     }
 
+    /// What the instance has to hand over, if it does that. Ends the instance's use: it may be in any
+    /// state afterwards.
+    pub(super) fn save(&self) -> Option<Vec<u8>> {
+        let handover = self.plugin.compiled.exports.handover.as_ref()?;
+        let mut slot = self.slot.borrow_mut();
+        let mut instance = slot.instance.take()?;
+        let saved = self.outside(&mut instance, "handover.save", |instance| {
+            let save: TypedFunc<(), (Vec<u8>,)> =
+                instance.handle.get_typed_func(&mut instance.store, handover.save)?;
+            let (saved,) = save.call(&mut instance.store, ())?;
+            instance.store.data_mut().charge(saved.len())?;
+            Ok(saved)
+        });
+        saved.ok()
+    }
+
+    /// Hands the instance what the one before it saved. One that fails over it is thrown away.
+    pub(super) fn restore(&self, saved: &[u8]) {
+        let Some(handover) = &self.plugin.compiled.exports.handover else { return };
+        let mut slot = self.slot.borrow_mut();
+        let Some(instance) = &mut slot.instance else { return };
+        let restored = self.outside(instance, "handover.restore", |instance| {
+            let restore: TypedFunc<(&[u8],), ()> =
+                instance.handle.get_typed_func(&mut instance.store, handover.restore)?;
+            restore.call(&mut instance.store, (saved,))
+        });
+        if restored.is_err() {
+            slot.instance = None;
+        }
+    }
+
+    /// Runs a function of the instance outside any request, within the deadline of a call. A failure
+    /// is logged.
+    fn outside<T>(
+        &self,
+        instance: &mut Instance,
+        function: &'static str,
+        run: impl FnOnce(&mut Instance) -> wasmtime::Result<T>,
+    ) -> Result<T, PluginError> {
+        let deadline = self.plugin.facts.limits.deadline;
+        instance.store.set_epoch_deadline(ticks(deadline));
+        instance.store.data_mut().refill(deadline);
+        let result = run(instance);
+        let Host { output, facts, .. } = instance.store.data_mut();
+        result.inspect(|_| output.flush(facts, "")).map_err(|cause| {
+            let stderr = output.take_stderr();
+            let error = call::failure(facts, function, Overrun::Deadline, deadline, &stderr, cause);
+            call::log(&error, facts, "", &stderr);
+            error
+        })
+    }
+
     /// The host's answers for the next call.
     pub(super) fn load_tape(&self, tape: Tape) {
         *self.tape.borrow_mut() = Some(tape);
