@@ -45,17 +45,30 @@ pub fn run(engine: &Arc<Engine>, component: &Path, cases: &Cases) -> Vec<(String
         .collect()
 }
 
-/// Measures each case that has a request: its name, and the best and the middle of `rounds` rounds of
-/// a thousand calls, for one call.
+/// What a call of one case takes.
+pub struct Measured {
+    /// The case's name.
+    pub name: String,
+    /// The best of all rounds.
+    pub best: Duration,
+    /// The middle one.
+    pub median: Duration,
+    /// The best without deadlines, when that was measured too.
+    pub without_deadlines: Option<Duration>,
+}
+
+/// Measures each case that has a request, in `rounds` rounds of a thousand calls. With `bare`, an engine
+/// without deadlines, rounds alternate between the two.
 ///
 /// # Errors
 /// When the plugin does not load or a call fails.
 pub fn bench(
     engine: &Arc<Engine>,
+    bare: Option<&Arc<Engine>>,
     component: &Path,
     cases: &Cases,
     rounds: usize,
-) -> Result<Vec<(String, Duration, Duration)>, String> {
+) -> Result<Vec<Measured>, String> {
     let mut measured = Vec::new();
     for case in &cases.cases {
         let Some(asked) = &case.request else { continue };
@@ -65,29 +78,59 @@ pub fn bench(
             }
         };
         let hooks = start(engine, component, cases, case).map_err(failed)?;
+        let bare = match bare {
+            Some(bare) => Some(start(bare, component, cases, case).map_err(failed)?),
+            None => None,
+        };
         let (facts, head) = request(asked).map_err(|text| failed(Stop::Case(text)))?;
-        let mut rounds_taken = Vec::new();
+        let (mut with, mut without, mut copies) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds.max(1) {
-            let started = Instant::now();
-            for _ in 0..1000 {
-                let mut head = head.clone();
-                call(&hooks, &facts, &mut head, asked).map_err(failed)?;
+            with.push(round(&hooks, &facts, &head, asked).map_err(failed)?);
+            if let Some(bare) = &bare {
+                without.push(round(bare, &facts, &head, asked).map_err(failed)?);
             }
-            let with = started.elapsed();
-            // A call changes its head, so each gets a copy; the copies are not the plugin's.
-            let started = Instant::now();
-            for _ in 0..1000 {
-                std::hint::black_box(head.clone());
-            }
-            rounds_taken.push(with.saturating_sub(started.elapsed()) / 1000);
+            copies.push(copying(&head));
         }
-        rounds_taken.sort_unstable();
-        let best = rounds_taken.first().copied().unwrap_or_default();
-        let middle = rounds_taken.get(rounds_taken.len() / 2).copied().unwrap_or_default();
-        measured.push((case.name.clone(), best, middle));
+        with.sort_unstable();
+        // A call changes its head, so each gets a copy; the copies are not the plugin's.
+        let copy = copies.into_iter().min().unwrap_or_default();
+        let of_one = |round: Duration| round.saturating_sub(copy) / CALLS;
+        measured.push(Measured {
+            name: case.name.clone(),
+            best: with.first().copied().map(of_one).unwrap_or_default(),
+            median: with.get(with.len() / 2).copied().map(of_one).unwrap_or_default(),
+            without_deadlines: without.into_iter().min().map(of_one),
+        });
     }
     Ok(measured)
 }
+
+/// The time of one round of calls, each with its copy of the head.
+fn round(
+    hooks: &Hooks,
+    facts: &Arc<ConnectionFacts>,
+    head: &RequestHead,
+    asked: &CaseRequest,
+) -> Result<Duration, Stop> {
+    let started = Instant::now();
+    for _ in 0..CALLS {
+        let mut head = head.clone();
+        call(hooks, facts, &mut head, asked)?;
+    }
+    Ok(started.elapsed())
+}
+
+/// The time of the copies of one round.
+fn copying(head: &RequestHead) -> Duration {
+    let started = Instant::now();
+    for _ in 0..CALLS {
+        std::hint::black_box(head.clone());
+    }
+    started.elapsed()
+}
+
+/// Calls of one round.
+const CALLS: u32 = 1000;
 
 fn start(
     engine: &Arc<Engine>,
@@ -219,6 +262,7 @@ fn request(asked: &CaseRequest) -> Result<(Arc<ConnectionFacts>, RequestHead), S
             alpn: Some("h2"),
             is_h2: true,
             is_resumed: false,
+            ja4: Some("t13d1516h2_8daaf6152771_e5627efa2ab1".into()),
             demand: None,
             client: None,
         })

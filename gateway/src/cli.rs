@@ -185,6 +185,9 @@ pub enum PluginCommand {
         /// Rounds of a thousand calls.
         #[arg(long, default_value_t = 50)]
         rounds: usize,
+        /// Also measure without deadlines, and show what they cost.
+        #[arg(long)]
+        deadlines: bool,
     },
     /// Record the next request that a plugin of the running gateway meets, as JSON on standard
     /// output: heads, connection and every answer it got. Fields that it may not read are left out;

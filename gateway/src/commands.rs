@@ -296,12 +296,36 @@ pub fn test(component: &Path, files: &[PathBuf]) -> Result<(), String> {
 ///
 /// # Errors
 /// When a file cannot be used or a call fails.
-pub fn bench(component: &Path, file: &Path, rounds: usize) -> Result<(), String> {
+pub fn bench(
+    component: &Path,
+    file: &Path,
+    rounds: usize,
+    with_deadlines: bool,
+) -> Result<(), String> {
     let all = Cases::load(file).map_err(|report| report.to_string())?;
-    let measured = with_engine(|engine| cases::bench(engine, component, &all, rounds))?;
-    println!("{:>12}{:>12}", "best", "median");
-    for (name, best, middle) in measured {
-        println!("{:>12}{:>12}  {name}", format!("{best:?}"), format!("{middle:?}"));
+    let measured = with_engine(|engine| {
+        if !with_deadlines {
+            return cases::bench(engine, None, component, &all, rounds);
+        }
+        let cache = tempfile_folder()?;
+        let bare = Engine::start_without_deadlines(cache.clone()).map_err(|cause| describe(&cause));
+        let done = bare.and_then(|bare| cases::bench(engine, Some(&bare), component, &all, rounds));
+        let _ = std::fs::remove_dir_all(&cache);
+        done
+    })?;
+    let more = if with_deadlines {
+        format!("{:>12}{:>10}", "unlimited", "deadlines")
+    } else {
+        String::new()
+    };
+    println!("{:>12}{:>12}{more}", "best", "median");
+    for cases::Measured { name, best, median, without_deadlines } in measured {
+        let (best_text, median) = (format!("{best:?}"), format!("{median:?}"));
+        let more = without_deadlines.map(|bare| {
+            let cost = (best.as_secs_f64() / bare.as_secs_f64().max(1e-9) - 1.0) * 100.0;
+            format!("{:>12}{:>10}", format!("{bare:?}"), format!("{cost:+.1} %"))
+        });
+        println!("{best_text:>12}{median:>12}{}  {name}", more.unwrap_or_default());
     }
     Ok(())
 }

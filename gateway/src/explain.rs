@@ -404,6 +404,7 @@ fn facts(config: &Config, head: &RequestHead, peer: IpAddr) -> Arc<ConnectionFac
             alpn: Some("h2"),
             is_h2: true,
             is_resumed: false,
+            ja4: None,
             demand: None,
             client: None,
         })),

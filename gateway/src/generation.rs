@@ -21,6 +21,7 @@ use crate::tls::clients::{ClientAuth, ClientAuthError};
 use crate::tls::roots::{self, RootsError};
 use crate::tls::{Front, Fronts};
 use crate::upstream::health::Health;
+use crate::upstream::resolve::Names;
 use crate::upstream::sticky::StickyKey;
 use crate::upstream::{Circuit, Parts, TlsClient};
 
@@ -525,12 +526,13 @@ fn parts(
         index.is_none_or(|index| known.is_none_or(|(parts, _)| parts.health.is_up(index)))
     };
     let health = Health::start(name, upstream, tls.as_ref(), was_up);
+    let names = Names::start(name, upstream, known.map(|(parts, _)| &*parts.names));
     let circuit = Circuit::new(&upstream.circuit, upstream.servers.len());
     let tokens = match upstream.sticky {
         Some(_) => upstream.servers.iter().map(|server| sticky.token(name, server)).collect(),
         None => Arc::default(),
     };
-    Parts { tls, health, circuit, tokens }
+    Parts { tls, health, names, circuit, tokens }
 }
 
 fn tls_client(upstream: &Upstream) -> Result<Option<TlsClient>, RootsError> {

@@ -32,8 +32,8 @@ fn main() -> ExitCode {
             commands::accept(&file.config, &names)
         }
         Command::Plugin(PluginCommand::Test { file, cases }) => commands::test(&file, &cases),
-        Command::Plugin(PluginCommand::Bench { file, cases, rounds }) => {
-            commands::bench(&file, &cases, rounds)
+        Command::Plugin(PluginCommand::Bench { file, cases, rounds, deadlines }) => {
+            commands::bench(&file, &cases, rounds, deadlines)
         }
         Command::Plugin(PluginCommand::Record { name, path, timeout, file }) => {
             commands::record(&file.config, &name, &path, timeout)

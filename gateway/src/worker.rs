@@ -207,7 +207,12 @@ fn hooks(generation: &Generation, place: &PluginUse, old: Option<&View>) -> Rc<U
     }
     let hooks = match plugin {
         Some(plugin) => {
-            Placed::new(Arc::clone(plugin), &place.config, trial).map_err(|cause| describe(&cause))
+            let placed = Placed::new(Arc::clone(plugin), &place.config, trial);
+            let before = old.and_then(|old| before(old, place));
+            if let (Ok(placed), Some(before)) = (&placed, &before) {
+                placed.inherit(before);
+            }
+            placed.map_err(|cause| describe(&cause))
         }
         None => Err(format!("plugin {} is not in this generation", place.plugin)),
     };
@@ -217,4 +222,16 @@ fn hooks(generation: &Generation, place: &PluginUse, old: Option<&View>) -> Rc<U
         trial: trial.map(Arc::clone),
         hooks,
     })
+}
+
+/// The instances that a place of use had, also under another configuration, if that was the only place
+/// of its plugin.
+fn before<'v>(old: &'v View, place: &PluginUse) -> Option<&'v Placed> {
+    let same = old.hooks.iter().find(|known| known.place == *place);
+    let mut of_plugin = old.hooks.iter().filter(|known| known.place.plugin == place.plugin);
+    let alone = match (of_plugin.next(), of_plugin.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    };
+    same.or(alone)?.hooks.as_ref().ok()
 }

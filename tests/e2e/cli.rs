@@ -215,6 +215,10 @@ cases:
     let (code, out, err) = witgate(&["plugin", "bench", &router, &cases, "--rounds", "2"]).await;
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(out.contains("median") && out.contains("rewritten"), "{out}");
+    let bench = ["plugin", "bench", &router, &cases, "--rounds", "2", "--deadlines"];
+    let (code, out, err) = witgate(&bench).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("unlimited") && out.contains(" %  rewritten"), "{out}");
 
     let bad = gateway.file("bad.yaml", "cases:\n  - {name: x, expct: {}}\n");
     let (code, _, err) = witgate(&["plugin", "test", &router, &bad.display().to_string()]).await;

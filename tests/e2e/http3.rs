@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::guests::guest;
 use crate::harness::origin::field;
 use crate::harness::quic::{Quic, values};
 use crate::harness::{Gateway, Origin, RustOrigin, SOON, until};
@@ -220,4 +221,29 @@ async fn a_websocket_opens_over_http3() {
     assert_eq!(answers[0]["status"], 200, "{}", answers[0]);
     assert!(answers[0]["text"].as_str().unwrap().contains("hi"), "{}", answers[0]);
     assert_eq!(answers[1]["status"], 501, "{}", answers[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_knows_a_handshake_over_quic() {
+    let origin = RustOrigin::h1().await;
+    let mut gateway = Gateway::new();
+    gateway.file("prober.wasm", guest("prober"));
+    gateway.set("web", origin.port);
+    gateway
+        .start(
+            "
+sites: [{hosts: [h1.localhost], filters: [facts], upstream: web}]
+upstreams: {web: http://127.0.0.1:@web@}
+plugins: {facts: {component: @dir@/prober.wasm, limits: {deadline: 2s}}}
+",
+        )
+        .await;
+    let mut client = Quic::connect(&gateway, "127.0.0.1", "h1.localhost").await.unwrap();
+    let answers = client.ask(json!([{"path": "/tls/x"}])).await;
+    let saw = field(&seen(&answers[0]), "x-saw").concat();
+    let parts: Vec<&str> = saw.split(' ').collect();
+    let [suite, group, is_resumed, ja4] = parts[..] else { panic!("{saw}") };
+    assert!(suite.starts_with("TLS_") && !group.is_empty(), "{saw}");
+    assert_eq!(is_resumed, "false", "{saw}");
+    assert!(ja4.starts_with("q13d") && ja4.contains("h3_"), "{saw}");
 }

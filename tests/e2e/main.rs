@@ -42,6 +42,7 @@ mod proxy_protocol;
 mod redirect;
 mod reload;
 mod renewal_under_load;
+mod resolve;
 mod responses;
 mod rfc2136;
 mod smuggling;

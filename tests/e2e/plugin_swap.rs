@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use crate::harness::client::{Client, get};
 use crate::harness::guests::{guest, noted, short_digest};
 use crate::harness::load::{Load, Plan};
@@ -157,4 +159,108 @@ async fn a_bad_plugin_at_the_start_is_a_bad_start() {
         assert_eq!(status.code(), Some(1), "{name}");
         gateway.logged(0, &["chooser.wasm", &short_digest(&bytes), reason]).await;
     }
+}
+
+/// `POST /reload` at the control socket: the generation in force afterwards.
+async fn reload(socket: &std::path::Path) -> u64 {
+    let mut stream = tokio::net::UnixStream::connect(socket).await.expect("the control socket");
+    let order = b"POST /reload HTTP/1.1\r\nhost: witgate\r\nconnection: close\r\n\r\n";
+    stream.write_all(order).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let number = answer.split("generation ").nth(1).and_then(|rest| rest.split(' ').next());
+    number.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
+}
+
+/// `WITGATE_SWAPS=10000` for the long run of docs/PLUGINS.md.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_swaps_with_eighty_routes_leave_memory_flat() {
+    let swaps = std::env::var("WITGATE_SWAPS").ok().and_then(|text| text.parse().ok());
+    let swaps: u64 = swaps.unwrap_or(1000);
+    let _turn = heavy().await;
+    let web = RustOrigin::h1().await;
+    let versions = [guest("filter"), noted(&guest("filter"), "another digest")];
+    let mut gateway = Gateway::new();
+    gateway.file("seen.wasm", &versions[0]);
+    gateway.set("web", web.port);
+    let routes: String = (0..80)
+        .map(|n| format!("      - {{path: /{n}/, filters: [seen], upstream: web}}\n"))
+        .collect();
+    gateway
+        .start(&format!(
+            "
+sites:
+  - hosts: [app.localhost]
+    routes:
+{routes}      - upstream: web
+upstreams: {{web: \"http://127.0.0.1:@web@\"}}
+plugins: {{seen: {{component: @dir@/seen.wasm, limits: {{deadline: 2s}}}}}}
+"
+        ))
+        .await;
+    let client = gateway.client().await;
+    let mut http = client.h1("app.localhost").await.unwrap();
+    let socket = gateway.store().join("admin.sock");
+    let warm = (swaps / 10).max(50);
+    let (mut before, mut fds, mut generation) = (0, 0, 0);
+    for swap in 1..=swaps {
+        gateway.replace("seen.wasm", &versions[usize::from(swap % 2 == 1)]);
+        let next = reload(&socket).await;
+        assert!(next > generation, "{next} after {generation}");
+        generation = next;
+        let path = format!("/{}/x", swap % 80);
+        let answer = http.send(get("app.localhost", &path)).await.expect("an answer");
+        assert_eq!(field(&answer.json(), "x-path"), [path], "swap {swap}");
+        if swap == warm {
+            (before, fds) = (gateway.rss_kib(), gateway.fds());
+        }
+    }
+    let after = gateway.rss_kib();
+    println!("{swaps} swaps: {before} KiB after {warm}, {after} KiB at the end");
+    assert!(after <= before + before / 10, "{before} KiB became {after} KiB");
+    assert!(gateway.fds() <= fds + 5, "{fds} descriptors became {}", gateway.fds());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_instance_remembers_goes_to_the_next_version() {
+    let web = RustOrigin::h1().await;
+    let counting = guest("remembering");
+    let mut gateway = Gateway::new();
+    gateway.file("counting.wasm", &counting);
+    gateway.set("web", web.port).set("config", "{}");
+    let yaml = "
+sites: [{hosts: [app.localhost], filters: [counting], upstream: web}]
+upstreams: {web: http://127.0.0.1:@web@}
+plugins: {counting: {component: @dir@/counting.wasm, limits: {deadline: 2s}, config: @config@}}
+workers: 1
+";
+    gateway.start(yaml).await;
+    let client = gateway.client().await;
+    let count = async || {
+        let seen = client.get("app.localhost", "/").await.json();
+        field(&seen, "x-count").concat().parse::<u64>().unwrap()
+    };
+    assert_eq!((count().await, count().await), (1, 2));
+    let mark = gateway.mark();
+    gateway.replace("counting.wasm", noted(&counting, "the next version"));
+    gateway.logged(mark, &["plugin swapped"]).await;
+    assert_eq!((count().await, count().await), (3, 4));
+
+    // One that fails over what it is handed begins anew, and serves.
+    let change = async |gateway: &mut Gateway, config: &str| {
+        let mark = gateway.mark();
+        let text = gateway.set("config", config).text(yaml);
+        gateway.replace("gateway.yaml", text);
+        gateway.logged(mark, &["serving", "file changed"]).await;
+    };
+    change(&mut gateway, "{refuse: \"yes\"}").await;
+    let mark = gateway.mark();
+    assert_eq!(count().await, 1);
+    gateway.logged(0, &["handover.restore", "it refuses"]).await;
+    // One that fails to hand anything over leaves nothing.
+    change(&mut gateway, "{forget: \"yes\"}").await;
+    assert_eq!(count().await, 2);
+    change(&mut gateway, "{}").await;
+    assert_eq!(count().await, 1);
+    gateway.logged(mark, &["handover.save", "it forgets"]).await;
 }

@@ -283,3 +283,20 @@ plugins:
     assert_eq!(code, Some(1));
     assert!(err.contains("no request below /no met the plugin seen"), "{err}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_hook_has_a_span_of_the_clients_trace_when_asked_for() {
+    let origin = RustOrigin::h1().await;
+    let mut gateway = Gateway::new();
+    let spans = "on-error: fail-closed}\nlog: {format: json, level: \"info,witgate::span=debug\"";
+    let client = router_with(&mut gateway, &origin, spans).await;
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mark = gateway.mark();
+    let answer = client.send(with(get("app.localhost", "/web"), "traceparent", parent)).await;
+    let line = gateway.logged(mark, &["witgate::span", "router.route"]).await;
+    for part in ["0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "tried", "upstream"] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    // The application gets the trace as it came.
+    assert_eq!(field(&answer.json(), "traceparent"), [parent]);
+}

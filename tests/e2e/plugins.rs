@@ -1,6 +1,7 @@
 //! Promise: the plugins that come with the gateway do what their pages say, in a real gateway.
 
 use crate::harness::client::{get, request, with};
+use crate::harness::guests::guest;
 use crate::harness::origin::field;
 use crate::harness::{Gateway, RustOrigin};
 
@@ -82,4 +83,37 @@ plugins:
     assert_eq!(seen["body"], long, "the body goes on untouched");
     let answer = client.send(request("POST", "app.localhost", "/web", "bad thing")).await;
     assert_eq!(answer.status, 400, "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_knows_the_handshake() {
+    let origin = RustOrigin::h1().await;
+    let mut gateway = Gateway::new();
+    gateway.file("prober.wasm", guest("prober"));
+    gateway.set("web", origin.port);
+    gateway
+        .start(
+            "
+sites: [{hosts: [app.localhost], filters: [facts], upstream: web}]
+upstreams: {web: http://127.0.0.1:@web@}
+plugins: {facts: {component: @dir@/prober.wasm, limits: {deadline: 2s}}}
+",
+        )
+        .await;
+    let client = gateway.client().await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let mut http = client.h2("app.localhost").await.unwrap();
+        let answer = http.send(get("app.localhost", "/tls/x")).await.unwrap();
+        let saw = field(&answer.json(), "x-saw").concat();
+        seen.push(saw.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    }
+    let [first, second] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((first[1].as_str(), first[2].as_str()), ("X25519MLKEM768", "false"), "{seen:?}");
+    assert_eq!(second[2], "true", "{seen:?}");
+    // A session that is resumed has one extension more, and the rest in common.
+    let parts = |ja4: &str| ja4.split('_').map(str::to_owned).collect::<Vec<_>>();
+    let (one, two) = (parts(&first[3]), parts(&second[3]));
+    assert!(one[0].starts_with("t13d") && one[0].ends_with("h2"), "{seen:?}");
+    assert_eq!((one[1].len(), one[2].len(), &one[1]), (12, 12, &two[1]), "{seen:?}");
 }

@@ -113,9 +113,19 @@ impl RustOrigin {
         self.seen.connections.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// A server at another loopback address, so that one port can be that of several.
+    pub async fn at(address: &str, port: u16, is_h2: bool) -> Self {
+        let listener = TcpListener::bind((address, port)).await.expect("a free port");
+        Self::serve(listener, is_h2, false)
+    }
+
     async fn start(is_h2: bool, is_proxied: bool) -> Self {
-        let port = port();
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
+        let listener = TcpListener::bind(("127.0.0.1", port())).await.expect("a free port");
+        Self::serve(listener, is_h2, is_proxied)
+    }
+
+    fn serve(listener: TcpListener, is_h2: bool, is_proxied: bool) -> Self {
+        let port = listener.local_addr().expect("it is bound").port();
         let seen = Arc::<Seen>::default();
         let shared = Arc::clone(&seen);
         let task = tokio::spawn(async move {

@@ -3,7 +3,7 @@
 
 mod account;
 mod client;
-mod dns;
+pub mod dns;
 pub mod error;
 #[cfg(test)]
 mod fake_dns;

@@ -539,6 +539,8 @@ pub struct Upstream {
     pub circuit: Circuit,
     /// When a request is sent again.
     pub retries: Retries,
+    /// How names of servers are looked up again; `None` looks them up at each connection.
+    pub resolve: Option<Resolve>,
     /// Active health checks.
     pub health: Option<Health>,
     /// Waits for this upstream.
@@ -553,6 +555,15 @@ pub struct Upstream {
     pub preserve_host: bool,
     /// The PROXY header that tells servers of each client; `None` sends none.
     pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// `upstreams.*.resolve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolve {
+    /// The longest time between two look-ups of a name.
+    pub every: Duration,
+    /// DNS servers to ask, whose times to live count; the system's resolver if empty.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// `upstreams.*.proxy-protocol`.
@@ -579,6 +590,16 @@ pub enum Server {
     Tcp(Authority),
     /// `builtin:echo`: a page inside the gateway that shows the request as an application sees it.
     Echo,
+}
+
+impl Server {
+    /// The host that is connected to, where there is one.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Http(a) | Self::Https(a) | Self::H2c(a) | Self::Tcp(a) => Some(&a.host),
+            Self::Unix(_) | Self::Echo => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Server {

@@ -383,11 +383,16 @@ fn upstream(u: &Upstream) -> Tree {
         ("statuses", list(u.retries.statuses.iter().map(|s| int((*s).into())))),
         ("try-timeout", off(u.retries.try_timeout.map(wait))),
     ]);
+    let resolve = u.resolve.as_ref().map(|resolve| {
+        let servers = list(resolve.servers.iter().map(|server| text(server.to_string())));
+        map([("every", wait(resolve.every)), ("servers", servers)])
+    });
     fields.extend([
         ("slow-start", wait(u.slow_start)),
         ("eject", off(eject)),
         ("circuit", circuit),
         ("retries", retries),
+        ("resolve", off(resolve)),
     ]);
     if let Some(health) = &u.health {
         let mut parts = match &health.check {

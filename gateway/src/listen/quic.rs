@@ -33,7 +33,7 @@ use crate::config::Limits;
 use crate::http::h3;
 use crate::telemetry::Counters;
 use crate::tls::TlsFacts;
-use crate::tls::accept::has_not_expired;
+use crate::tls::accept::{group_name, has_not_expired, suite_name};
 use crate::tls::clients::ClientCertificate;
 use crate::tls::quic::Shaken;
 use crate::worker::Worker;
@@ -422,19 +422,22 @@ async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watc
 fn facts(quic: &quinn::Connection) -> TlsFacts {
     let data = quic.handshake_data();
     let data = data.and_then(|data| data.downcast::<Shaken>().ok());
-    let (server_name, demand) = data.map_or((None, None), |data| (data.server_name, data.demand));
+    let (server_name, demand, ja4, agreed) = match data {
+        Some(data) => (data.server_name, data.demand, data.ja4, data.agreed),
+        None => (None, None, None, None),
+    };
     let chain = quic.peer_identity();
     let chain = chain.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
     let client = chain.and_then(|chain| ClientCertificate::of(&chain));
     TlsFacts {
         server_name: server_name.map(String::into_boxed_str),
         version: "TLSv1.3",
-        // quinn does not tell.
-        cipher_suite: "",
-        group: None,
+        cipher_suite: agreed.map_or("", |agreed| suite_name(agreed.suite.into())),
+        group: agreed.and_then(|agreed| agreed.group).map(|group| group_name(group.into())),
         alpn: Some("h3"),
         is_h2: false,
-        is_resumed: false,
+        is_resumed: agreed.is_some_and(|agreed| agreed.is_resumed),
+        ja4: ja4.map(String::into_boxed_str),
         demand,
         client: client.map(Arc::new),
     }

@@ -19,6 +19,7 @@ mod session;
 mod sign;
 mod signing;
 mod solver;
+mod span;
 mod stats;
 mod tape;
 #[cfg(test)]

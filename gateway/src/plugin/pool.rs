@@ -11,6 +11,7 @@ use wasmtime::component::{ComponentExportIndex, TypedFunc};
 use super::call::{self, Overrun};
 use super::error::PluginError;
 use super::host::{Host, Phase};
+use super::span;
 use super::stats::{self, Calls};
 use super::tape::Tape;
 use super::ticker::TICK;
@@ -59,6 +60,58 @@ impl Hooks {
     /// Which hooks to call.
     pub fn hooked(&self) -> Hooked {
         self.hooked
+    }
+
+    /// What the instance has to hand over, if it does that. Ends the instance's use: it may be in any
+    /// state afterwards.
+    pub(super) fn save(&self) -> Option<Vec<u8>> {
+        let handover = self.plugin.compiled.exports.handover.as_ref()?;
+        let mut slot = self.slot.borrow_mut();
+        let mut instance = slot.instance.take()?;
+        let saved = self.outside(&mut instance, "handover.save", |instance| {
+            let save: TypedFunc<(), (Vec<u8>,)> =
+                instance.handle.get_typed_func(&mut instance.store, handover.save)?;
+            let (saved,) = save.call(&mut instance.store, ())?;
+            instance.store.data_mut().charge(saved.len())?;
+            Ok(saved)
+        });
+        saved.ok()
+    }
+
+    /// Hands the instance what the one before it saved. One that fails over it is thrown away.
+    pub(super) fn restore(&self, saved: &[u8]) {
+        let Some(handover) = &self.plugin.compiled.exports.handover else { return };
+        let mut slot = self.slot.borrow_mut();
+        let Some(instance) = &mut slot.instance else { return };
+        let restored = self.outside(instance, "handover.restore", |instance| {
+            let restore: TypedFunc<(&[u8],), ()> =
+                instance.handle.get_typed_func(&mut instance.store, handover.restore)?;
+            restore.call(&mut instance.store, (saved,))
+        });
+        if restored.is_err() {
+            slot.instance = None;
+        }
+    }
+
+    /// Runs a function of the instance outside any request, within the deadline of a call. A failure
+    /// is logged.
+    fn outside<T>(
+        &self,
+        instance: &mut Instance,
+        function: &'static str,
+        run: impl FnOnce(&mut Instance) -> wasmtime::Result<T>,
+    ) -> Result<T, PluginError> {
+        let deadline = self.plugin.facts.limits.deadline;
+        instance.store.set_epoch_deadline(ticks(deadline));
+        instance.store.data_mut().refill(deadline);
+        let result = run(instance);
+        let Host { output, facts, .. } = instance.store.data_mut();
+        result.inspect(|_| output.flush(facts, "")).map_err(|cause| {
+            let stderr = output.take_stderr();
+            let error = call::failure(facts, function, Overrun::Deadline, deadline, &stderr, cause);
+            call::log(&error, facts, "", &stderr);
+            error
+        })
     }
 
     /// The host's answers for the next call.
@@ -180,7 +233,8 @@ impl Hooks {
             Some(_) => Some(Tape::Recording(Vec::new())),
             None => self.tape.borrow_mut().take(),
         };
-        let started = self.calls.begin(counted(phase)).then(Instant::now);
+        let (is_measured, is_traced) = (self.calls.begin(counted(phase)), span::is_on());
+        let started = (is_measured || is_traced).then(Instant::now);
         let deadline = self.plugin.facts.limits.deadline;
         let ticks = ticks(deadline);
         self.plugin.engine.ticker.cover(ticks);
@@ -195,8 +249,9 @@ impl Hooks {
             std::mem::swap(&mut host.exchange.response, response);
         }
         let result = run(instance);
-        if let Some(started) = started {
-            self.calls.measured(started.elapsed());
+        let took = started.map(|started| started.elapsed());
+        if let Some(took) = took.filter(|_| is_measured) {
+            self.calls.measured(took);
             self.calls.memory(instance.store.data().memory.used());
         }
         let tape = instance.store.data_mut().take_tape();
@@ -233,6 +288,9 @@ impl Hooks {
                     self.calls.recovered();
                 }
                 self.calls.decided(&decision);
+                if let Some(took) = took.filter(|_| is_traced) {
+                    span::write(self.plugin.subject(), hook, request, took, Ok(&decision));
+                }
                 Ok(decision)
             }
             Err(cause) => {
@@ -242,6 +300,9 @@ impl Hooks {
                 slot.fail(&error, Instant::now());
                 let what = facts_of(&self.plugin, &error);
                 self.calls.failed(&request.id, what, slot.breaker.open_until.is_some());
+                if let Some(took) = took.filter(|_| is_traced) {
+                    span::write(self.plugin.subject(), hook, request, took, Err(&error));
+                }
                 Err(error)
             }
         }

@@ -64,6 +64,8 @@ struct Tls {
     group: Option<String>,
     alpn: Option<String>,
     is_resumed: bool,
+    #[serde(default)]
+    ja4: Option<String>,
     /// The certificates of the client in base64 (DER), its own first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     client: Vec<String>,
@@ -485,7 +487,11 @@ impl Connection {
             group: tls.group.map(str::to_owned),
             alpn: tls.alpn.map(str::to_owned),
             is_resumed: tls.is_resumed,
-            client: tls.client.iter().flat_map(|c| c.chain()).map(|c| STANDARD.encode(c)).collect(),
+            ja4: tls.ja4.as_deref().map(str::to_owned),
+            client: match &tls.client {
+                Some(client) => client.chain().iter().map(|one| STANDARD.encode(one)).collect(),
+                None => Vec::new(),
+            },
         });
         Self { client: facts.client, tls }
     }
@@ -502,18 +508,18 @@ impl Connection {
                 alpn: tls.alpn.as_ref().map(constant),
                 is_h2: tls.alpn.as_deref() == Some("h2"),
                 is_resumed: tls.is_resumed,
+                ja4: tls.ja4.clone().map(String::into_boxed_str),
                 demand: None,
-                client: certificate(&tls.client).map(Arc::new),
+                client: client(&tls.client).map(Arc::new),
             })
         });
         ConnectionFacts { client: self.client, tls, via: None }
     }
 }
 
-fn certificate(chain: &[String]) -> Option<ClientCertificate> {
-    let chain: Result<Vec<_>, _> =
-        chain.iter().map(|text| STANDARD.decode(text).map(CertificateDer::from)).collect();
-    ClientCertificate::of(&chain.ok()?)
+fn client(chain: &[String]) -> Option<ClientCertificate> {
+    let decode = |one: &String| STANDARD.decode(one).ok().map(CertificateDer::from);
+    ClientCertificate::of(&chain.iter().map(decode).collect::<Option<Vec<_>>>()?)
 }
 
 impl Request {

@@ -93,6 +93,7 @@ fn connection() -> Arc<ConnectionFacts> {
             alpn: Some("h2"),
             is_h2: true,
             is_resumed: false,
+            ja4: Some("t13d1516h2_8daaf6152771_e5627efa2ab1".into()),
             demand: None,
             client: client_certificate().map(Arc::new),
         })),
@@ -801,6 +802,32 @@ fn an_instance_serves_as_many_calls_as_it_may() {
     assert_eq!(seen("fresh", Some(1)), (fresh, 4));
     let some = texts(["nothing", "a", "b", "nothing"]);
     assert_eq!(seen("some", Some(3)), (some, 2));
+}
+
+#[test]
+fn state_outlives_a_hundred_fresh_instances() {
+    let mut config = config(guest("filter"), serde_json::Value::Null);
+    config.reuse = Reuse { calls_max: Some(1) };
+    let plugin = engine().load("counted", &config, &upstreams()).unwrap();
+    let hooks = Hooks::new(plugin, &config.config).unwrap();
+    for turn in 1..=100 {
+        let mut head = request("/all");
+        hooks.on_request(&connection(), &mut head).unwrap();
+        assert_eq!(field(&head.headers, "x-state"), format!("Ok({turn}) value None"));
+    }
+    assert_eq!(hooks.plugin().stats().totals().instances, 100);
+}
+
+#[test]
+fn one_trap_in_ten_of_ten_thousand_calls_costs_itself_alone() {
+    let hooks = hooks("hostile");
+    let connection = connection();
+    for turn in 0..10_000 {
+        let is_bad = turn % 10 == 0;
+        let mut head = request(if is_bad { "/panic" } else { "/fine" });
+        let decision = hooks.on_request(&connection, &mut head);
+        assert_eq!(decision.is_err(), is_bad, "{turn}");
+    }
 }
 
 #[test]

@@ -140,6 +140,13 @@ impl Placed {
         Ok(Self { main, beside })
     }
 
+    /// Takes over what the instance of `before`, in the same place on the same worker, remembers.
+    pub fn inherit(&self, before: &Self) {
+        if let Some(saved) = before.main.save() {
+            self.main.restore(&saved);
+        }
+    }
+
     /// Which hooks to call: those that either version asked for. Of a body only what the version in
     /// use asks for is read, since waiting for it can be felt; a canary's wish counts too.
     pub fn hooked(&self) -> Hooked {

@@ -12,6 +12,13 @@ pub(super) struct Exports {
     pub route: Option<ComponentExportIndex>,
     pub filter: Option<FilterExports>,
     pub solver: Option<SolverExports>,
+    pub handover: Option<HandoverExports>,
+}
+
+/// The functions of `handover`.
+pub(super) struct HandoverExports {
+    pub save: ComponentExportIndex,
+    pub restore: ComponentExportIndex,
 }
 
 /// The functions of `filter`.
@@ -54,11 +61,18 @@ impl Exports {
                 cleanup: function("dns-solver-hooks", "cleanup")?,
             })
         };
+        let handover = || {
+            Some(HandoverExports {
+                save: function("handover", "save")?,
+                restore: function("handover", "restore")?,
+            })
+        };
         let found = Self {
             configure: function("plugin", "configure")?,
             route: function("router-hooks", "route"),
             filter: filter(),
             solver: solver(),
+            handover: handover(),
         };
         (!found.worlds().is_empty()).then_some(found)
     }

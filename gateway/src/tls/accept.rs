@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::certs::Certs;
 use super::clients::{ClientAuth, ClientCertificate};
+use super::fingerprint::{self, Transport};
 use super::hello::{Hello, HelloDecision, Refusal, decide};
 use super::stream::{Buffer, TlsStream};
 use super::{Front, TlsFacts, quic};
@@ -127,6 +128,8 @@ impl Acceptor {
                 Ok(Accepted::Pass { io, read, server_name: name, upstream })
             }
             HelloDecision::Serve(certificate) => {
+                let records = fingerprint::unwrap_records(input.filled());
+                let ja4 = fingerprint::ja4(&records, Transport::Tcp);
                 let serve = front.clients.as_ref().map_or(&self.serve, |clients| &clients.tcp);
                 let config = match hello_needs_resolver(name.as_deref(), &self.certs) {
                     true => Arc::clone(serve),
@@ -134,7 +137,8 @@ impl Acceptor {
                 };
                 let stream = TlsStream::accept(io, input, config).await;
                 let stream = stream.map_err(HandshakeError::Tls)?;
-                let facts = facts(&stream, name, front.clients.as_deref());
+                let mut facts = facts(&stream, name, front.clients.as_deref());
+                facts.ja4 = ja4.map(String::into_boxed_str);
                 has_not_expired(&facts)?;
                 Ok(Accepted::Serve { stream, facts })
             }
@@ -297,13 +301,14 @@ where
         },
         is_h2: session.alpn_protocol() == Some(b"h2"),
         is_resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+        ja4: None,
         demand: clients.map(|clients| clients.demand),
         client: client.map(Arc::new),
     }
 }
 
 /// Names of the IANA registry "TLS Cipher Suites", of those that we offer.
-fn suite_name(suite: CipherSuite) -> &'static str {
+pub(crate) fn suite_name(suite: CipherSuite) -> &'static str {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
         CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
@@ -313,7 +318,7 @@ fn suite_name(suite: CipherSuite) -> &'static str {
 }
 
 /// Names of the IANA registry "TLS Supported Groups", of those that we offer.
-fn group_name(group: NamedGroup) -> &'static str {
+pub(crate) fn group_name(group: NamedGroup) -> &'static str {
     match group {
         NamedGroup::X25519 => "x25519",
         other => other.as_str().unwrap_or(""),

@@ -5,6 +5,7 @@ pub mod accept;
 pub mod certs;
 pub mod clients;
 pub mod files;
+pub mod fingerprint;
 pub mod hello;
 pub mod local;
 pub mod quic;
@@ -70,6 +71,8 @@ pub struct TlsFacts {
     pub is_h2: bool,
     /// Whether the session was resumed.
     pub is_resumed: bool,
+    /// The client's JA4 fingerprint.
+    pub ja4: Option<Box<str>>,
     /// Under which demand for a client's certificate it was made.
     pub demand: Option<Demand>,
     /// The client's certificate.

@@ -17,6 +17,7 @@ use quinn_proto::{Side, TransportError};
 use rustls::server::Acceptor;
 
 use super::clients::{ClientAuth, Demand};
+use super::fingerprint::{self, Agreed, Transport};
 
 /// Finds what the site of a server name asks of its clients.
 pub type Find = dyn Fn(Option<&str>) -> Option<Arc<ClientAuth>> + Send + Sync;
@@ -33,6 +34,10 @@ pub struct Shaken {
     pub server_name: Option<String>,
     /// Under which demand the handshake was made.
     pub demand: Option<Demand>,
+    /// The client's JA4 fingerprint.
+    pub ja4: Option<String>,
+    /// What the ServerHello said.
+    pub agreed: Option<Agreed>,
 }
 
 impl ByHello {
@@ -68,7 +73,14 @@ impl ServerConfig for ByHello {
             version,
             params: *params,
         };
-        Box::new(Open { session, hello: Some(Box::new(hello)), server_name: None, demand: None })
+        Box::new(Open {
+            session,
+            hello: Some(Box::new(hello)),
+            server_name: None,
+            demand: None,
+            ja4: None,
+            agreed: None,
+        })
     }
 }
 
@@ -114,6 +126,8 @@ struct Open {
     hello: Option<Box<Hello>>,
     server_name: Option<String>,
     demand: Option<Demand>,
+    ja4: Option<String>,
+    agreed: Option<Agreed>,
 }
 
 impl Session for Open {
@@ -124,7 +138,8 @@ impl Session for Open {
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
         self.session.handshake_data()?;
         let server_name = self.server_name.clone();
-        Some(Box::new(Shaken { server_name, demand: self.demand }))
+        let (ja4, agreed) = (self.ja4.clone(), self.agreed);
+        Some(Box::new(Shaken { server_name, demand: self.demand, ja4, agreed }))
     }
 
     fn peer_identity(&self) -> Option<Box<dyn Any>> {
@@ -154,6 +169,7 @@ impl Session for Open {
         self.server_name = name;
         let bytes = std::mem::take(&mut hello.bytes);
         self.hello = None;
+        self.ja4 = fingerprint::ja4(&bytes, Transport::Quic);
         self.session.read_handshake(&bytes)
     }
 
@@ -162,7 +178,12 @@ impl Session for Open {
     }
 
     fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
-        self.session.write_handshake(buf)
+        let before = buf.len();
+        let keys = self.session.write_handshake(buf);
+        if self.agreed.is_none() {
+            self.agreed = buf.get(before..).and_then(fingerprint::agreed);
+        }
+        keys
     }
 
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {

@@ -1,5 +1,6 @@
 //! Making one connection to a server, TLS and HTTP handshake included.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,11 +30,12 @@ pub struct TlsClient {
     pub digest: u64,
 }
 
-/// Connects to `server`, writes `preface` and makes it ready for requests. `label` names it in errors.
+/// Connects to `server` at one of `addresses` (any, when there are none), writes `preface` and makes it ready for requests. `label` names it in errors.
 pub(super) async fn connect<B>(
     server: &Server,
     tls: Option<&TlsClient>,
     label: &Arc<str>,
+    addresses: &[IpAddr],
     preface: &[u8],
 ) -> Result<Sender<B>, UpstreamError>
 where
@@ -42,11 +44,20 @@ where
 {
     let failed = |cause| UpstreamError::Connect(Arc::clone(label), cause);
     match server {
-        Server::Http(authority) => Ok(h1(tcp(authority, preface).await.map_err(failed)?)),
-        Server::H2c(authority) => h2(tcp(authority, preface).await.map_err(failed)?, label).await,
-        Server::Unix(path) => Ok(h1(unix(path, preface).await.map_err(failed)?)),
+        Server::Http(authority) => {
+            let stream = tcp(authority, addresses, preface).await.map_err(failed)?;
+            let peer = peer(&stream);
+            Ok(h1(stream, peer))
+        }
+        Server::H2c(authority) => {
+            let stream = tcp(authority, addresses, preface).await.map_err(failed)?;
+            let peer = peer(&stream);
+            h2(stream, label, peer).await
+        }
+        Server::Unix(path) => Ok(h1(unix(path, preface).await.map_err(failed)?, None)),
         Server::Https(authority) => {
-            let stream = tcp(authority, preface).await.map_err(failed)?;
+            let stream = tcp(authority, addresses, preface).await.map_err(failed)?;
+            let peer = peer(&stream);
             let broken = |cause| UpstreamError::Tls(Arc::clone(label), cause);
             let tls = tls.ok_or_else(|| {
                 broken(std::io::Error::other("no TLS configuration for this upstream"))
@@ -57,8 +68,8 @@ where
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
             let stream = connector.connect(name, stream).await.map_err(broken)?;
             match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => h2(stream, label).await,
-                _ => Ok(h1(stream)),
+                Some(b"h2") => h2(stream, label, peer).await,
+                _ => Ok(h1(stream, peer)),
             }
         }
         Server::Tcp(_) | Server::Echo => {
@@ -68,9 +79,13 @@ where
 }
 
 /// Connects to a server for bytes of any kind, and writes `preface`.
-pub(super) async fn dial(server: &Server, preface: &[u8]) -> std::io::Result<Box<dyn Duplex>> {
+pub(super) async fn dial(
+    server: &Server,
+    addresses: &[IpAddr],
+    preface: &[u8],
+) -> std::io::Result<Box<dyn Duplex>> {
     match server {
-        Server::Tcp(authority) => Ok(Box::new(tcp(authority, preface).await?)),
+        Server::Tcp(authority) => Ok(Box::new(tcp(authority, addresses, preface).await?)),
         _ => Err(std::io::Error::other("this server takes requests alone")),
     }
 }
@@ -81,25 +96,42 @@ async fn unix(path: &Path, preface: &[u8]) -> std::io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Connects to a name or address; names are resolved anew each time, so that the system's resolver
-/// decides how long an answer holds.
-///
-/// `preface` is written first: a PROXY header, or nothing.
-pub(super) async fn tcp(authority: &Authority, preface: &[u8]) -> std::io::Result<TcpStream> {
-    let mut stream = TcpStream::connect((authority.host.as_str(), authority.port)).await?;
+/// Connects to one of `addresses` in turn, or to what the system's resolver says now where there are
+/// none yet. `preface` is written first: a PROXY header, or nothing.
+pub(super) async fn tcp(
+    authority: &Authority,
+    addresses: &[IpAddr],
+    preface: &[u8],
+) -> std::io::Result<TcpStream> {
+    let mut stream = match addresses {
+        [] => TcpStream::connect((authority.host.as_str(), authority.port)).await?,
+        known => {
+            let all: Vec<SocketAddr> =
+                known.iter().map(|ip| SocketAddr::new(*ip, authority.port)).collect();
+            TcpStream::connect(all.as_slice()).await?
+        }
+    };
     stream.set_nodelay(true)?;
     stream.write_all(preface).await?;
     Ok(stream)
 }
 
-fn h1<B, S>(stream: S) -> Sender<B>
+fn peer(stream: &TcpStream) -> Option<IpAddr> {
+    stream.peer_addr().ok().map(|address| address.ip())
+}
+
+fn h1<B, S>(stream: S, peer: Option<IpAddr>) -> Sender<B>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    Sender::H1(Conn::new(Box::new(stream)))
+    Sender::H1(Conn::new(Box::new(stream), peer))
 }
 
-async fn h2<B, S>(stream: S, label: &Arc<str>) -> Result<Sender<B>, UpstreamError>
+async fn h2<B, S>(
+    stream: S,
+    label: &Arc<str>,
+    peer: Option<IpAddr>,
+) -> Result<Sender<B>, UpstreamError>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -112,5 +144,5 @@ where
         .await
         .map_err(|cause| UpstreamError::Protocol(Arc::clone(label), cause.into()))?;
     tokio::task::spawn_local(connection);
-    Ok(Sender::H2(sender))
+    Ok(Sender::H2(sender, peer))
 }

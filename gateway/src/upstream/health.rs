@@ -119,11 +119,11 @@ async fn check(
     let text = |cause: std::io::Error| cause.to_string();
     match server {
         Server::Http(authority) => {
-            let stream = tcp(authority, preface).await.map_err(text)?;
+            let stream = tcp(authority, &[], preface).await.map_err(text)?;
             ask(stream, authority, "http", false, check).await
         }
         Server::H2c(authority) => {
-            let stream = tcp(authority, preface).await.map_err(text)?;
+            let stream = tcp(authority, &[], preface).await.map_err(text)?;
             ask(stream, authority, "http", true, check).await
         }
         Server::Unix(socket) => {
@@ -133,7 +133,7 @@ async fn check(
             ask(stream, &host, "http", false, check).await
         }
         Server::Https(authority) => {
-            let stream = tcp(authority, preface).await.map_err(text)?;
+            let stream = tcp(authority, &[], preface).await.map_err(text)?;
             let Some(tls) = tls else { return Ok(()) };
             let name = tls.server_name.as_ref().map_or(authority.host.as_str(), |n| n.as_str());
             let name = rustls_pki_types::ServerName::try_from(name.to_owned())
@@ -143,7 +143,7 @@ async fn check(
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             ask(stream, authority, "https", is_h2, check).await
         }
-        Server::Tcp(authority) => tcp(authority, preface).await.map(drop).map_err(text),
+        Server::Tcp(authority) => tcp(authority, &[], preface).await.map(drop).map_err(text),
         Server::Echo => Ok(()),
     }
 }

@@ -9,6 +9,7 @@ mod eject;
 mod h1;
 pub mod health;
 mod pool;
+pub mod resolve;
 mod retry;
 pub mod sticky;
 
@@ -34,6 +35,7 @@ pub use retry::Miss;
 use crate::config::{self, Balance, HashBy};
 use crate::fault::Fault;
 use health::Health;
+use resolve::Names;
 
 /// What all workers share of one upstream.
 #[derive(Clone)]
@@ -42,6 +44,8 @@ pub struct Parts {
     pub tls: Option<TlsClient>,
     /// Its health.
     pub health: Arc<Health>,
+    /// Where the names of its servers lead.
+    pub names: Arc<Names>,
     /// The places at its servers, when they are bounded.
     pub circuit: Option<Arc<Circuit>>,
     /// The value of the sticky cookie for each server; empty without one.
@@ -152,7 +156,9 @@ where
         });
         let server = |address: &config::Server| {
             let known = old.and_then(|old| old.servers.iter().find(|s| s.address == *address));
+            let resolved = address.host().and_then(|host| parts.names.of(host)).cloned();
             if let Some(known) = known {
+                *known.pool.resolved.borrow_mut() = resolved;
                 return Rc::clone(known);
             }
             let label: Arc<str> = address.to_string().into();
@@ -165,6 +171,7 @@ where
                     parts.tls.clone(),
                     config.timeouts.keepalive,
                     config.proxy_protocol,
+                    resolved,
                 ),
                 connect_timeout: config.timeouts.connect,
                 open: Cell::new(0),
@@ -199,7 +206,10 @@ where
     /// Whether this is what the upstream would be made like anew.
     pub fn is_made_of(&self, parts: &Parts) -> bool {
         let digest = |parts: &Parts| parts.tls.as_ref().map(|tls| tls.digest);
-        Arc::ptr_eq(&self.parts.health, &parts.health) && digest(&self.parts) == digest(parts)
+        let same_names = Arc::ptr_eq(&self.parts.names, &parts.names);
+        Arc::ptr_eq(&self.parts.health, &parts.health)
+            && same_names
+            && digest(&self.parts) == digest(parts)
     }
 
     /// What ties a client to one of several servers: taken from its request, as `balance` and

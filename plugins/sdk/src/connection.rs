@@ -51,6 +51,11 @@ pub fn tls_is_resumed() -> bool {
     host::tls_is_resumed()
 }
 
+/// The JA4 fingerprint of the client's ClientHello; none over plain HTTP.
+pub fn tls_ja4() -> Option<String> {
+    host::tls_ja4()
+}
+
 /// The subject of the client's certificate; none without one, or where the site asks for none.
 pub fn tls_client_subject() -> Option<String> {
     host::tls_client_subject()

@@ -481,6 +481,10 @@ pub(crate) mod host {
         pub(crate) fn tls_is_resumed() -> bool {
             false
         }
+        pub(crate) fn tls_ja4() -> Option<String> {
+            let ja4 = "t13d1516h2_8daaf6152771_e5627efa2ab1";
+            with(|it| (it.scheme == "https").then(|| ja4.to_owned()))
+        }
         pub(crate) fn tls_client_subject() -> Option<String> {
             None
         }

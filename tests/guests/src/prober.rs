@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use exports::witgate::plugin::{filter_hooks, plugin};
-use witgate::plugin::{crypto, decision, request, response};
+use witgate::plugin::{connection, crypto, decision, request, response};
 
 wit_bindgen::generate!({ world: "filter", path: "../../wit" });
 
@@ -31,6 +31,13 @@ impl filter_hooks::Guest for Guest {
             }
             "header-values" => Some(request::header_values(name).join("+")),
             "header-names" => Some(request::header_names().join(" ")),
+            "tls" => Some(format!(
+                "{} {} {} {}",
+                connection::tls_cipher_suite().unwrap_or_default(),
+                connection::tls_group().unwrap_or_default(),
+                connection::tls_is_resumed(),
+                connection::tls_ja4().unwrap_or_default(),
+            )),
             "hmac" => Some(match crypto::hmac("sha256", name, b"data") {
                 Ok(code) => format!(
                     "{} {:?} {:?}",

@@ -163,7 +163,7 @@ impl<'a> Checker<'a> {
         Some(text.to_owned())
     }
 
-    fn resolver(&mut self, node: &Node) -> Option<SocketAddr> {
+    pub(super) fn resolver(&mut self, node: &Node) -> Option<SocketAddr> {
         let text = self.line(node, "the address of a DNS server")?;
         let bare = text.trim_matches(['[', ']']);
         let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));

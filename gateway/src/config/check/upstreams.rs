@@ -7,7 +7,7 @@ use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     Authority, Balance, CertificateFiles, Circuit, Eject, HashBy, Health, HealthCheck, Hostname,
-    ProxyVersion, Retries, Server, Sticky, Upstream, UpstreamTimeouts,
+    ProxyVersion, Resolve, Retries, Server, Sticky, Upstream, UpstreamTimeouts,
 };
 use super::Checker;
 use super::fields::Fields;
@@ -162,6 +162,19 @@ impl<'a> Checker<'a> {
         })
     }
 
+    fn look_ups(&mut self, fields: &Fields<'a>) -> Option<Resolve> {
+        if let Some(node) = fields.get("resolve")
+            && !matches!(node.value, Value::Map(_))
+        {
+            self.word(node, &[("off", ())]);
+            return None;
+        }
+        let part = self.part(fields, "resolve");
+        let servers = self.list_of(&part, "servers", "DNS servers").iter();
+        let servers = servers.filter_map(|n| self.resolver(n)).collect();
+        Some(Resolve { every: self.wait(&part, "every", false), servers })
+    }
+
     fn circuit(&mut self, fields: &Fields<'a>) -> Circuit {
         let part = self.part(fields, "circuit");
         let open = self.with_default(&part, "requests", |c, n| match is_off(n) {
@@ -250,6 +263,7 @@ impl<'a> Checker<'a> {
             eject: self.eject(fields),
             circuit: self.circuit(fields),
             retries: self.retries(fields),
+            resolve: self.look_ups(fields),
             health,
             timeouts,
             roots,

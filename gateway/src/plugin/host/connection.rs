@@ -48,6 +48,9 @@ pub(in super::super) fn link(
         "tls-is-resumed" => at.func_wrap(function, |store, (): ()| {
             Ok((tls(store.data())?.is_some_and(|tls| tls.is_resumed),))
         })?,
+        "tls-ja4" => at.func_wrap(function, |store, (): ()| {
+            Ok((tls(store.data())?.and_then(|tls| tls.ja4.as_deref().map(str::to_owned)),))
+        })?,
         "tls-client-subject" => of_client(at, function, |client| client.subject.clone())?,
         "tls-client-issuer" => of_client(at, function, |client| client.issuer.clone())?,
         "tls-client-serial" => of_client(at, function, |client| client.serial.clone())?,
