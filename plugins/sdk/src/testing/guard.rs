@@ -140,10 +140,12 @@ impl Guard {
             if !rule.is_for(asked.method, &at) {
                 continue;
             }
-            if !order.may_write {
-                return Err("this call may change nothing".to_owned());
-            }
             is_guarded = true;
+            if !order.may_write {
+                // It may still be a question: where one URL serves for all, only the body tells.
+                refusal = Some("this call may change nothing".to_owned());
+                continue;
+            }
             let mut set = Vec::new();
             let fits = context.fits(rule, asked, &at, &mut set).and_then(|body| {
                 order.may_change(rule, &set)?;
