@@ -39,5 +39,6 @@ mod renewal_under_load;
 mod responses;
 mod rfc2136;
 mod sni;
+mod solvers;
 mod upstream_failures;
 mod upstream_tls;
