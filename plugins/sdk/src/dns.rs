@@ -291,10 +291,10 @@ pub fn add_missing(
 pub fn remove_held(
     values: &[String],
     there: Vec<Held>,
-    mut remove: impl FnMut(&Held) -> Result<(), Failure>,
+    remove: impl FnMut(&Held) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let is_ours = |held: &&Held| values.contains(&unquote_txt(&held.content));
-    there.iter().filter(is_ours).try_for_each(|held| remove(held))
+    there.iter().filter(is_ours).try_for_each(remove)
 }
 
 /// [`DnsSolver::present`] of an API that takes whole record sets: the set with `values` beside what
@@ -452,25 +452,7 @@ pub fn cleanup_set(
 #[macro_export]
 macro_rules! by_record {
     () => {
-        fn present(
-            &self,
-            zone: &$crate::dns::Zone,
-            name: &str,
-            values: &[$crate::export::String],
-            ttl_seconds: u32,
-        ) -> Result<$crate::export::String, $crate::dns::Failure> {
-            $crate::dns::present_records(self, zone, name, values, ttl_seconds)
-        }
-
-        fn cleanup(
-            &self,
-            zone: &$crate::dns::Zone,
-            name: &str,
-            values: &[$crate::export::String],
-            _handle: &str,
-        ) -> Result<(), $crate::dns::Failure> {
-            $crate::dns::cleanup_records(self, zone, name, values)
-        }
+        $crate::__by!(present_records, cleanup_records);
     };
 }
 
@@ -479,6 +461,14 @@ macro_rules! by_record {
 #[macro_export]
 macro_rules! by_set {
     () => {
+        $crate::__by!(present_set, cleanup_set);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __by {
+    ($present:ident, $cleanup:ident) => {
         fn present(
             &self,
             zone: &$crate::dns::Zone,
@@ -486,7 +476,7 @@ macro_rules! by_set {
             values: &[$crate::export::String],
             ttl_seconds: u32,
         ) -> Result<$crate::export::String, $crate::dns::Failure> {
-            $crate::dns::present_set(self, zone, name, values, ttl_seconds)
+            $crate::dns::$present(self, zone, name, values, ttl_seconds)
         }
 
         fn cleanup(
@@ -496,7 +486,7 @@ macro_rules! by_set {
             values: &[$crate::export::String],
             _handle: &str,
         ) -> Result<(), $crate::dns::Failure> {
-            $crate::dns::cleanup_set(self, zone, name, values)
+            $crate::dns::$cleanup(self, zone, name, values)
         }
     };
 }
