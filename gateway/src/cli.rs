@@ -84,9 +84,82 @@ pub enum Command {
     /// See and steer certificates of the running gateway.
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// Find DNS-01 solvers, write their stanzas, and try them at their provider.
+    #[command(subcommand)]
+    Solver(SolverCommand),
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+}
+
+/// The folder with solvers.
+#[derive(Debug, Args)]
+pub struct Catalogue {
+    /// The folder with the components.
+    #[arg(long, value_name = "FOLDER", default_value = "target/plugins")]
+    pub catalogue: PathBuf,
+}
+
+/// Find DNS-01 solvers, write their stanzas, and try them at their provider.
+#[derive(Debug, Subcommand)]
+pub enum SolverCommand {
+    /// List the solvers of the catalogue.
+    List {
+        /// The catalogue.
+        #[command(flatten)]
+        catalogue: Catalogue,
+    },
+    /// List the solvers whose name or description has a word in it.
+    Search {
+        /// The word.
+        word: String,
+        /// The catalogue.
+        #[command(flatten)]
+        catalogue: Catalogue,
+    },
+    /// Print the stanza for gateway.yaml, and what the solver will be allowed to do.
+    Add {
+        /// The solver, with or without `dns-`.
+        name: String,
+        /// What gateway.yaml shall call it; a second account at a provider is a second name.
+        #[arg(long, value_name = "NAME")]
+        r#as: Option<String>,
+        /// The catalogue.
+        #[command(flatten)]
+        catalogue: Catalogue,
+    },
+    /// Print stanzas for the providers whose variables Traefik, Caddy or lego were given.
+    ///
+    /// Secrets stay where they are: the stanzas name the variables.
+    ImportEnv {
+        /// A file of KEY=VALUE lines; else this process's own variables.
+        file: Option<PathBuf>,
+        /// The catalogue.
+        #[command(flatten)]
+        catalogue: Catalogue,
+    },
+    /// Write, check and remove a record for real.
+    Test {
+        /// The solver, by its name in gateway.yaml.
+        name: String,
+        /// A zone that its credential may change.
+        #[arg(long, value_name = "ZONE")]
+        zone: String,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Hold a solver to the list of what each one has to do, for real, in a zone for tests.
+    Conformance {
+        /// The solver, by its name in gateway.yaml.
+        name: String,
+        /// A zone that its credential may change.
+        #[arg(long, value_name = "ZONE")]
+        zone: String,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
 }
 
 /// See and steer certificates of the running gateway.

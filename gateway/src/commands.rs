@@ -1,6 +1,7 @@
 //! The commands beside `run`: each prints what it found and ends.
 
 pub mod certs;
+pub mod solver;
 
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;

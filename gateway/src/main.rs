@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Reload(file) => commands::admin(&file.config, "POST", "/reload"),
         Command::HashPassword => commands::hash_password(),
         Command::Plugin(PluginCommand::Build { folder }) => commands::build_plugin(&folder),
+        Command::Solver(command) => commands::solver::run(&command),
         Command::Certs(command) => commands::certs::run(&command),
         Command::Plugin(PluginCommand::Embed { file, manifest, output }) => {
             commands::embed(&file, &manifest, output.as_deref())

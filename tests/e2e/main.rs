@@ -47,5 +47,6 @@ mod responses;
 mod rfc2136;
 mod smuggling;
 mod sni;
+mod solvers;
 mod upstream_failures;
 mod upstream_tls;

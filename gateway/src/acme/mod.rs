@@ -10,6 +10,7 @@ mod fake_dns;
 pub mod need;
 mod order;
 mod propagation;
+pub mod rehearsal;
 pub mod solve;
 mod tsig;
 

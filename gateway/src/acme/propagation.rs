@@ -4,6 +4,7 @@
 //! Called by [`super::solve::dns01`]. It asks every authoritative server of the zone directly, as
 //! the CA will, so that no cache can answer for them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -121,6 +122,33 @@ pub async fn wait(
         tokio::time::sleep(interval.min(left)).await;
         interval = (interval * 3 / 2).min(watch.interval_max);
     }
+}
+
+/// The values of a TXT record set, as the first server of the zone that answers has them now.
+///
+/// # Errors
+/// When the zone's servers are unknown, or none answers.
+pub async fn values(
+    resolvers: &Resolvers,
+    zone: &str,
+    name: &str,
+    port: u16,
+) -> Result<BTreeSet<String>, DnsError> {
+    let mut last = DnsError::NoServer;
+    for server in find_servers(resolvers, zone, port).await? {
+        let question = Question::new(name, RecordType::TXT, server.is_recursive)?;
+        for address in server.addresses {
+            match ask(address, &question, resolvers.patience()).await {
+                Ok(answer) => {
+                    let texts = texts_of(&answer).into_iter();
+                    let texts = texts.map(|text| String::from_utf8_lossy(&text).into_owned());
+                    return Ok(texts.collect());
+                }
+                Err(error) => last = error,
+            }
+        }
+    }
+    Err(last)
 }
 
 enum Look {
@@ -277,16 +305,18 @@ async fn see(
     }
 }
 
+/// The TXT values of an answer.
+fn texts_of(answer: &Message) -> Vec<Vec<u8>> {
+    let text = |data: &RData| match data {
+        // Several strings of one record are one value (RFC 8555 follows RFC 7208, section 3.3).
+        RData::TXT(txt) => Some(txt.txt_data.concat()),
+        _ => None,
+    };
+    answer.answers.iter().filter_map(|record| text(&record.data)).collect()
+}
+
 fn sight_of(answer: &Message, expected: &Expected, is_recursive: bool) -> Sight {
-    let texts: Vec<Vec<u8>> = answer
-        .answers
-        .iter()
-        .filter_map(|record| match &record.data {
-            // Several strings of one record are one value (RFC 8555 follows RFC 7208, section 3.3).
-            RData::TXT(txt) => Some(txt.txt_data.concat()),
-            _ => None,
-        })
-        .collect();
+    let texts = texts_of(answer);
     let is_there = |value: &str| texts.iter().any(|text| text.as_slice() == value.as_bytes());
     let found = expected.values.iter().filter(|value| is_there(value)).count();
     if found == expected.values.len() {

@@ -126,6 +126,15 @@ impl Locked {
         if self.asks.iter().any(|known| known == ask) {
             return true;
         }
+        // Who could change everything gives something up with a guard; and so could every solver of a
+        // lock from before there were guards.
+        let is_guard = |ask: &str| GUARD.iter().any(|verb| ask.starts_with(verb));
+        let was_free = self.asks.iter().any(|known| known == UNGUARDED)
+            || (self.asks.iter().any(|known| known == SENDS)
+                && !self.asks.iter().any(|known| is_guard(known)));
+        if was_free && is_guard(ask) {
+            return true;
+        }
         // `read request x` is part of `read request *`, unless x holds credentials.
         let Some((what, name)) = ask.rsplit_once(' ').filter(|(what, _)| is_fields(what)) else {
             return false;
@@ -163,11 +172,11 @@ impl Locked {
 pub fn asks(manifest: Option<&Manifest>, sends: bool, has_heads: bool) -> Vec<String> {
     let mut asks = Vec::new();
     if sends {
-        asks.push("send requests".to_owned());
+        asks.push(SENDS.to_owned());
         match manifest.and_then(|manifest| manifest.guard.as_ref()) {
             Some(guard) => asks.extend(guard.lines()),
             // Only solvers send, so that what has no guard changes what its grants reach.
-            None => asks.push("change anything that it can reach".to_owned()),
+            None => asks.push(UNGUARDED.to_owned()),
         }
     }
     if let Some(manifest) = manifest {
@@ -199,6 +208,13 @@ pub fn asks(manifest: Option<&Manifest>, sends: bool, has_heads: bool) -> Vec<St
     asks.dedup();
     asks
 }
+
+/// What a component that imports `http` asks for.
+const SENDS: &str = "send requests";
+/// What a solver without a guard asks for.
+const UNGUARDED: &str = "change anything that it can reach";
+/// How the lines of a guard begin.
+const GUARD: [&str; 3] = ["change ", "look up ", "also "];
 
 fn is_fields(what: &str) -> bool {
     matches!(what, "read request" | "set request" | "read response" | "set response")
@@ -268,6 +284,23 @@ mod tests {
              - http GET https://a.example/*\n  - read request *\n  - set request x"
         );
         assert!(old.more(&old).is_empty());
+    }
+
+    #[test]
+    fn a_guard_is_less_than_none_and_another_guard_is_more() {
+        let sends = "send requests";
+        let guarded = locked("bb", &["also PUT */notify", "change POST */records", sends]);
+        let wider =
+            locked("cc", &["change DELETE */zones/{zone-id}", "change POST */records", sends]);
+        let free = locked("dd", &["change anything that it can reach", sends]);
+        // From before there were guards.
+        let old = locked("aa", &[sends]);
+        for before in [&old, &free, &guarded] {
+            assert_eq!(before.more(&guarded), [""; 0]);
+        }
+        assert_eq!(old.more(&free), [""; 0]);
+        assert_eq!(guarded.more(&wider), ["change DELETE */zones/{zone-id}"]);
+        assert_eq!(guarded.more(&free), ["change anything that it can reach"]);
     }
 
     #[test]

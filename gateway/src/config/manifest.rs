@@ -83,6 +83,8 @@ pub struct WantedSecret {
     pub description: Option<String>,
     /// Whether the plugin cannot work without it.
     pub required: bool,
+    /// Environment variables that other programs take it from, the usual one first.
+    pub env: Vec<String>,
 }
 
 impl Manifest {
@@ -276,7 +278,10 @@ impl Reader {
                     false
                 }
             };
-            let secret_wanted = WantedSecret { description, required: is_required };
+            let env =
+                entry(entries, "env").map(|entry| self.texts(&entry.node)).unwrap_or_default();
+            let env = env.into_iter().map(|(name, _)| name).collect();
+            let secret_wanted = WantedSecret { description, required: is_required, env };
             wanted.insert(secret.key.clone(), secret_wanted);
         }
         wanted
@@ -404,7 +409,7 @@ const KEYS: &[&str] = &[
 ];
 const GRANTS: &[&str] = &["http", "hmac", "request", "response"];
 const HEAD: &[&str] = &["read", "set"];
-const SECRET: &[&str] = &["description", "required"];
+const SECRET: &[&str] = &["description", "required", "env"];
 /// The worlds of the contract.
 const WORLDS: &[&str] = &["router", "filter", "dns-solver"];
 

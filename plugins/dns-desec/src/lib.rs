@@ -14,25 +14,13 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 use witgate_sdk::dns::{
-    DnsSolver, Failure, Traits, Zone, owner, quote_txt, relative, send, send_optional, set_with,
-    set_without,
+    DnsSolver, Failure, RecordSet, SetApi, Traits, Zone, owner, relative, send, send_optional,
 };
 use witgate_sdk::http::{self, Request};
-use witgate_sdk::{NoKeys, Plugin};
 
-witgate_sdk::lean!();
-witgate_sdk::export!(Desec: dns_solver);
-
-/// The plugin.
-#[derive(Debug)]
-pub struct Desec;
-
-impl Plugin for Desec {
-    type Config = NoKeys;
-
-    fn configure(_config: NoKeys) -> Result<Self, String> {
-        Ok(Self)
-    }
+witgate_sdk::solver! {
+    /// The plugin.
+    Desec
 }
 
 #[derive(Deserialize)]
@@ -40,13 +28,19 @@ struct Domain {
     name: String,
 }
 
-#[derive(Serialize, Deserialize)]
-struct RecordSet {
-    subname: String,
-    #[serde(rename = "type")]
-    kind: String,
+#[derive(Deserialize)]
+struct Found {
     ttl: u32,
     records: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Set<'a> {
+    subname: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    ttl: Option<u32>,
+    records: &'a [String],
 }
 
 impl DnsSolver for Desec {
@@ -68,50 +62,36 @@ impl DnsSolver for Desec {
         }
     }
 
-    fn present(
+    witgate_sdk::by_set!();
+}
+
+impl SetApi for Desec {
+    fn read(&self, zone: &Zone, name: &str) -> Result<RecordSet, Failure> {
+        let url = format!("{}{}/TXT/", sets(zone), http::escape(owner(name, &zone.name)));
+        let Some(answer) = send_optional(to(Request::get(url)), PROVIDER)? else {
+            return Ok(RecordSet::default());
+        };
+        let Found { ttl, records } = answer.json()?;
+        Ok(RecordSet { contents: records, ttl_seconds: Some(ttl), ..RecordSet::default() })
+    }
+
+    /// An empty set is removed.
+    fn write(
         &self,
         zone: &Zone,
         name: &str,
-        values: &[String],
-        ttl_seconds: u32,
+        _before: &RecordSet,
+        after: &RecordSet,
     ) -> Result<String, Failure> {
-        let set = read(zone, name, ttl_seconds)?;
-        if let Some(records) = set_with(&set.records, values, quote_txt) {
-            write(zone, RecordSet { records, ..set })?;
-        }
+        let set = Set {
+            subname: relative(name, &zone.name),
+            kind: "TXT",
+            ttl: after.ttl_seconds,
+            records: &after.contents,
+        };
+        send(to(Request::put(sets(zone)).json(&[set])), PROVIDER)?;
         Ok(String::new())
     }
-
-    fn cleanup(
-        &self,
-        zone: &Zone,
-        name: &str,
-        values: &[String],
-        _handle: &str,
-    ) -> Result<(), Failure> {
-        let set = read(zone, name, 3600)?;
-        match set_without(&set.records, values) {
-            Some(records) => write(zone, RecordSet { records, ..set }),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The TXT record set of a name; an empty one with `ttl` when there is none.
-fn read(zone: &Zone, name: &str, ttl: u32) -> Result<RecordSet, Failure> {
-    let subname = relative(name, &zone.name);
-    let url = format!("{}{}/TXT/", sets(zone), http::escape(owner(name, &zone.name)));
-    match send_optional(to(Request::get(url)), PROVIDER)? {
-        Some(answer) => Ok(answer.json()?),
-        None => {
-            Ok(RecordSet { subname: subname.into(), kind: "TXT".into(), ttl, records: Vec::new() })
-        }
-    }
-}
-
-/// Writes a set; an empty one is removed.
-fn write(zone: &Zone, set: RecordSet) -> Result<(), Failure> {
-    send(to(Request::put(sets(zone)).json(&[set])), PROVIDER).map(drop)
 }
 
 fn sets(zone: &Zone) -> String {

@@ -14,25 +14,13 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 use witgate_sdk::dns::{
-    DnsSolver, Failure, Held, Traits, Zone, add_missing, first_zone, owner, remove_held, send,
-    send_optional,
+    DnsSolver, Failure, Held, RecordApi, Traits, Zone, first_zone, owner, send, send_optional,
 };
 use witgate_sdk::http::{self, Request};
-use witgate_sdk::{NoKeys, Plugin};
 
-witgate_sdk::lean!();
-witgate_sdk::export!(DigitalOcean: dns_solver);
-
-/// The plugin.
-#[derive(Debug)]
-pub struct DigitalOcean;
-
-impl Plugin for DigitalOcean {
-    type Config = NoKeys;
-
-    fn configure(_config: NoKeys) -> Result<Self, String> {
-        Ok(Self)
-    }
+witgate_sdk::solver! {
+    /// The plugin.
+    DigitalOcean
 }
 
 #[derive(Deserialize)]
@@ -70,46 +58,32 @@ impl DnsSolver for DigitalOcean {
         })
     }
 
-    fn present(
-        &self,
-        zone: &Zone,
-        name: &str,
-        values: &[String],
-        ttl_seconds: u32,
-    ) -> Result<String, Failure> {
-        add_missing(values, &records(zone, name)?, |data| {
-            let name = owner(name, &zone.name);
-            let record = NewRecord { kind: "TXT", name, data, ttl: ttl_seconds };
-            let request = Request::post(format!("{}/records", domain(&zone.name))).json(&record);
-            send(to(request), PROVIDER).map(drop)
-        })?;
-        Ok(String::new())
-    }
-
-    fn cleanup(
-        &self,
-        zone: &Zone,
-        name: &str,
-        values: &[String],
-        _handle: &str,
-    ) -> Result<(), Failure> {
-        remove_held(values, records(zone, name)?, |record| {
-            let url = format!("{}/records/{}", domain(&zone.name), record.id);
-            send_optional(to(Request::delete(url)), PROVIDER).map(drop)
-        })
-    }
+    witgate_sdk::by_record!();
 }
 
-/// The TXT records of a name.
-fn records(zone: &Zone, name: &str) -> Result<Vec<Held>, Failure> {
-    let request = Request::get(format!("{}/records", domain(&zone.name)))
-        .query("type", "TXT")
-        .query("name", name)
-        .query("per_page", "200");
-    let records = send(to(request), PROVIDER)?.json::<Records>()?.domain_records;
-    let owner = owner(name, &zone.name);
-    let ours = records.into_iter().filter(|it| it.kind == "TXT" && it.name == owner);
-    Ok(ours.map(|record| Held::new(record.id, record.data)).collect())
+impl RecordApi for DigitalOcean {
+    fn records(&self, zone: &Zone, name: &str) -> Result<Vec<Held>, Failure> {
+        let request = Request::get(format!("{}/records", domain(&zone.name)))
+            .query("type", "TXT")
+            .query("name", name)
+            .query("per_page", "200");
+        let records = send(to(request), PROVIDER)?.json::<Records>()?.domain_records;
+        let owner = owner(name, &zone.name);
+        let ours = records.into_iter().filter(|it| it.kind == "TXT" && it.name == owner);
+        Ok(ours.map(|record| Held::new(record.id, record.data)).collect())
+    }
+
+    fn add(&self, zone: &Zone, name: &str, value: &str, ttl_seconds: u32) -> Result<(), Failure> {
+        let name = owner(name, &zone.name);
+        let record = NewRecord { kind: "TXT", name, data: value, ttl: ttl_seconds };
+        let request = Request::post(format!("{}/records", domain(&zone.name))).json(&record);
+        send(to(request), PROVIDER).map(drop)
+    }
+
+    fn remove(&self, zone: &Zone, _name: &str, held: &Held) -> Result<(), Failure> {
+        let url = format!("{}/records/{}", domain(&zone.name), held.id);
+        send_optional(to(Request::delete(url)), PROVIDER).map(drop)
+    }
 }
 
 fn domain(name: &str) -> String {

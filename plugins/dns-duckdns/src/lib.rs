@@ -12,21 +12,10 @@ use alloc::{borrow::ToOwned, format};
 
 use witgate_sdk::dns::{DnsSolver, Failure, Traits, Zone, send};
 use witgate_sdk::http::{Request, secret};
-use witgate_sdk::{NoKeys, Plugin};
 
-witgate_sdk::lean!();
-witgate_sdk::export!(DuckDns: dns_solver);
-
-/// The plugin.
-#[derive(Debug)]
-pub struct DuckDns;
-
-impl Plugin for DuckDns {
-    type Config = NoKeys;
-
-    fn configure(_config: NoKeys) -> Result<Self, String> {
-        Ok(Self)
-    }
+witgate_sdk::solver! {
+    /// The plugin.
+    DuckDns
 }
 
 impl DnsSolver for DuckDns {

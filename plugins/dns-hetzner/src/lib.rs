@@ -17,21 +17,10 @@ use witgate_sdk::dns::{
     unquote_txt,
 };
 use witgate_sdk::http::{self, Request};
-use witgate_sdk::{NoKeys, Plugin};
 
-witgate_sdk::lean!();
-witgate_sdk::export!(Hetzner: dns_solver);
-
-/// The plugin.
-#[derive(Debug)]
-pub struct Hetzner;
-
-impl Plugin for Hetzner {
-    type Config = NoKeys;
-
-    fn configure(_config: NoKeys) -> Result<Self, String> {
-        Ok(Self)
-    }
+witgate_sdk::solver! {
+    /// The plugin.
+    Hetzner
 }
 
 #[derive(Deserialize)]

@@ -12,25 +12,12 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use witgate_sdk::dns::{
-    DnsSolver, Failure, Held, Traits, Zone, add_missing, relative, remove_held,
-};
+use witgate_sdk::dns::{DnsSolver, Failure, Held, RecordApi, Traits, Zone, relative};
 use witgate_sdk::http::{self, Request, Response};
-use witgate_sdk::{NoKeys, Plugin};
 
-witgate_sdk::lean!();
-witgate_sdk::export!(Porkbun: dns_solver);
-
-/// The plugin.
-#[derive(Debug)]
-pub struct Porkbun;
-
-impl Plugin for Porkbun {
-    type Config = NoKeys;
-
-    fn configure(_config: NoKeys) -> Result<Self, String> {
-        Ok(Self)
-    }
+witgate_sdk::solver! {
+    /// The plugin.
+    Porkbun
 }
 
 /// Every body: the keys, and a record where one is created.
@@ -88,45 +75,31 @@ impl DnsSolver for Porkbun {
         Err(Failure::zone_not_found(candidates))
     }
 
-    fn present(
-        &self,
-        zone: &Zone,
-        name: &str,
-        values: &[String],
-        ttl_seconds: u32,
-    ) -> Result<String, Failure> {
-        add_missing(values, &records(zone, name)?, |content| {
-            let name = relative(name, &zone.name);
-            let record = NewRecord { name, kind: "TXT", content, ttl: ttl_seconds.to_string() };
-            send(&format!("create/{}", http::escape(&zone.name)), Some(record)).map(drop)
-        })?;
-        Ok(String::new())
-    }
-
-    fn cleanup(
-        &self,
-        zone: &Zone,
-        name: &str,
-        values: &[String],
-        _handle: &str,
-    ) -> Result<(), Failure> {
-        remove_held(values, records(zone, name)?, |record| {
-            let (zone, id) = (http::escape(&zone.name), http::escape(&record.id));
-            send(&format!("delete/{zone}/{id}"), None).map(drop)
-        })
-    }
+    witgate_sdk::by_record!();
 }
 
-/// The TXT records of a name.
-fn records(zone: &Zone, name: &str) -> Result<Vec<Held>, Failure> {
-    let mut path = format!("retrieveByNameType/{}/TXT", http::escape(&zone.name));
-    let owner = relative(name, &zone.name);
-    if !owner.is_empty() {
-        path.push('/');
-        path.push_str(&http::escape(owner));
+impl RecordApi for Porkbun {
+    fn records(&self, zone: &Zone, name: &str) -> Result<Vec<Held>, Failure> {
+        let mut path = format!("retrieveByNameType/{}/TXT", http::escape(&zone.name));
+        let owner = relative(name, &zone.name);
+        if !owner.is_empty() {
+            path.push('/');
+            path.push_str(&http::escape(owner));
+        }
+        let records = send(&path, None)?.json::<Records>()?.records;
+        Ok(records.into_iter().map(|record| Held::new(record.id, record.content)).collect())
     }
-    let records = send(&path, None)?.json::<Records>()?.records;
-    Ok(records.into_iter().map(|record| Held::new(record.id, record.content)).collect())
+
+    fn add(&self, zone: &Zone, name: &str, value: &str, ttl_seconds: u32) -> Result<(), Failure> {
+        let name = relative(name, &zone.name);
+        let record = NewRecord { name, kind: "TXT", content: value, ttl: ttl_seconds.to_string() };
+        send(&format!("create/{}", http::escape(&zone.name)), Some(record)).map(drop)
+    }
+
+    fn remove(&self, zone: &Zone, _name: &str, held: &Held) -> Result<(), Failure> {
+        let (zone, id) = (http::escape(&zone.name), http::escape(&held.id));
+        send(&format!("delete/{zone}/{id}"), None).map(drop)
+    }
 }
 
 fn send(path: &str, record: Option<NewRecord<'_>>) -> Result<Response, Failure> {

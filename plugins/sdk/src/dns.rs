@@ -291,10 +291,10 @@ pub fn add_missing(
 pub fn remove_held(
     values: &[String],
     there: Vec<Held>,
-    mut remove: impl FnMut(&Held) -> Result<(), Failure>,
+    remove: impl FnMut(&Held) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let is_ours = |held: &&Held| values.contains(&unquote_txt(&held.content));
-    there.iter().filter(is_ours).try_for_each(|held| remove(held))
+    there.iter().filter(is_ours).try_for_each(remove)
 }
 
 /// [`DnsSolver::present`] of an API that takes whole record sets: the set with `values` beside what
@@ -316,6 +316,200 @@ pub fn set_without(there: &[String], values: &[String]) -> Option<Vec<String>> {
     let is_left = |content: &&String| !values.contains(&unquote_txt(content));
     let left: Vec<String> = there.iter().filter(is_left).cloned().collect();
     (left.len() < there.len()).then_some(left)
+}
+
+/// An API with a record for each value; [`by_record!`](crate::by_record!) makes a solver of it.
+pub trait RecordApi {
+    /// The TXT records of a name.
+    ///
+    /// # Errors
+    /// What the provider says.
+    fn records(&self, zone: &Zone, name: &str) -> Result<Vec<Held>, Failure>;
+
+    /// Adds one.
+    ///
+    /// # Errors
+    /// What the provider says.
+    fn add(&self, zone: &Zone, name: &str, value: &str, ttl_seconds: u32) -> Result<(), Failure>;
+
+    /// Removes one; one that is gone already counts as removed.
+    ///
+    /// # Errors
+    /// What the provider says.
+    fn remove(&self, zone: &Zone, name: &str, held: &Held) -> Result<(), Failure>;
+}
+
+/// A TXT record set as a provider holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecordSet {
+    /// Its values, in whatever form the provider shows them. Empty means that there is no set.
+    pub contents: Vec<String>,
+    /// Its TTL, where there is one.
+    pub ttl_seconds: Option<u32>,
+    /// What tells this state of it from another, where the provider has such a thing.
+    pub tag: String,
+}
+
+/// An API that takes whole record sets; [`by_set!`](crate::by_set!) makes a solver of it, one call for
+/// each zone at a time.
+pub trait SetApi {
+    /// The TXT record set of a name.
+    ///
+    /// # Errors
+    /// What the provider says.
+    fn read(&self, zone: &Zone, name: &str) -> Result<RecordSet, Failure>;
+
+    /// Makes `after`, which has a TTL, of the set that is `before`: an empty one is removed. Returns the
+    /// handle for [`DnsSolver::poll`].
+    ///
+    /// # Errors
+    /// What the provider says.
+    fn write(
+        &self,
+        zone: &Zone,
+        name: &str,
+        before: &RecordSet,
+        after: &RecordSet,
+    ) -> Result<String, Failure>;
+
+    /// A value as the API wants it.
+    fn content(value: &str) -> String {
+        quote_txt(value)
+    }
+}
+
+/// [`DnsSolver::present`] with a [`RecordApi`].
+///
+/// # Errors
+/// What the provider says.
+pub fn present_records(
+    api: &impl RecordApi,
+    zone: &Zone,
+    name: &str,
+    values: &[String],
+    ttl_seconds: u32,
+) -> Result<String, Failure> {
+    let there = api.records(zone, name)?;
+    add_missing(values, &there, |value| api.add(zone, name, value, ttl_seconds))?;
+    Ok(String::new())
+}
+
+/// [`DnsSolver::cleanup`] with a [`RecordApi`].
+///
+/// # Errors
+/// What the provider says.
+pub fn cleanup_records(
+    api: &impl RecordApi,
+    zone: &Zone,
+    name: &str,
+    values: &[String],
+) -> Result<(), Failure> {
+    remove_held(values, api.records(zone, name)?, |held| api.remove(zone, name, held))
+}
+
+/// [`DnsSolver::present`] with a [`SetApi`]. A set that is there keeps its TTL.
+///
+/// # Errors
+/// What the provider says.
+pub fn present_set<A: SetApi>(
+    api: &A,
+    zone: &Zone,
+    name: &str,
+    values: &[String],
+    ttl_seconds: u32,
+) -> Result<String, Failure> {
+    let before = api.read(zone, name)?;
+    let Some(contents) = set_with(&before.contents, values, A::content) else {
+        return Ok(String::new());
+    };
+    let ttl_seconds = Some(before.ttl_seconds.unwrap_or(ttl_seconds));
+    let after = RecordSet { contents, ttl_seconds, tag: before.tag.clone() };
+    api.write(zone, name, &before, &after)
+}
+
+/// [`DnsSolver::cleanup`] with a [`SetApi`].
+///
+/// # Errors
+/// What the provider says.
+pub fn cleanup_set(
+    api: &impl SetApi,
+    zone: &Zone,
+    name: &str,
+    values: &[String],
+) -> Result<(), Failure> {
+    let before = api.read(zone, name)?;
+    match set_without(&before.contents, values) {
+        Some(contents) => {
+            let after = RecordSet { contents, ..before.clone() };
+            api.write(zone, name, &before, &after).map(drop)
+        }
+        None => Ok(()),
+    }
+}
+
+/// `present` and `cleanup` of a [`DnsSolver`](crate::dns::DnsSolver) that is a
+/// [`RecordApi`](crate::dns::RecordApi).
+#[macro_export]
+macro_rules! by_record {
+    () => {
+        $crate::__by!(present_records, cleanup_records);
+    };
+}
+
+/// `present` and `cleanup` of a [`DnsSolver`](crate::dns::DnsSolver) that is a
+/// [`SetApi`](crate::dns::SetApi).
+#[macro_export]
+macro_rules! by_set {
+    () => {
+        $crate::__by!(present_set, cleanup_set);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __by {
+    ($present:ident, $cleanup:ident) => {
+        fn present(
+            &self,
+            zone: &$crate::dns::Zone,
+            name: &str,
+            values: &[$crate::export::String],
+            ttl_seconds: u32,
+        ) -> Result<$crate::export::String, $crate::dns::Failure> {
+            $crate::dns::$present(self, zone, name, values, ttl_seconds)
+        }
+
+        fn cleanup(
+            &self,
+            zone: &$crate::dns::Zone,
+            name: &str,
+            values: &[$crate::export::String],
+            _handle: &str,
+        ) -> Result<(), $crate::dns::Failure> {
+            $crate::dns::$cleanup(self, zone, name, values)
+        }
+    };
+}
+
+/// A solver without a `config:`, lean and exported: `solver! { /// What it is. Name }` makes its type.
+#[macro_export]
+macro_rules! solver {
+    ($(#[$about:meta])* $name:ident) => {
+        $crate::lean!();
+        $crate::export!($name: dns_solver);
+
+        $(#[$about])*
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl $crate::Plugin for $name {
+            type Config = $crate::NoKeys;
+
+            fn configure(_config: $crate::NoKeys) -> Result<Self, $crate::export::String> {
+                Ok(Self)
+            }
+        }
+    };
 }
 
 /// The part of `name` before `zone`, without the dot between: empty for the zone itself, and the

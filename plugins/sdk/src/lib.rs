@@ -55,6 +55,7 @@ pub mod response;
 pub mod state;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
+pub mod xml;
 
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]

@@ -118,6 +118,17 @@ impl Zones {
         self.records.iter().filter(|record| record.name == name).cloned().collect()
     }
 
+    /// The names of all zones.
+    pub fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+
+    /// The TXT records of a zone, with their names in it: empty for the zone's own.
+    pub fn below(&self, zone: &str) -> Vec<(String, Record)> {
+        let of_zone = self.records.iter().filter(|it| self.zone_of(&it.name) == Some(zone));
+        of_zone.map(|it| (crate::dns::relative(&it.name, zone).to_owned(), it.clone())).collect()
+    }
+
     /// The values of a name, as the API shows them.
     pub fn shown(&self, name: &str) -> Vec<String> {
         self.txt(name).iter().map(|record| self.show(&record.value)).collect()

@@ -140,10 +140,12 @@ impl Guard {
             if !rule.is_for(asked.method, &at) {
                 continue;
             }
-            if !order.may_write {
-                return Err("this call may change nothing".to_owned());
-            }
             is_guarded = true;
+            if !order.may_write {
+                // It may still be a question: where one URL serves for all, only the body tells.
+                refusal = Some("this call may change nothing".to_owned());
+                continue;
+            }
             let mut set = Vec::new();
             let fits = context.fits(rule, asked, &at, &mut set).and_then(|body| {
                 order.may_change(rule, &set)?;
@@ -704,11 +706,17 @@ impl Context<'_> {
             }
         }
         let within = |why: String| format!("in its body, {why}");
+        // A server that took it for something else would find something else in it.
+        let is_a = |types: &[&str]| match media_type(asked) {
+            Some(media) if types.contains(&media.as_str()) => Ok(()),
+            _ => Err(format!("its content-type is not {} in UTF-8", types.join(" or "))),
+        };
         match &rule.body {
             Body::Free => Ok(None),
             Body::None if asked.body.is_empty() => Ok(None),
             Body::None => Err("it has a body".to_owned()),
             Body::Json(shape) => {
+                is_a(&["application/json"])?;
                 let body: Value = serde_json::from_slice(asked.body)
                     .map_err(|cause| format!("its body is no JSON: {cause}"))?;
                 self.shape(shape, &body, set).map_err(within)?;
@@ -716,12 +724,14 @@ impl Context<'_> {
                 Ok(Some(body.to_string().into_bytes()))
             }
             Body::Form(shape) => {
+                is_a(&["application/x-www-form-urlencoded"])?;
                 let text = std::str::from_utf8(asked.body).map_err(|_| "its body is no text")?;
                 let given = as_map(&pairs(text)?)?;
                 self.shape(shape, &Value::Object(given), set).map_err(within)?;
                 Ok(None)
             }
             Body::Xml(shape) => {
+                is_a(&["text/xml", "application/xml"])?;
                 let text = std::str::from_utf8(asked.body).map_err(|_| "its body is no text")?;
                 let body = xml(text).ok_or("its body is no plain XML")?;
                 self.shape(shape, &body, set).map_err(within)?;
@@ -836,6 +846,19 @@ impl std::fmt::Display for Text {
     }
 }
 
+/// The one media type of a body that is in UTF-8 and not packed.
+fn media_type(asked: &Asked<'_>) -> Option<String> {
+    if asked.headers.iter().any(|(name, _)| name == "content-encoding") {
+        return None;
+    }
+    let types = asked.headers.iter().filter(|(name, _)| name == "content-type");
+    let mut types = types.map(|(_, value)| value.to_ascii_lowercase());
+    let (media, None) = (types.next()?, types.next()) else { return None };
+    let mut parts = media.split(';').map(str::trim);
+    let media = parts.next()?.to_owned();
+    parts.all(|part| matches!(part, "charset=utf-8" | "charset=\"utf-8\"")).then_some(media)
+}
+
 /// Whether the operator wrote this text somewhere in `config:`.
 fn holds(config: &Value, text: &str) -> bool {
     match config {
@@ -908,7 +931,16 @@ fn read(body: &[u8]) -> Option<Value> {
 fn xml(text: &str) -> Option<Value> {
     let text = text.trim();
     let text = match text.strip_prefix("<?xml") {
-        Some(rest) => rest.split_once("?>")?.1.trim_start(),
+        Some(rest) => {
+            let (declared, rest) = rest.split_once("?>")?;
+            let encoding = declared.to_ascii_lowercase();
+            let is_utf8 =
+                ["encoding=\"utf-8\"", "encoding='utf-8'"].iter().any(|it| encoding.contains(it));
+            if encoding.contains("encoding") && !is_utf8 {
+                return None;
+            }
+            rest.trim_start()
+        }
         None => text,
     };
     let mut rest = text;
@@ -1149,7 +1181,13 @@ mod tests {
         } else {
             format!("https://a.example{url}")
         };
-        let asked = Asked { method, url: &url, headers: &[], body: body.as_bytes() };
+        let media = match body.as_bytes().first() {
+            Some(b'<') => "text/xml; charset=UTF-8",
+            Some(b'n') if body.starts_with("name=") => "application/x-www-form-urlencoded",
+            _ => "application/json",
+        };
+        let headers = [("content-type".to_owned(), media.to_owned())];
+        let asked = Asked { method, url: &url, headers: &headers, body: body.as_bytes() };
         guard().check(order, &asked, &json!({"zone-id": "from-config"}))
     }
 
@@ -1294,6 +1332,24 @@ mod tests {
         let asked =
             Asked { method: "GET", url: "https://a.example/x", headers: &headers, body: b"" };
         assert!(guard().check(&order, &asked, &Value::Null).is_err());
+        // A body that is called something else could be read as something else.
+        let good = r#"{"type":"TXT","name":"_acme-challenge.example.com","content":"own"}"#;
+        for headers in [
+            &[][..],
+            &[("content-type", "application/x-www-form-urlencoded")],
+            &[("content-type", "application/json; charset=utf-7")],
+            &[("content-type", "application/json"), ("content-type", "text/plain")],
+            &[("content-type", "application/json"), ("content-encoding", "gzip")],
+        ] {
+            let headers: Vec<(String, String)> =
+                headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            let url = "https://a.example/zones/z1/records";
+            let asked = Asked { method: "POST", url, headers: &headers, body: good.as_bytes() };
+            let refused = guard().check(&order, &asked, &Value::Null).unwrap_err();
+            assert!(refused.contains("content-type"), "{headers:?}: {refused}");
+        }
+        let packed = "<?xml version=\"1.0\" encoding=\"IBM037\"?><Change xmlns=\"x\"/>";
+        assert!(check(&order, "POST", "/xml", packed).unwrap_err().contains("no plain XML"));
         // Outside of `present` and `cleanup` nothing is changed at all.
         let good = r#"{"type":"TXT","name":"","content":""}"#;
         let early = Order::zones(&["example.com".to_owned()]);
