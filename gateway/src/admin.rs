@@ -270,6 +270,15 @@ fn metrics(state: &State) -> String {
     line("witgate_passed_total", "counter", "Connections passed through, ended.", passed);
     let plugins = sum(|c| c.plugin_failures.load(Ordering::Relaxed));
     line("witgate_plugin_failures_total", "counter", "Plugin calls that failed.", plugins);
+    text.push_str("# HELP witgate_mirrored_total Copies of requests, by what became of them.\n");
+    text.push_str("# TYPE witgate_mirrored_total counter\n");
+    for (outcome, value) in [
+        ("sent", sum(|c| c.mirrors_sent.load(Ordering::Relaxed))),
+        ("failed", sum(|c| c.mirrors_failed.load(Ordering::Relaxed))),
+        ("skipped", sum(|c| c.mirrors_skipped.load(Ordering::Relaxed))),
+    ] {
+        let _ = writeln!(text, "witgate_mirrored_total{{outcome=\"{outcome}\"}} {value}");
+    }
     text.push_str("# HELP witgate_requests_total Exchanges ended, by status class.\n");
     text.push_str("# TYPE witgate_requests_total counter\n");
     for class in 0..5 {

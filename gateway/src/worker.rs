@@ -30,6 +30,8 @@ pub struct Worker {
     pub ids: Ids,
     /// Connections and tunnels that are open, for the drain.
     pub open: Open,
+    /// Mirrored requests under way.
+    pub mirrors: Cell<usize>,
     live: Arc<Live>,
     view: RefCell<Rc<View>>,
 }
@@ -104,6 +106,7 @@ impl Worker {
             counters,
             ids: Ids::default(),
             open: Open::default(),
+            mirrors: Cell::new(0),
             live,
             view: RefCell::new(Rc::new(view)),
         })

@@ -43,5 +43,6 @@ mod renewal_under_load;
 mod resolve;
 mod responses;
 mod sni;
+mod split_mirror;
 mod upstream_failures;
 mod upstream_tls;

@@ -15,6 +15,10 @@ use crate::fault::Fault;
 use crate::policy::Refusal;
 use crate::upstream::UpstreamError;
 
+/// Marks a response after which the client needs another connection.
+#[derive(Debug, Clone, Copy)]
+pub struct NeedsAnother;
+
 /// Why an exchange did not go as asked.
 #[derive(Debug)]
 pub enum ExchangeError {

@@ -19,7 +19,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
-use super::answer::ExchangeError;
+use super::answer::{ExchangeError, NeedsAnother};
 use super::body::ResponseBody;
 use super::exchange::{self, Connection};
 use super::headers;
@@ -309,9 +309,9 @@ impl Server {
             None if reply.version == Version::HTTP_11 => Framing::Chunked,
             None => Framing::Close,
         };
-        // What is misdirected needs another connection, which a client makes once this one ends.
+        // A client makes another connection once this one ends.
         let is_persistent = reply.is_persistent
-            && status != StatusCode::MISDIRECTED_REQUEST
+            && parts.extensions.get::<NeedsAnother>().is_none()
             && framing != Framing::Close
             && !self.is_ending()
             && self.is_body_skippable();
