@@ -372,6 +372,15 @@ fn metrics(state: &State) -> String {
         let value: u64 = counted.map(|counter| counter.load(load)).sum();
         let _ = writeln!(text, "witgate_refused_total{{reason=\"{word}\"}} {value}");
     }
+    text.push_str("# HELP witgate_mirrored_total Copies of requests, by what became of them.\n");
+    text.push_str("# TYPE witgate_mirrored_total counter\n");
+    for (outcome, value) in [
+        ("sent", sum(|c| c.mirrors_sent.load(Ordering::Relaxed))),
+        ("failed", sum(|c| c.mirrors_failed.load(Ordering::Relaxed))),
+        ("skipped", sum(|c| c.mirrors_skipped.load(Ordering::Relaxed))),
+    ] {
+        let _ = writeln!(text, "witgate_mirrored_total{{outcome=\"{outcome}\"}} {value}");
+    }
     text.push_str("# HELP witgate_requests_total Exchanges ended, by status class.\n");
     text.push_str("# TYPE witgate_requests_total counter\n");
     for class in 0..5 {

@@ -201,6 +201,15 @@ impl Walk<'_> {
             RouteAction::Upstream(name) => {
                 (format!("upstream {name}"), End::Upstream(name.clone()))
             }
+            RouteAction::Split(shares) => {
+                let all: u32 = shares.iter().map(|(_, share)| share).sum();
+                let said: Vec<String> =
+                    shares.iter().map(|(name, share)| format!("{name} {share} of {all}")).collect();
+                // The largest share stands for the rest of the walk.
+                let most = shares.iter().max_by_key(|(_, share)| *share);
+                let name = most.map(|(name, _)| name.clone()).unwrap_or_default();
+                (format!("split: {}; here {name}", said.join(", ")), End::Upstream(name))
+            }
             RouteAction::Redirect { status, to } => {
                 (format!("redirect {status} to {to}"), End::Answer(blank(*status)))
             }

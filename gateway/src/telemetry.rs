@@ -62,6 +62,12 @@ pub struct Counters {
     pub handshakes_failed: AtomicU64,
     /// Connections that were passed through, ended.
     pub passed: AtomicU64,
+    /// Mirrored requests that were answered.
+    pub mirrors_sent: AtomicU64,
+    /// Those that no server answered.
+    pub mirrors_failed: AtomicU64,
+    /// Those that were left out: too long, broken off, or too many at once.
+    pub mirrors_skipped: AtomicU64,
     /// Exchanges ended, by the first digit of the status.
     pub exchanges: [AtomicU64; 5],
     /// Who was sent away, by [`crate::bounds::Reason`].

@@ -35,6 +35,8 @@ pub struct Worker {
     pub shared: Shared,
     /// Connections and tunnels that are open, for the drain.
     pub open: Open,
+    /// Mirrored requests under way.
+    pub mirrors: Cell<usize>,
     live: Arc<Live>,
     view: RefCell<Rc<View>>,
 }
@@ -122,6 +124,7 @@ impl Worker {
             counters,
             ids: Ids::default(),
             open: Open::default(),
+            mirrors: Cell::new(0),
             live,
             view: RefCell::new(Rc::new(view)),
         })

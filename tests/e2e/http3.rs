@@ -45,6 +45,9 @@ async fn http3_meets_every_upstream() {
                 {"path": "/trailers", "headers": [["te", "trailers"]]},
                 {"path": "/big?bytes=900000"},
                 {"authority": "nobody.example"},
+                {"method": "POST", "body": "told", "trailers": [["x-sum", "1"]]},
+                {"method": "HEAD", "path": "/trailers"},
+
             ]))
             .await;
         let get = seen(&answers[0]);
@@ -55,9 +58,15 @@ async fn http3_meets_every_upstream() {
         assert!(field(&get, "transfer-encoding").is_empty(), "a GET without a body: {get}");
         assert_eq!(seen(&answers[1])["body"], "text");
         assert_eq!(seen(&answers[2])["body"], "streamed");
-        assert_eq!(answers[3]["trailers"], json!([["x-checksum", "abc"]]));
+        assert_eq!(answers[3]["trailers"], json!([["x-checksum", "abc"]]), "{answers:?}");
         assert_eq!(answers[4]["length"], 900_000, "{}", answers[4]);
         assert_eq!(answers[5]["status"], 421);
+        let length = values(&answers[7], "content-length");
+        assert!(length.is_empty() && answers[7]["status"] == 200, "unknown: {}", answers[7]);
+        let told = seen(&answers[6]);
+        assert_eq!(told["body"], "told");
+        assert_eq!(told["trailers"], "{\"x-sum\": \"1\"}", "{told}");
+
         for answer in &answers {
             assert!(values(answer, "alt-svc").is_empty() && !values(answer, "date").is_empty());
             assert!(values(answer, "transfer-encoding").is_empty());
@@ -177,6 +186,7 @@ async fn clients_are_told_and_a_reload_switches_it() {
     gateway.logged(mark, &["generation 2 serving"]).await;
     let answer = client.clone().fresh().get("h1.localhost", "/").await;
     assert!(answer.headers.get("alt-svc").is_none());
+    assert!(Quic::connect(&gateway, "127.0.0.1", "h1.localhost").await.is_err(), "refused");
     assert_eq!(kept.ask(json!([{"path": "/"}])).await[0]["status"], 200, "it stays open");
 
     let mark = gateway.mark();

@@ -48,5 +48,6 @@ mod rfc2136;
 mod smuggling;
 mod sni;
 mod solvers;
+mod split_mirror;
 mod upstream_failures;
 mod upstream_tls;

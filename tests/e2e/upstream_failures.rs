@@ -76,7 +76,8 @@ const CASES: &[(Deed, Sight)] = &[
         SendAndReset("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
         Broken(200),
     ),
-    // Both at once may cost the head, too, over HTTP/2, where a reset overtakes it.
+    // Broken from its first byte on: nothing has gone out yet.
+    (SendAndHang("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"), Status(502)),
     (SendInTwo("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "xyz\r\n"), Broken(200)),
     (
         SendAndHang("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"),

@@ -281,7 +281,9 @@ fn with_solver(
     let cache = tempfile_folder()?;
     let done = runtime()?.block_on(async {
         let engine = Engine::start(cache.clone()).map_err(|cause| describe(&cause))?;
-        let built = Generation::build(config.clone(), &engine, None, &StickyKey::new(&[])).await;
+        let built =
+            Generation::build(config.clone(), &engine, None, &StickyKey::new(&[]), &Arc::default())
+                .await;
         let generation =
             built.map_err(|errors| errors.iter().map(describe).collect::<Vec<_>>().join("\n"))?;
         let plugin = generation.plugins.get(name).filter(|plugin| plugin.is("dns-solver"));

@@ -471,6 +471,8 @@ pub enum PathMatch {
 pub enum RouteAction {
     /// To the upstream of this name.
     Upstream(String),
+    /// To one of several upstreams, each with its share; chance decides for each request.
+    Split(Vec<(String, u32)>),
     /// To another place: `redirect: {status: 308, to: URL}`. `{host}`, `{path}` and `{query}` stand
     /// for those of the request.
     Redirect {

@@ -195,6 +195,10 @@ fn route(route: &Route, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
     };
     let action = match &route.action {
         RouteAction::Upstream(name) => ("upstream", text(name)),
+        RouteAction::Split(shares) => {
+            let shares = shares.iter().map(|(name, share)| (name.clone(), int((*share).into())));
+            ("split", Tree::Map(shares.collect()))
+        }
         RouteAction::Redirect { status, to } => {
             ("redirect", map([("status", int((*status).into())), ("to", text(to))]))
         }
@@ -283,6 +287,16 @@ fn policies(p: &Policies) -> Vec<(&'static str, Tree)> {
                 ("path", text(&a.path)),
                 ("copy", texts(&a.copy)),
                 ("timeout", wait(a.timeout)),
+            ])
+        }),
+    );
+    say(
+        "mirror",
+        setting(&p.mirror, |m| {
+            map([
+                ("upstream", text(&m.upstream)),
+                ("share", int(m.share_percent.into())),
+                ("request-body", text(size_text(m.body_bytes_max as u64))),
             ])
         }),
     );

@@ -25,6 +25,8 @@ pub struct Policies {
     pub request_body: Setting<u64>,
     /// An upstream that is asked whether a request may go on.
     pub forward_auth: Setting<ForwardAuth>,
+    /// Where copies of requests go.
+    pub mirror: Setting<Mirror>,
     /// Fields that make browsers careful.
     pub security: Setting<Security>,
     /// Pages for the gateway's own errors.
@@ -87,6 +89,17 @@ pub struct RateLimit {
     pub burst: u32,
     /// The field, in lower case, whose value is counted by; `None` counts by client address.
     pub header: Option<String>,
+}
+
+/// `mirror:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// The upstream that gets copies.
+    pub upstream: String,
+    /// How many requests are copied, in percent.
+    pub share_percent: u32,
+    /// The longest body that is copied, in bytes, inclusive.
+    pub body_bytes_max: usize,
 }
 
 /// `cors:` (the Fetch standard's CORS protocol).

@@ -177,8 +177,9 @@ impl ExchangeError {
     }
 }
 
-/// Marks a response after which nothing on its connection is to be trusted: HTTP/1.1 closes it. A
-/// stream of HTTP/2 or HTTP/3 is separate from the others, so that those go on.
+/// Marks a response after which HTTP/1.1 closes its connection: nothing on it is to be trusted, or the
+/// client needs another one. A stream of HTTP/2 or HTTP/3 is separate from the others, so that those go
+/// on.
 #[derive(Debug, Clone, Copy)]
 pub struct LastOfConnection;
 

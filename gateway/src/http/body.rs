@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::files::FileBody;
@@ -76,6 +77,8 @@ pub struct Progress {
 pub enum RequestBody {
     /// None.
     Empty,
+    /// All of it.
+    Whole(Option<Bytes>),
     /// What was read for a plugin, then the rest.
     Stream(Box<StreamedBody>),
 }
@@ -89,6 +92,15 @@ pub struct StreamedBody {
     progress: Rc<Progress>,
     /// What is held.
     share: Share,
+    copy: Option<Copy>,
+}
+
+/// What of a body has gone by, for another use.
+struct Copy {
+    pieces: Vec<Bytes>,
+    /// How much more may come.
+    left: usize,
+    whole: oneshot::Sender<Bytes>,
 }
 
 impl RequestBody {
@@ -110,7 +122,17 @@ impl RequestBody {
             idle: Idle::new(pace),
             progress,
             share,
+            copy: None,
         }))
+    }
+
+    /// A copy of the body, when all of it has gone by; it never comes when the body is longer than
+    /// `bytes_max` (inclusive) or breaks off. `None` when there is no body.
+    pub fn copied(&mut self, bytes_max: usize) -> Option<oneshot::Receiver<Bytes>> {
+        let Self::Stream(body) = self else { return None };
+        let (whole, receiver) = oneshot::channel();
+        body.copy = Some(Copy { pieces: Vec::new(), left: bytes_max, whole });
+        Some(receiver)
     }
 
     /// Puts another bound (inclusive) in the place of the first one, before anything is read.
@@ -159,6 +181,24 @@ impl StreamedBody {
         self.share.set(bytes.sum());
     }
 
+    /// Copies what goes by.
+    fn observe(&mut self, next: Option<&Frame<Bytes>>) {
+        let is_last = self.held.is_empty() && self.incoming.is_end_stream();
+        let Some(copy) = &mut self.copy else { return };
+        if let Some(data) = next.and_then(Frame::data_ref) {
+            match copy.left.checked_sub(data.len()) {
+                Some(left) => copy.left = left,
+                None => return self.copy = None,
+            }
+            copy.pieces.push(data.clone());
+        }
+        if (next.is_none() || is_last)
+            && let Some(Copy { pieces, whole, .. }) = self.copy.take()
+        {
+            let _ = whole.send(pieces.concat().into());
+        }
+    }
+
     fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
@@ -205,19 +245,29 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream(body) => match body.held.pop_front() {
-                Some(frame) => {
-                    body.count_held();
-                    Poll::Ready(Some(Ok(frame)))
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(body) => {
+                let next = match body.held.pop_front() {
+                    Some(frame) => {
+                        body.count_held();
+                        Some(Ok(frame))
+                    }
+                    None => ready!(body.poll_incoming(cx)),
+                };
+                match &next {
+                    Some(Err(_)) => body.copy = None,
+                    Some(Ok(frame)) => body.observe(Some(frame)),
+                    None => body.observe(None),
                 }
-                None => body.poll_incoming(cx),
-            },
+                Poll::Ready(next)
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_none(),
             Self::Stream(body) => body.held.is_empty() && body.incoming.is_end_stream(),
         }
     }
@@ -225,6 +275,9 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
             Self::Stream(body) if body.held.is_empty() => body.incoming.size_hint(),
             Self::Stream(_) => SizeHint::default(),
         }
@@ -261,6 +314,8 @@ struct Upstream {
     incoming: Incoming,
     lease: Option<Lease<RequestBody>>,
     idle: Idle,
+    /// The first piece, when it was looked at.
+    first: Option<Frame<Bytes>>,
 }
 
 impl ResponseBody {
@@ -271,9 +326,29 @@ impl ResponseBody {
 
     /// An upstream's body. `idle` is the longest wait between two pieces.
     pub fn upstream(incoming: Incoming, lease: Lease<RequestBody>, idle: Duration) -> Self {
-        let upstream =
-            Upstream { incoming, lease: Some(lease), idle: Idle::new(Pace::new(None, idle, idle)) };
+        let idle = Idle::new(Pace::new(None, idle, idle));
+        let upstream = Upstream { incoming, lease: Some(lease), idle, first: None };
         Self { source: Source::Upstream(Box::new(upstream)), record: None }
+    }
+
+    /// Looks at the first piece of an upstream's body, if it is there already.
+    ///
+    /// # Errors
+    /// When the body is broken from its first byte on.
+    pub async fn begin(&mut self) -> Result<(), BodyError> {
+        let Source::Upstream(upstream) = &mut self.source else { return Ok(()) };
+        if upstream.incoming.is_end_stream() {
+            return Ok(());
+        }
+        let first = std::future::poll_fn(|cx| {
+            Poll::Ready(match Pin::new(&mut upstream.incoming).poll_frame(cx) {
+                Poll::Ready(first) => first,
+                // It is not waited for: some servers send a head long before the first piece.
+                Poll::Pending => None,
+            })
+        });
+        upstream.first = first.await.transpose().map_err(BodyError::Stream)?;
+        Ok(())
     }
 
     /// A file.
@@ -361,6 +436,7 @@ impl Source {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         Poll::Ready(match self {
             Self::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Self::Upstream(upstream) if upstream.first.is_some() => upstream.first.take().map(Ok),
             Self::Upstream(upstream) => {
                 let polled = Pin::new(&mut upstream.incoming).poll_frame(cx);
                 match ready!(upstream.idle.watch(cx, polled, 0)) {
@@ -379,7 +455,9 @@ impl Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.is_none(),
-            Self::Upstream(upstream) => upstream.incoming.is_end_stream(),
+            Self::Upstream(upstream) => {
+                upstream.first.is_none() && upstream.incoming.is_end_stream()
+            }
             Self::File(file) => file.left() == 0,
             Self::Compressed(c) => c.encoder.is_none() && c.trailers.is_none(),
         }
@@ -388,7 +466,14 @@ impl Source {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Upstream(upstream) => upstream.incoming.size_hint(),
+            Self::Upstream(upstream) => {
+                let held = upstream.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
+                let rest = upstream.incoming.size_hint();
+                match rest.exact() {
+                    Some(rest) => SizeHint::with_exact(rest + held as u64),
+                    None => rest,
+                }
+            }
             Self::File(file) => SizeHint::with_exact(file.left()),
             Self::Compressed(_) => SizeHint::default(),
         }

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +15,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::answer::{self, ExchangeError};
+use super::attempts::{Answered, Attempts, own_host};
 use super::body::{Progress, RequestBody, ResponseBody};
 use super::forward_auth::{self, Verdict};
 use super::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
@@ -24,7 +24,7 @@ use super::hints::Hints;
 use super::incoming::Incoming;
 use super::tunnel::Client;
 use super::websocket::Wish;
-use super::{echo, files, tunnel};
+use super::{echo, files, mirror, tunnel};
 use crate::bounds::{Pace, Reason};
 use crate::config::policies::ForwardAuth;
 use crate::config::{
@@ -38,7 +38,7 @@ use crate::proxy::{Ends, Origin};
 use crate::route::{path, split_authority};
 use crate::telemetry::{Counters, Record};
 use crate::tls::TlsFacts;
-use crate::upstream::{self, Lease, Miss, Upstream, UpstreamError};
+use crate::upstream::{self, Lease, Upstream, UpstreamError};
 use crate::worker::{View, Worker};
 
 /// A client's connection, as its exchanges need it.
@@ -292,6 +292,11 @@ impl Exchange<'_> {
         let route = sites.get(site).and_then(|site| site.routes.get(index));
         match route.map(|route| &route.action).ok_or(ExchangeError::NoRoute)? {
             RouteAction::Upstream(name) => Ok(Target::Upstream(Arc::from(name.as_str()))),
+            RouteAction::Split(shares) => {
+                let name = share_of(shares, lot(&self.head.id, "split"));
+                let name = name.ok_or(ExchangeError::Internal("a split has no shares"))?;
+                Ok(Target::Upstream(Arc::from(name)))
+            }
             RouteAction::Files(files) => Ok(Target::Files(Arc::clone(files))),
             RouteAction::Redirect { status, to } => {
                 let (host, _) = split_authority(&self.head.authority);
@@ -348,7 +353,8 @@ impl Exchange<'_> {
         let trusted = &view.generation.config.trusted_proxies;
         let is_trusted = headers::is_trusted(self.connection.facts.client.ip(), trusted);
         let show = |fields: &mut HeaderMap| self.show_client(fields);
-        let asked = forward_auth::ask(auth, upstream, &self.head, &forwarding, is_trusted, show);
+        let (head, origin) = (&self.head, self.connection.origin());
+        let asked = forward_auth::ask(auth, upstream, head, &forwarding, is_trusted, show, &origin);
         match asked.await? {
             Verdict::Yes(fields) => {
                 forward_auth::admit(auth, fields, &mut self.head.headers);
@@ -441,21 +447,19 @@ impl Exchange<'_> {
             .upstream(name)
             .ok_or(ExchangeError::Internal("the upstream is not in this generation"))?;
         let key = upstream.key(&self.head.headers, self.facts.client.ip());
-        let mut tried: Vec<Arc<str>> = Vec::new();
-        let place = upstream.place(&tried, &key).await.map_err(ExchangeError::Upstream)?;
-        let (mut server, mut permit) =
-            place.ok_or(ExchangeError::Internal("the upstream has no server"))?;
-        self.note_server(upstream, &server);
-        if matches!(server.address, Server::Echo) {
+        let place = upstream.place(&[], &key).await.map_err(ExchangeError::Upstream)?;
+        let place = place.ok_or(ExchangeError::Internal("the upstream has no server"))?;
+        if matches!(place.0.address, Server::Echo) {
+            self.note_server(upstream, &place.0);
             let (head, body) = echo::page(&self.head, self.forwarding().as_ref());
             return Ok(self.answer(head, body));
         }
-        let mut request = self.request(body, &server.address, upstream.preserve_host)?;
-        if let Some(wish) = &wish {
-            wish.ask(request.headers_mut());
+        let mut request = self.request(body, &place.0.address, upstream.preserve_host)?;
+        match &wish {
+            Some(wish) => wish.ask(request.headers_mut()),
+            None => self.mirror(&mut request),
         }
         let has_body = !matches!(request.body(), RequestBody::Empty);
-        let is_kept = wish.is_none() && upstream.keeps_copies(request.method(), has_body);
         let hints = self.hints.clone();
         let on_interim = |status, fields| {
             if let Some(hints) = &hints {
@@ -463,74 +467,17 @@ impl Exchange<'_> {
             }
         };
         let origin = upstream.proxy_protocol.map(|_| self.connection.origin());
-        // A response that was worth another attempt, should none give a better one.
-        let mut held = None;
-        let sent = loop {
-            let copy = is_kept.then(|| Box::new(repeated(&request)));
-            let limit = match upstream.retries.try_timeout {
-                Some(limit) if is_kept && upstream.may_follow(tried.len()) => {
-                    limit.min(upstream.timeouts.response)
-                }
-                _ => upstream.timeouts.response,
-            };
-            let outcome = {
-                let send = std::pin::pin!(server.send(request, origin.as_ref(), &on_interim));
-                within(limit, progress, &server.label, send).await
-            };
-            let (miss, again, error) = match outcome {
-                Ok(Ok(mut sent)) => {
-                    sent.lease.hold(permit.take());
-                    let status = sent.response.status();
-                    upstream.note(&server, Some(status));
-                    match copy.filter(|_| upstream.retries.statuses.contains(&status.as_u16())) {
-                        None => break sent,
-                        copy => {
-                            held = Some((sent, Rc::clone(&server)));
-                            (Miss::Status, copy, None)
-                        }
-                    }
-                }
-                Ok(Err(failed)) => {
-                    if let Some(error) = body_failure(progress) {
-                        return Err(error);
-                    }
-                    upstream.note(&server, None);
-                    let miss = Miss::of(&failed.cause);
-                    (miss, failed.unsent, Some(ExchangeError::Upstream(failed.cause)))
-                }
-                Err(late) => {
-                    upstream.note(&server, None);
-                    (Miss::Late, copy, Some(late))
-                }
-            };
-            drop(permit.take());
-            tried.push(Arc::clone(&server.label));
-            let next = match again {
-                Some(again) if upstream.may_retry(miss, tried.len()) => {
-                    let place = upstream.place(&tried, &key).await.ok().flatten();
-                    place.map(|place| (again, place))
-                }
-                _ => None,
-            };
-            match (next, held.take(), error) {
-                (Some((again, (next, place))), still_held, _) => {
-                    held = still_held;
-                    request = *again;
-                    (server, permit) = (next, place);
-                    if let Some(host) = own_host(&server.address, upstream.preserve_host) {
-                        request.headers_mut().insert(HOST, host);
-                    }
-                }
-                (None, Some((sent, its_server)), _) => {
-                    server = its_server;
-                    self.note_server(upstream, &server);
-                    break sent;
-                }
-                (None, None, Some(error)) => return Err(error),
-                (None, None, None) => return Err(ExchangeError::Internal("no response is held")),
-            }
-            self.note_server(upstream, &server);
+        let attempts = Attempts {
+            upstream,
+            key: &key,
+            origin: origin.as_ref(),
+            progress,
+            on_interim: &on_interim,
+            limit: upstream.timeouts.response,
+            is_kept: wish.is_none() && upstream.keeps_copies(request.method(), has_body),
         };
+        let mut note = |server: &upstream::Server<_>| self.note_server(upstream, server);
+        let Answered { sent, server } = attempts.send(request, place, &mut note).await?;
         progress.is_answered.set(true);
         let (response, lease) = (sent.response, sent.lease);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -545,8 +492,24 @@ impl Exchange<'_> {
         }
         let source = ResponseSource::Upstream;
         let head = ResponseHead { status: parts.status, headers: fields, source };
-        let body = ResponseBody::upstream(incoming, lease, upstream.timeouts.idle);
+        let mut body = ResponseBody::upstream(incoming, lease, upstream.timeouts.idle);
+        if self.head.method != Method::HEAD
+            && let Err(cause) = body.begin().await
+        {
+            // Nothing of it has gone out, so that the client can be told.
+            upstream.note(&server, None);
+            let cause = UpstreamError::Protocol(Arc::clone(&server.label), cause.into());
+            return Err(ExchangeError::Upstream(cause));
+        }
         self.finish(head, body)
+    }
+
+    /// Sends a copy elsewhere, where the route wants that.
+    fn mirror(&self, request: &mut Request<RequestBody>) {
+        let Some(rules) = self.pass.as_ref().and_then(|pass| pass.mirror()) else { return };
+        let who = (self.facts.client.ip(), self.connection.origin());
+        let worker = &self.connection.worker;
+        mirror::begin(worker, &self.view, rules, request, who, lot(&self.head.id, "mirror"));
     }
 
     /// Puts the server that is asked into the access-log record.
@@ -741,7 +704,11 @@ impl Exchange<'_> {
         if let Ok(id) = HeaderValue::from_str(&self.head.id) {
             head.headers.insert(X_REQUEST_ID, id);
         }
-        self.answer(head, body)
+        let mut response = self.answer(head, body);
+        if matches!(error, ExchangeError::WrongHandshake) {
+            response.extensions_mut().insert(answer::LastOfConnection);
+        }
+        response
     }
 
     /// What a plugin's failure is answered with, where its `on-error` says so.
@@ -935,61 +902,24 @@ fn facts(
     Arc::new(ConnectionFacts { client, ..(*connection.facts).clone() })
 }
 
-/// Waits for the response's head. The wait counts from the end of the request's body; while the body
-/// still moves, its own idle limit applies.
-async fn within<F: Future>(
-    limit: std::time::Duration,
-    progress: &Progress,
-    label: &Arc<str>,
-    mut send: Pin<&mut F>,
-) -> Result<F::Output, ExchangeError> {
-    let mut wait = limit;
-    loop {
-        match tokio::time::timeout(wait, &mut send).await {
-            Ok(outcome) => return Ok(outcome),
-            Err(_) => {
-                let since = progress.last.get().map_or(limit, |last| last.elapsed());
-                match limit.checked_sub(since) {
-                    Some(left) if !left.is_zero() => wait = left,
-                    // The client's turn; its own limit ends that wait.
-                    _ if progress.is_awaited.get() => wait = limit,
-                    _ => {
-                        let late = UpstreamError::ResponseTimeout(Arc::clone(label));
-                        return Err(ExchangeError::Upstream(late));
-                    }
-                }
-            }
+/// The upstream whose share a lot falls into.
+fn share_of(shares: &[(String, u32)], lot: u64) -> Option<&str> {
+    let all: u64 = shares.iter().map(|(_, share)| u64::from(*share)).sum();
+    let mut left = lot.checked_rem(all)?;
+    shares.iter().find_map(|(name, share)| match left.checked_sub(u64::from(*share)) {
+        Some(rest) => {
+            left = rest;
+            None
         }
-    }
+        None => Some(name.as_str()),
+    })
 }
 
-/// The `host` of a server that does not see the client's.
-fn own_host(server: &Server, preserve_host: bool) -> Option<HeaderValue> {
-    match server {
-        Server::Http(a) | Server::Https(a) | Server::H2c(a) if !preserve_host => {
-            HeaderValue::from_str(&a.to_string()).ok()
-        }
-        _ => None,
-    }
-}
-
-/// A request without a body once more.
-fn repeated(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-/// When the request's body is what failed, the client is told so, not that the upstream did.
-fn body_failure(progress: &Progress) -> Option<ExchangeError> {
-    match progress.failure.get()? {
-        "size" => Some(ExchangeError::BodyTooLarge),
-        "idle" => Some(ExchangeError::BodyStalled),
-        _ => Some(ExchangeError::BadRequest("The body of the request broke off.")),
-    }
+/// A number that chance gives a request, another one for each purpose.
+fn lot(id: &str, purpose: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(&(id, purpose), &mut hasher);
+    std::hash::Hasher::finish(&hasher)
 }
 
 fn broken_body(error: &super::body::BodyError) -> ExchangeError {

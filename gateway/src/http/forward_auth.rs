@@ -9,11 +9,13 @@ use http::{Method, Request};
 use http_body::Body as _;
 
 use super::answer::ExchangeError;
-use super::body::{RequestBody, ResponseBody};
+use super::attempts::{Answered, Attempts, own_host};
+use super::body::{Progress, RequestBody, ResponseBody};
 use super::head::{RequestHead, ResponseHead, ResponseSource};
 use super::headers::{self, Forwarding};
 use crate::config::policies::ForwardAuth;
-use crate::upstream::{ClientKey, Upstream, UpstreamError};
+use crate::proxy::Origin;
+use crate::upstream::{ClientKey, Upstream};
 
 /// What the upstream says.
 pub(super) enum Verdict {
@@ -35,36 +37,27 @@ pub(super) async fn ask(
     forwarding: &Forwarding,
     is_peer_trusted: bool,
     show_client: impl FnOnce(&mut HeaderMap),
+    origin: &Origin,
 ) -> Result<Verdict, ExchangeError> {
     let mut request = question(auth, head, forwarding, is_peer_trusted)?;
     show_client(request.headers_mut());
-    let mut tried = Vec::new();
     let none = ExchangeError::Internal("the upstream of `forward-auth` has no server");
     let key = ClientKey::default();
-    let place = upstream.place(&tried, &key).await.map_err(ExchangeError::Upstream)?;
-    let Some((mut server, mut permit)) = place else { return Err(none) };
-    let sent = loop {
-        match tokio::time::timeout(auth.timeout, server.send(request, None, &|_, _| ())).await {
-            Ok(Ok(mut sent)) => {
-                sent.lease.hold(permit.take());
-                break sent;
-            }
-            Ok(Err(failed)) => {
-                tried.push(std::sync::Arc::clone(&server.label));
-                drop(permit.take());
-                match (failed.unsent, upstream.place(&tried, &key).await) {
-                    (Some(unsent), Ok(Some((next, place)))) if tried.len() < 3 => {
-                        (request, server, permit) = (*unsent, next, place);
-                    }
-                    _ => return Err(ExchangeError::Upstream(failed.cause)),
-                }
-            }
-            Err(_) => {
-                let late = UpstreamError::ResponseTimeout(std::sync::Arc::clone(&server.label));
-                return Err(ExchangeError::Upstream(late));
-            }
-        }
+    let place = upstream.place(&[], &key).await.map_err(ExchangeError::Upstream)?;
+    let Some(place) = place else { return Err(none) };
+    if let Some(host) = own_host(&place.0.address, upstream.preserve_host) {
+        request.headers_mut().insert(HOST, host);
+    }
+    let attempts = Attempts {
+        upstream,
+        key: &key,
+        origin: upstream.proxy_protocol.map(|_| origin),
+        progress: &Progress::default(),
+        on_interim: &|_, _| (),
+        limit: auth.timeout,
+        is_kept: upstream.keeps_copies(request.method(), false),
     };
+    let Answered { sent, .. } = attempts.send(request, place, &mut |_| ()).await?;
     let (parts, incoming) = sent.response.into_parts();
     let body = ResponseBody::upstream(incoming, sent.lease, auth.timeout);
     if parts.status.is_informational() {

@@ -325,9 +325,8 @@ impl Server {
             None if reply.version == Version::HTTP_11 => Framing::Chunked,
             None => Framing::Close,
         };
-        // What is misdirected needs another connection, which a client makes once this one ends.
+        // A client makes another connection once this one ends.
         let is_persistent = reply.is_persistent
-            && status != StatusCode::MISDIRECTED_REQUEST
             && framing != Framing::Close
             && parts.extensions.get::<LastOfConnection>().is_none()
             && !self.is_ending()

@@ -1,6 +1,7 @@
 //! HTTP towards clients: connections, the life of one exchange, and our own answers.
 
 pub mod answer;
+mod attempts;
 pub mod body;
 mod echo;
 pub mod exchange;
@@ -13,6 +14,7 @@ pub mod head;
 pub mod headers;
 pub mod hints;
 pub mod incoming;
+mod mirror;
 pub mod plain;
 pub mod serve;
 mod stream;

@@ -291,14 +291,13 @@ pub async fn accept(
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
             () = until(&mut is_open, false) => {
-                endpoint.set_server_config(None);
                 // What was said last must leave the socket before it goes.
                 let _place = worker.open.place();
                 tokio::select! {
                     () = endpoint.wait_idle() => return,
+                    () = refuse(&endpoint) => return,
                     () = until(&mut is_open, true) => {}
                 }
-                endpoint.set_server_config(Some((*terms.config).clone()));
                 continue;
             }
         };
@@ -325,6 +324,13 @@ pub async fn accept(
             let _place = place;
             task.await;
         });
+    }
+}
+
+/// Refuses whoever comes, so that clients turn to TCP at once instead of waiting for an answer.
+async fn refuse(endpoint: &Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        incoming.refuse();
     }
 }
 

@@ -42,6 +42,7 @@ pub struct Policy {
     request_body_bytes_max: Option<Option<u64>>,
     compress: Option<crate::config::policies::Compress>,
     forward_auth: Option<ForwardAuth>,
+    mirror: Option<crate::config::policies::Mirror>,
     security: Option<crate::config::policies::Security>,
     error_pages: Option<Arc<error_pages::ErrorPages>>,
     prefix: prefix::Prefix,
@@ -143,6 +144,11 @@ impl Pass {
             auth.admit(&mut head.headers).await?;
         }
         Ok(Admission::Go)
+    }
+
+    /// Where a copy of the request goes.
+    pub fn mirror(&self) -> Option<&crate::config::policies::Mirror> {
+        self.policy.mirror.as_ref()
     }
 
     /// Who is asked beside, when the request was admitted.

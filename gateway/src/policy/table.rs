@@ -136,6 +136,7 @@ impl Builder<'_> {
             basic_auth,
             request_body_bytes_max,
             forward_auth: own.forward_auth.or(&outer.forward_auth).on().cloned(),
+            mirror: own.mirror.or(&outer.mirror).on().cloned(),
             security: own.security.or(&outer.security).on().copied(),
             error_pages,
             compress: own.compress.or(&outer.compress).on().cloned(),
@@ -166,6 +167,7 @@ impl Policy {
             && self.request_body_bytes_max.is_none()
             && self.compress.is_none()
             && self.forward_auth.is_none()
+            && self.mirror.is_none()
             && self.security.is_none()
             && self.error_pages.is_none()
             && self.prefix == Prefix::default()

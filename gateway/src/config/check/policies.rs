@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::super::node::{Node, Place, Value};
 use super::super::policies::{
-    Addresses, BasicAuth, Coding, Compress, Cors, ForwardAuth, OriginPattern, Policies, RateLimit,
-    Security, Setting, StatusPattern,
+    Addresses, BasicAuth, Coding, Compress, Cors, ForwardAuth, Mirror, OriginPattern, Policies,
+    RateLimit, Security, Setting, StatusPattern,
 };
 use super::super::report::quoted;
 use super::super::{PathMatch, SecretText};
@@ -25,6 +25,7 @@ impl<'a> Checker<'a> {
             basic_auth: self.setting(fields, "basic-auth", Self::basic_auth),
             request_body: self.setting(fields, "request-body", |c, n| c.size(n, 0, u64::MAX >> 1)),
             forward_auth: self.setting(fields, "forward-auth", Self::forward_auth),
+            mirror: self.setting(fields, "mirror", Self::mirror),
             security: self.setting(fields, "security", |c, n| {
                 c.word(n, &[("basic", Security::Basic), ("strict", Security::Strict)])
             }),
@@ -196,6 +197,18 @@ impl<'a> Checker<'a> {
         let copy = self.with_default(&fields, "copy", Self::field_names);
         let timeout = self.with_default(&fields, "timeout", |c, n| c.duration(n, false));
         Some(ForwardAuth { upstream: upstream?, path: path?, copy: copy?, timeout: timeout? })
+    }
+
+    fn mirror(&mut self, node: &'a Node) -> Option<Mirror> {
+        let fields = self.fields(node, "sites[].mirror")?;
+        let upstream = self.required(&fields, "upstream").and_then(|n| self.upstream_reference(n));
+        let share = self.with_default(&fields, "share", |c, n| c.number(n, 1, 100));
+        let body = self.with_default(&fields, "request-body", |c, n| c.size(n, 0, 16 << 20));
+        Some(Mirror {
+            upstream: upstream?,
+            share_percent: u32::try_from(share?).ok()?,
+            body_bytes_max: usize::try_from(body?).ok()?,
+        })
     }
 
     fn error_pages(&mut self, node: &'a Node) -> Option<Vec<(StatusPattern, PathBuf)>> {

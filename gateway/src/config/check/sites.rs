@@ -350,17 +350,9 @@ impl<'a> Checker<'a> {
     }
 
     fn action(&mut self, fields: &Fields<'a>) -> Option<RouteAction> {
-        let given: Vec<_> = ["upstream", "redirect", "respond", "files"]
-            .into_iter()
-            .filter_map(|key| fields.entry(key))
-            .collect();
+        let given: Vec<_> = ACTIONS.iter().filter_map(|key| fields.entry(key)).collect();
         match given.as_slice() {
-            [] if ["upstream", "redirect", "respond", "files"]
-                .iter()
-                .any(|key| fields.is_meant(key)) =>
-            {
-                None
-            }
+            [] if ACTIONS.iter().any(|key| fields.is_meant(key)) => None,
             [] => {
                 let help = "add `upstream: NAME`, `files: FOLDER`, `redirect: {to: …}` or \
                             `respond: {…}`"
@@ -386,10 +378,35 @@ impl<'a> Checker<'a> {
     fn one_action(&mut self, key: &str, node: &'a Node) -> Option<RouteAction> {
         match key {
             "upstream" => self.upstream_reference(node).map(RouteAction::Upstream),
+            "split" => self.split(node),
             "redirect" => self.redirect(node),
             "files" => self.files(node),
             _ => self.respond(node),
         }
+    }
+
+    fn split(&mut self, node: &'a Node) -> Option<RouteAction> {
+        let Value::Map(entries) = &node.value else {
+            let message = format!("expected upstreams and shares, found {}", node.value.name());
+            self.error(node.at, message, "as in split: {stable: 95, canary: 5}".to_owned());
+            return None;
+        };
+        let mut shares = Vec::new();
+        for entry in entries {
+            let name = Node { value: Value::Text(entry.key.clone()), ..entry.node.clone() };
+            let is_known = self.is_upstream(&Node { at: entry.at, ..name }, &entry.key);
+            let share = self.number(&entry.node, 0, 1_000_000).and_then(|n| u32::try_from(n).ok());
+            if is_known && let Some(share) = share {
+                self.takes(entry.at, &entry.key, Traffic::Requests);
+                shares.push((entry.key.clone(), share));
+            }
+        }
+        if shares.iter().all(|(_, share)| *share == 0) {
+            let help = "give one of its upstreams a share above 0".to_owned();
+            self.error(node.at, "this split leads nowhere", help);
+            return None;
+        }
+        Some(RouteAction::Split(shares))
     }
 
     fn files(&mut self, node: &'a Node) -> Option<RouteAction> {
@@ -546,4 +563,6 @@ pub(super) fn is_field_name(text: &str) -> bool {
 }
 
 const REDIRECTS: &[u64] = &[301, 302, 303, 307, 308];
+/// Keys that say where a route leads.
+const ACTIONS: &[&str] = &["upstream", "split", "redirect", "respond", "files"];
 const PLACEHOLDERS: &[&str] = &["host", "path", "query"];

@@ -347,21 +347,26 @@ impl<'a> Checker<'a> {
     /// The same for one or the other use.
     pub(super) fn upstream_for(&mut self, node: &'a Node, wanted: Traffic) -> Option<String> {
         let name = self.upstream_named(node)?;
-        let is_raw = *self.raw_upstreams.get(&name).unwrap_or(&false);
+        self.takes(node.at, &name, wanted);
+        Some(name)
+    }
+
+    /// Reports an upstream whose servers take something else.
+    pub(super) fn takes(&mut self, at: Place, name: &str, wanted: Traffic) {
+        let is_raw = *self.raw_upstreams.get(name).unwrap_or(&false);
         match (wanted, is_raw) {
             (Traffic::Requests, true) => {
-                let message = format!("the servers of {} take no requests", quoted(&name));
+                let message = format!("the servers of {} take no requests", quoted(name));
                 let help = "tcp:// is for `passthrough`; write http://, https:// or h2c://";
-                self.error(node.at, message, help.to_owned());
+                self.error(at, message, help.to_owned());
             }
-            (Traffic::Bytes, false) if self.raw_upstreams.contains_key(&name) => {
-                let message = format!("the servers of {} take requests", quoted(&name));
+            (Traffic::Bytes, false) if self.raw_upstreams.contains_key(name) => {
+                let message = format!("the servers of {} take requests", quoted(name));
                 let help = "what goes through is not opened: write the servers as tcp://";
-                self.error(node.at, message, help.to_owned());
+                self.error(at, message, help.to_owned());
             }
             _ => {}
         }
-        Some(name)
     }
 
     fn upstream_named(&mut self, node: &'a Node) -> Option<String> {

@@ -166,6 +166,7 @@ async fn request(
         if is_websocket(&request) {
             return websocket(&connection, request, body, to_client).await;
         }
+        let is_head = request.method() == Method::HEAD;
         let request = request.map(|()| Incoming::H3(Box::new(body)));
         let hints = Hints::default();
         let mut exchange = pin!(exchange::serve(&connection, request, None, Some(hints.clone())));
@@ -189,7 +190,7 @@ async fn request(
             }
         };
         let pace = Pace::new(limits.response_rate_min, limits.rate_grace, limits.response_idle);
-        answer(&mut to_client, response, Some((pace, &connection))).await
+        answer(&mut to_client, response, is_head, Some((pace, &connection))).await
     };
     let Some(mut stopped) = stopped else { return Ended::Served };
     tokio::select! {
@@ -222,7 +223,7 @@ async fn websocket(
     request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
     let response = exchange::serve(connection, request, Some(Client::H1(client)), None).await;
     if response.status() != StatusCode::OK || opened.is_closed() {
-        return answer(&mut to_client, response, None).await;
+        return answer(&mut to_client, response, false, None).await;
     }
     let (mut head, _) = response.into_parts();
     complete(&mut head.headers, None);
@@ -255,10 +256,11 @@ async fn websocket(
     outcome
 }
 
-/// Sends a response, no slower than at this pace.
+/// Sends a response, no slower than at this pace. That to HEAD says of a length what it says itself.
 async fn answer(
     client: &mut RequestStream<Writer, Bytes>,
     response: Response<ResponseBody>,
+    is_head: bool,
     mut pace: Option<(Pace, &Connection)>,
 ) -> Result<(), StreamError> {
     let (parts, mut body) = response.into_parts();
@@ -266,8 +268,15 @@ async fn answer(
     *head.status_mut() = parts.status;
     *head.headers_mut() = parts.headers;
     let has_body = !matches!(parts.status.as_u16(), 204 | 304);
-    complete(head.headers_mut(), (parts.status.as_u16() != 204).then(|| body.size_hint()));
+    complete(
+        head.headers_mut(),
+        (parts.status.as_u16() != 204 && !is_head).then(|| body.size_hint()),
+    );
     client.send_response(head).await?;
+    if is_head {
+        // Not even where the server sent one.
+        return client.finish().await;
+    }
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let Ok(frame) = frame else {
             // Dropped unfinished, the stream is reset. The body has told the log why.
