@@ -1,5 +1,5 @@
 # The front door. What needs logic is `cargo xtask` or tests/setup.
-.PHONY: run build plugins guests lint tools test bench
+.PHONY: run build plugins guests lint tools test fuzz bench
 
 ## run: the first example at https://localhost:8443, with the plugins of this checkout
 run: build
@@ -28,6 +28,10 @@ lint:
 test: tools lint plugins guests
 	RUST_TEST_THREADS=4 cargo test --workspace --locked
 	cargo test --locked --manifest-path plugins/Cargo.toml
+
+## fuzz: every target of tests/fuzz for a minute; tests/fuzz/run says what it needs
+fuzz:
+	tests/fuzz/run
 
 tools:
 	tests/setup

@@ -12,6 +12,7 @@ pub mod commands;
 pub mod config;
 pub mod explain;
 pub mod fault;
+pub mod fuzz;
 pub mod gateway;
 pub mod generation;
 pub mod h1;

@@ -15,6 +15,7 @@ sites:
     routes:
       - {path: /inside, addresses: {allow: [127.0.0.2]}, upstream: app}
       - {path: /outside, addresses: off, request-body: 2KiB, upstream: app}
+      - {path: /short, request-head: 300, upstream: app}
       - {path: /api, strip-prefix: /api, add-prefix: /v1, upstream: app}
       - path: /few
         rate-limits: [{requests: 2, per: 1h, burst: 3}]
@@ -91,6 +92,44 @@ async fn a_bucket_that_is_empty_answers_429_on_every_worker() {
     gateway.configure(&YAML.replace("path: /outside", "path: /elsewhere"));
     gateway.logged(mark, &["generation 2 serving"]).await;
     assert_eq!(client.clone().fresh().get("app.localhost", "/few").await.status, 429);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_have_the_bound_of_their_route() {
+    let origin = RustOrigin::h1().await;
+    let (_gateway, client) = gateway(&origin, YAML).await;
+    for (path, bytes, status) in [("/short", 100, 200), ("/short", 400, 431), ("/", 400, 200)] {
+        for mut http in
+            [client.h1("app.localhost").await.unwrap(), client.h2("app.localhost").await.unwrap()]
+        {
+            let asked = with(get("app.localhost", path), "x-long", &"y".repeat(bytes));
+            assert_eq!(http.send(asked).await.unwrap().status, status, "{path} {bytes}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_says_by_what_requests_are_counted() {
+    let origin = RustOrigin::h1().await;
+    let yaml = "
+sites:
+  - hosts: [app.localhost]
+    router: one
+    rate-limits: [{requests: 1, per: 1h, burst: 2, header: x-router}]
+    upstream: web
+upstreams:
+  web: http://127.0.0.1:@origin@
+plugins:
+  one: {component: \"@guests@/router.wasm\"}
+";
+    let (_gateway, client) = gateway(&origin, yaml).await;
+    // The router gives all requests the same key, whoever sends them and whatever they say.
+    for (from, key, status) in
+        [("127.0.0.1", "a", 200), ("127.0.0.2", "b", 200), ("127.0.0.3", "c", 429)]
+    {
+        let asked = with(get("app.localhost", "/web"), "x-router", key);
+        assert_eq!(client.clone().from(from).send(asked).await.status, status, "{from}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,6 +27,12 @@ enum Deed {
     SendAndReset(&'static str),
     /// Sends a head, and these bytes a moment later.
     SendInTwo(&'static str, &'static str),
+    /// Sends these bytes again and again.
+    SendForEver(&'static str),
+    /// Sends these bytes one by one, so slowly that no wait for a single one is long.
+    Trickle(&'static str),
+    /// Answers without having read more than the head, and ends the connection with the body unread.
+    AnswerEarly(&'static str),
 }
 
 /// What the client sees.
@@ -84,7 +90,73 @@ const CASES: &[(Deed, Sight)] = &[
         Status(200),
     ),
     (SendAndReset("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"), Status(204)),
+    (SendForEver("HTTP/1.1 102 Processing\r\n\r\n"), Status(504)),
+    (SendForEver("X"), Status(502)),
+    (SendForEver("HTTP/1.1 200 OK\r\nX-Long: xxxxxxxxxxxxxxxxxxxx\r\n"), Status(502)),
+    (
+        Trickle("HTTP/1.1 200 OK\r\nX-Slow: and very slow it is, too slow for anyone\r\n"),
+        Status(504),
+    ),
+    (
+        AnswerEarly(
+            "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno",
+        ),
+        Status(413),
+    ),
+    (
+        AnswerEarly("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"),
+        Status(200),
+    ),
+    // What comes after a response is nobody's: no other request gets it.
+    (
+        SendAndHang(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 418 No\r\nContent-Length: 0\r\n\r\n",
+        ),
+        Status(200),
+    ),
+    (SendAndHang("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more"), Status(200)),
+    (SendAndHang("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx"), Broken(200)),
+    (SendAndHang("HTTP/1.1 200 OK\nContent-Length: 2\n\nok"), Status(502)),
+    (SendAndHang("HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n"), Status(502)),
+    (SendAndHang("HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n"), Status(502)),
+    (SendAndHang("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"), Status(502)),
+    (SendAndHang("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n"), Status(502)),
+    (
+        SendAndHang(
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        Status(502),
+    ),
+    (SendAndHang("HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n"), Status(502)),
+    (SendAndHang("HTTP/1.1 OK\r\nContent-Length: 0\r\n\r\n"), Status(502)),
 ];
+
+/// What a server that is spoken to in HTTP/2 does: each is bytes that it sends after the preface.
+const CASES_H2: &[(Deed, Sight)] = &[
+    (HangAtOnce, Status(504)),
+    (CloseAtOnce, Status(502)),
+    (ResetAtOnce, Status(502)),
+    (SendAndClose("HTTP/1.1 400 Bad Request\r\n\r\n"), Status(502)),
+    (SendAndHang(SETTINGS), Status(504)),
+    (SendAndClose(SETTINGS), Status(502)),
+    (SendAndReset(SETTINGS), Status(502)),
+    // GOAWAY that has taken no stream; RST_STREAM; a frame that is too large; one on no stream.
+    (SendInTwo(SETTINGS, "\0\0\u{8}\u{7}\0\0\0\0\0\0\0\0\0\0\0\0\u{2}"), Status(502)),
+    (
+        SendInTwo(
+            SETTINGS,
+            "\0\0\u{4}\u{3}\0\0\0\0\u{1}\0\0\0\u{2}\0\0\u{8}\u{7}\0\0\0\0\0\0\0\0\u{1}\0\0\0\u{2}",
+        ),
+        Status(502),
+    ),
+    (SendInTwo(SETTINGS, "\u{7f}\0\0\0\0\0\0\0\u{1}"), Status(502)),
+    (SendInTwo(SETTINGS, "\0\0\u{1}\0\0\0\0\0\0x"), Status(502)),
+    // A block of fields that is none.
+    (SendInTwo(SETTINGS, "\0\0\u{1}\u{1}\u{4}\0\0\0\u{1}\u{7f}"), Status(502)),
+];
+
+/// An empty SETTINGS frame.
+const SETTINGS: &str = "\0\0\0\u{4}\0\0\0\0\0";
 
 /// A server that does the same to every connection.
 async fn server(deed: Deed) -> (u16, tokio::task::JoinHandle<()>) {
@@ -108,6 +180,24 @@ async fn misbehave(mut stream: TcpStream, deed: Deed) {
         // What was sent arrives before the reset.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    if let SendForEver(text) = deed {
+        while stream.write_all(text.as_bytes()).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+    if let Trickle(text) = deed {
+        for byte in text.bytes() {
+            if stream.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    if let AnswerEarly(text) = deed {
+        let _ = stream.write_all(text.as_bytes()).await;
+        // What was sent arrives before the reset that unread bytes cause.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     if let SendInTwo(head, rest) = deed {
         let _ = stream.write_all(head.as_bytes()).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -115,7 +205,7 @@ async fn misbehave(mut stream: TcpStream, deed: Deed) {
     }
     match deed {
         HangAtOnce | Hang | SendAndHang(_) | SendInTwo(..) => std::future::pending().await,
-        CloseAtOnce | Close | SendAndClose(_) => {}
+        CloseAtOnce | Close | SendAndClose(_) | SendForEver(_) | Trickle(_) | AnswerEarly(_) => {}
         ResetAtOnce | Reset | SendAndReset(_) => {
             let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
@@ -154,14 +244,23 @@ async fn seen(client: &Client, host: &str, body: Option<usize>, is_h2: bool) -> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_failure_has_its_status_within_its_deadline() {
+    every(CASES, "http").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_has_every_failure_of_a_server_that_speaks_http2() {
+    every(CASES_H2, "h2c").await;
+}
+
+async fn every(table: &'static [(Deed, Sight)], scheme: &str) {
     let mut servers = Vec::new();
     let (mut sites, mut upstreams) = (String::new(), String::new());
-    for (index, (deed, _)) in CASES.iter().enumerate() {
+    for (index, (deed, _)) in table.iter().enumerate() {
         let (port, task) = server(*deed).await;
         servers.push(task);
         sites += &format!("  - {{hosts: [c{index}.localhost], upstream: u{index}}}\n");
         upstreams += &format!(
-            "  u{index}: {{servers: [\"http://127.0.0.1:{port}\"], \
+            "  u{index}: {{servers: [\"{scheme}://127.0.0.1:{port}\"], \
              timeouts: {{response: 500ms, idle: 500ms}}}}\n"
         );
     }
@@ -169,7 +268,7 @@ async fn every_failure_has_its_status_within_its_deadline() {
     gateway.start(&format!("sites:\n{sites}upstreams:\n{upstreams}")).await;
     let client = Arc::new(gateway.client().await);
     let mut cases = tokio::task::JoinSet::new();
-    for (index, (deed, expected)) in CASES.iter().copied().enumerate() {
+    for (index, (deed, expected)) in table.iter().copied().enumerate() {
         let client = Arc::clone(&client);
         cases.spawn(async move {
             let host = format!("c{index}.localhost");

@@ -91,6 +91,11 @@ impl RawH2 {
         (self.reader, self.writer)
     }
 
+    /// The bare connection, for what must not end in order.
+    pub fn into_tcp(self) -> TcpStream {
+        self.reader.unsplit(self.writer).into_inner().0
+    }
+
     /// The next frame of the server; none when the connection has ended.
     pub async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];

@@ -278,6 +278,7 @@ fn policies(p: &Policies) -> Vec<(&'static str, Tree)> {
             map(fields)
         }),
     );
+    say("request-head", setting(&p.request_head, |n| text(size_text(*n))));
     say("request-body", setting(&p.request_body, |n| text(size_text(*n))));
     say(
         "forward-auth",

@@ -21,6 +21,9 @@ pub struct Policies {
     pub cors: Setting<Cors>,
     /// Names and passwords.
     pub basic_auth: Setting<BasicAuth>,
+    /// The largest request head in bytes, inclusive, as HTTP/1.1 writes it; off means no limit but that of
+    /// the gateway.
+    pub request_head: Setting<u64>,
     /// The largest request body in bytes, inclusive; off means no limit.
     pub request_body: Setting<u64>,
     /// An upstream that is asked whether a request may go on.

@@ -174,6 +174,16 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_comes_in_two_pieces_is_one() {
+        let text = b"5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1\r\n";
+        for step in 1..=text.len() {
+            let (content, fields, rest) = read(text, step).unwrap().unwrap();
+            assert_eq!((content.as_slice(), fields.len()), (&b"hello"[..], 0), "{step}");
+            assert_eq!(rest, b"GET / HTTP/1.1\r\n", "{step}");
+        }
+    }
+
+    #[test]
     fn broken_chunks_are_refused() {
         for text in [
             &b"\r\n"[..],

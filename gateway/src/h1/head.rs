@@ -98,8 +98,10 @@ pub fn take_request(
     bounds: Bounds,
 ) -> Result<Option<RequestHead>, HeadError> {
     // RFC 9112, section 2.2: an empty line before a request is ignored.
-    while *scanned == 0 && input.starts_with(b"\r\n") {
+    // Its CR may have come alone.
+    while *scanned <= 1 && input.starts_with(b"\r\n") {
         input.advance(2);
+        *scanned = 0;
     }
     let Some(head) = take(input, scanned, bounds)? else { return Ok(None) };
     let (line, mut rest) = line(&head)?;
@@ -185,8 +187,10 @@ pub fn take_trailers(
     scanned: &mut usize,
     bounds: Bounds,
 ) -> Result<Option<HeaderMap>, HeadError> {
-    if *scanned == 0 && input.starts_with(b"\r\n") {
+    // The CR of an empty section may have come alone.
+    if *scanned <= 1 && input.starts_with(b"\r\n") {
         input.advance(2);
+        *scanned = 0;
         return Ok(Some(HeaderMap::new()));
     }
     let Some(section) = take(input, scanned, bounds)? else { return Ok(None) };

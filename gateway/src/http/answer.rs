@@ -82,6 +82,7 @@ impl ExchangeError {
             Self::Refused(Refusal::Address) => StatusCode::FORBIDDEN,
             Self::Refused(Refusal::Rate(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::Credentials(_)) => StatusCode::UNAUTHORIZED,
+            Self::Refused(Refusal::Head) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Refused(Refusal::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(cause) if cause.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,

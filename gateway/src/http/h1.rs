@@ -49,7 +49,7 @@ pub async fn serve(
             hints: BytesMut::new(),
         })),
         hints: Hints::default(),
-        watchdog: Box::pin(tokio::time::sleep(limits.request_head.min(limits.keepalive))),
+        watchdog: Box::pin(tokio::time::sleep(look(&limits))),
         share: connection.worker.shared.memory.share(),
         connection,
         drained: Box::pin(async move {
@@ -121,6 +121,21 @@ impl Line {
         // What is not flushed now is with the next read.
         let _ = Pin::new(&mut self.stream).poll_flush(cx)?;
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Line {
+    /// Whether the client has gone away. What comes after the body is the next request, or the end; some
+    /// of it is read, since the end of a connection can be seen in no other way.
+    fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.reader.has_ended() && self.input.len() < READ_AHEAD_BYTES {
+            match h1::poll_read(&mut self.stream, &mut self.input, cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return false,
+            }
+        }
+        false
     }
 }
 
@@ -293,13 +308,8 @@ impl Server {
             if let Poll::Ready(Err(_)) = line.poll_hints(cx) {
                 return Poll::Ready(None);
             }
-            // What comes after the body is the next request, or the end.
-            while line.reader.has_ended() && line.input.len() < READ_AHEAD_BYTES {
-                match h1::poll_read(&mut line.stream, &mut line.input, cx) {
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Pending => break,
-                }
+            if line.is_gone(cx) {
+                return Poll::Ready(None);
             }
             self.share.set(line.input.len());
             Poll::Pending
@@ -387,6 +397,10 @@ impl Server {
             }
             if !writer.is_blocked() {
                 pace.rest(|| now);
+                // An event stream may be silent for long after its client has gone.
+                if self.line.borrow_mut().is_gone(cx) {
+                    return Poll::Ready(Err(()));
+                }
                 return Poll::Pending;
             }
             let left = pace.left(now);
@@ -499,9 +513,7 @@ fn watch(
     limit: Duration,
     limits: &Limits,
 ) -> Poll<()> {
-    // The timer is set to look at least this often, so that a shorter wait that begins later is seen.
-    let least = limits.response_idle.min(limits.rate_grace);
-    let look = limits.request_head.min(limits.keepalive).min(least);
+    let look = look(limits);
     loop {
         ready!(watchdog.as_mut().poll(cx));
         let Some(left) = limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
@@ -510,6 +522,12 @@ fn watch(
         };
         watchdog.as_mut().reset(tokio::time::Instant::now() + left.min(look));
     }
+}
+
+/// The timer is set to look at least this often, so that a shorter wait that begins later is seen.
+fn look(limits: &Limits) -> Duration {
+    let least = limits.response_idle.min(limits.rate_grace);
+    limits.request_head.min(limits.keepalive).min(least)
 }
 
 fn refusal(cause: HeadError) -> ExchangeError {

@@ -38,6 +38,8 @@ pub struct Policy {
     rate_limits: Vec<Arc<rate_limit::Limiter>>,
     cors: Option<cors::Cors>,
     basic_auth: Option<Arc<basic_auth::BasicAuth>>,
+    /// The largest head of a request.
+    request_head_bytes_max: Option<u64>,
     /// In the place of `limits.request-body`: the bound, or that there is none.
     request_body_bytes_max: Option<Option<u64>>,
     compress: Option<crate::config::policies::Compress>,
@@ -80,6 +82,8 @@ pub enum Refusal {
     Credentials(HeaderValue),
     /// More passwords wait to be checked than can be.
     Busy,
+    /// Its head is larger than allowed here.
+    Head,
 }
 
 /// Why policies could not be made ready.
@@ -133,6 +137,9 @@ impl Pass {
             if let Some(wait) = wait {
                 return Err(Refusal::Rate(wait));
             }
+        }
+        if policy.request_head_bytes_max.is_some_and(|max| head_bytes(head) > max) {
+            return Err(Refusal::Head);
         }
         if let Some(cors) = &policy.cors
             && let Some(fields) = cors.preflight(head)
@@ -215,6 +222,16 @@ fn add_vary(fields: &mut HeaderMap, name: &'static str) {
     }
 }
 
+/// The bytes of a head as HTTP/1.1 writes them, whatever it came in.
+fn head_bytes(head: &RequestHead) -> u64 {
+    let line = head.method.as_str().len() + head.target.as_str().len() + " HTTP/1.1\r\n ".len();
+    let host = "host: \r\n\r\n".len() + head.authority.len();
+    let field = |(name, value): (&http::HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + ": \r\n".len()
+    };
+    (line + host + head.headers.iter().map(field).sum::<usize>()) as u64
+}
+
 /// Whole seconds, rounded up, so that waiting that long is enough.
 fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
@@ -230,7 +247,7 @@ impl Refusal {
             Self::Credentials(challenge) => {
                 fields.insert(http::header::WWW_AUTHENTICATE, challenge.clone());
             }
-            Self::Address | Self::Busy => {}
+            Self::Address | Self::Busy | Self::Head => {}
         }
     }
 }
@@ -242,6 +259,7 @@ impl Refusal {
             Self::Address => "Requests from this address are not accepted here.",
             Self::Rate(_) => "Too many requests. Try again later.",
             Self::Credentials(_) => "A name and a password that are known here are needed.",
+            Self::Head => "The head of the request is larger than allowed here.",
             Self::Busy => "Too many passwords are being checked. Try again in a moment.",
         }
     }

@@ -134,6 +134,7 @@ impl Builder<'_> {
             rate_limits: limits,
             cors,
             basic_auth,
+            request_head_bytes_max: own.request_head.or(&outer.request_head).on().copied(),
             request_body_bytes_max,
             forward_auth: own.forward_auth.or(&outer.forward_auth).on().cloned(),
             mirror: own.mirror.or(&outer.mirror).on().cloned(),
@@ -164,6 +165,7 @@ impl Policy {
             && self.rate_limits.is_empty()
             && self.cors.is_none()
             && self.basic_auth.is_none()
+            && self.request_head_bytes_max.is_none()
             && self.request_body_bytes_max.is_none()
             && self.compress.is_none()
             && self.forward_auth.is_none()

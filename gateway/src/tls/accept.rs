@@ -270,6 +270,24 @@ where
     }
 }
 
+/// Whether a client that sends these bytes, and no more, would be given a handshake.
+pub(crate) fn would_serve(bytes: &[u8], certs: &Certs) -> bool {
+    let mut io = tokio::io::join(bytes, tokio::io::sink());
+    let mut reading = std::pin::pin!(read_hello(&mut io));
+    // Neither side ever waits.
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(Ok((accepted, _))) = reading.as_mut().poll(&mut cx) else {
+        return false;
+    };
+    let hello = accepted.client_hello();
+    let name = hello.server_name().map(str::to_ascii_lowercase);
+    let (is_acme, local) = (is_acme(&hello), std::net::Ipv4Addr::LOCALHOST.into());
+    let front = Front::default();
+    let hello = Hello { server_name: name.as_deref(), is_acme, local, front: &front };
+    let decision = decide(hello, certs);
+    !matches!(decision, HelloDecision::Refuse(_))
+}
+
 fn is_acme(hello: &ClientHello<'_>) -> bool {
     hello
         .alpn()

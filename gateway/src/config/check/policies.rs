@@ -23,6 +23,7 @@ impl<'a> Checker<'a> {
             rate_limits: self.setting(fields, "rate-limits", Self::rate_limits),
             cors: self.setting(fields, "cors", Self::cors),
             basic_auth: self.setting(fields, "basic-auth", Self::basic_auth),
+            request_head: self.setting(fields, "request-head", |c, n| c.size(n, 64, 16 << 20)),
             request_body: self.setting(fields, "request-body", |c, n| c.size(n, 0, u64::MAX >> 1)),
             forward_auth: self.setting(fields, "forward-auth", Self::forward_auth),
             mirror: self.setting(fields, "mirror", Self::mirror),
