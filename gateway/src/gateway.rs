@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::acme::on_demand::Terms;
 use crate::acme::solve::dns01::DnsSolver;
 use crate::acme::solve::http01::Tokens;
 use crate::acme::{Acme, Want, Wants};
@@ -106,11 +107,12 @@ impl Gateway {
             .await
             .map_err(StartError::Generation)?;
         let live = Arc::new(Live::new(Arc::clone(&generation)));
-        let acceptor = Acceptor::new(Arc::clone(&certs)).map_err(StartError::Tls)?;
+        let acme = Acme::start(store, Arc::clone(&certs), Arc::clone(&tokens));
+        let acme = acme.map_err(StartError::Store)?;
+        let acceptor = Acceptor::new(Arc::clone(&certs), acme.later()).map_err(StartError::Tls)?;
         let count = generation.config.workers.unwrap_or_else(cores);
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let workers = start_workers(count, &live, &acceptor, &tokens, &counters)?;
-        let acme = Acme::start(store, Arc::clone(&certs), tokens).map_err(StartError::Store)?;
         let (order_sender, orders) = mpsc::channel(16);
         let mut gateway = Self {
             file: file.to_owned(),
@@ -358,9 +360,10 @@ fn start_workers(
 fn wants(generation: &Generation) -> Wants {
     let config = &generation.config;
     let mut certificates: Vec<Want> = Vec::new();
+    let mut patterns = Vec::new();
     let mut solvers: BTreeMap<String, Arc<dyn DnsSolver>> = BTreeMap::new();
     for (hosts, site) in issued(config) {
-        let SiteCertificate::Issued { issuers, challenge } = site else { continue };
+        let SiteCertificate::Issued { issuers, challenge, is_on_demand } = site else { continue };
         let issuers = issuers.iter().filter_map(|issuer| match issuer {
             Issuer::Acme(acme) => Some(acme.clone()),
             Issuer::Local => None,
@@ -373,6 +376,12 @@ fn wants(generation: &Generation) -> Wants {
             && let Some(plugin) = generation.plugins.get(name)
         {
             solvers.insert(name.clone(), plugin.solver());
+        }
+        if *is_on_demand {
+            patterns.extend(
+                hosts.iter().map(|host| (host.clone(), issuers.clone(), challenge.clone())),
+            );
+            continue;
         }
         for hosts in crate::acme::need::group(hosts) {
             let want = Want { hosts, issuers: issuers.clone(), challenge: challenge.clone() };
@@ -390,7 +399,20 @@ fn wants(generation: &Generation) -> Wants {
         propagation: config.certificates.propagation.clone(),
         has_https: has(Scheme::Https),
         has_http: has(Scheme::Http),
+        on_demand: config.certificates.on_demand.clone().map(|rules| Terms { rules, patterns }),
     }
+}
+
+/// The names of each certificate that a CA other than the local one is asked for.
+pub fn wanted_names(config: &Config) -> Vec<Vec<HostPattern>> {
+    let is_acme = |issuer: &Issuer| matches!(issuer, Issuer::Acme(_));
+    let asked = issued(config).filter(|(_, site)| match site {
+        SiteCertificate::Issued { issuers, is_on_demand, .. } => {
+            !is_on_demand && issuers.iter().any(is_acme)
+        }
+        SiteCertificate::Files => false,
+    });
+    asked.flat_map(|(hosts, _)| crate::acme::need::group(hosts)).collect()
 }
 
 /// Names whose certificate comes from the local CA.

@@ -18,7 +18,8 @@ use crate::fault::Fault;
 pub struct Store {
     root: PathBuf,
     /// Held as long as the store is open; the system drops it with the process, however that ends.
-    _lock: File,
+    /// None when it is only looked at.
+    _lock: Option<File>,
     writes: AtomicU64,
 }
 
@@ -63,7 +64,12 @@ impl Store {
         let _ = lock.set_len(0).and_then(|()| lock.rewind());
         let _ = writeln!(lock, "{}", std::process::id());
         sweep(root).map_err(|cause| fail("clean up", cause))?;
-        Ok(Arc::new(Self { root: root.to_owned(), _lock: lock, writes: AtomicU64::new(0) }))
+        Ok(Arc::new(Self { root: root.to_owned(), _lock: Some(lock), writes: AtomicU64::new(0) }))
+    }
+
+    /// The folder as it is, also beside a gateway that has it, to read and to list only.
+    pub fn look(root: &Path) -> Self {
+        Self { root: root.to_owned(), _lock: None, writes: AtomicU64::new(0) }
     }
 
     /// The content of an item such as `acme/letsencrypt/account.json`; none when it is absent.

@@ -14,7 +14,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::tls::roots::{self, RootsError};
@@ -48,7 +50,7 @@ impl HttpClient for Client {
         let (tls, retry_after) = (Arc::clone(&self.tls), Arc::clone(&self.retry_after));
         let is_plain = matches!(*request.method(), Method::GET | Method::HEAD);
         Box::pin(async move {
-            let exchange = tokio::time::timeout(REQUEST_TIME, exchange(tls, request));
+            let exchange = tokio::time::timeout(REQUEST_TIME, exchange(Some(tls), request));
             let response = match exchange.await {
                 Ok(outcome) => outcome.map_err(Error::Other)?,
                 Err(_) => return Err(Error::Other("no answer in time".into())),
@@ -74,21 +76,38 @@ impl HttpClient for Client {
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Asks an endpoint of the operator's, over http or https, and gives the status of its answer.
+///
+/// # Errors
+/// When there is no answer. The caller bounds the time.
+pub async fn get(url: &str) -> Result<StatusCode, AnyError> {
+    let tls = match url.starts_with("https:") {
+        true => Some(Arc::new(roots::client_config(None)?)),
+        false => None,
+    };
+    let request = Request::builder().uri(url).body(BodyWrapper::default())?;
+    exchange(tls, request).await.map(|(parts, _)| parts.status)
+}
+
+/// One request over TLS, or over plain TCP without `tls`.
 async fn exchange(
-    tls: Arc<rustls::ClientConfig>,
+    tls: Option<Arc<rustls::ClientConfig>>,
     request: Request<BodyWrapper<Bytes>>,
 ) -> Result<(http::response::Parts, Bytes), AnyError> {
     let uri = request.uri().clone();
     let host = uri.host().ok_or("the URL has no host")?.trim_matches(['[', ']']).to_owned();
-    if uri.scheme_str() != Some("https") {
+    if tls.is_some() != (uri.scheme_str() == Some("https")) {
         return Err("the URL of a CA must be https".into());
     }
-    let port = uri.port_u16().unwrap_or(443);
+    let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
     let stream = TcpStream::connect((host.as_str(), port)).await?;
-    let stream = TlsConnector::from(tls).connect(ServerName::try_from(host)?, stream).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let task = tokio::spawn(connection);
+    let (mut sender, task) = match tls {
+        Some(tls) => {
+            let name = ServerName::try_from(host)?;
+            open(TlsConnector::from(tls).connect(name, stream).await?).await?
+        }
+        None => open(stream).await?,
+    };
     let (mut parts, body) = request.into_parts();
     let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
     parts.headers.insert(HOST, HeaderValue::from_str(&authority)?);
@@ -101,17 +120,23 @@ async fn exchange(
     Ok((parts, body))
 }
 
+type Sender = hyper::client::conn::http1::SendRequest<BodyWrapper<Bytes>>;
+
+async fn open(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<(Sender, JoinHandle<Result<(), hyper::Error>>), hyper::Error> {
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    Ok((sender, tokio::spawn(connection)))
+}
+
 /// `retry-after` as seconds or as a date (RFC 9110, section 10.2.3).
 fn wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let format = time::macros::format_description!(
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    );
-    let at = time::PrimitiveDateTime::parse(text, format).ok()?.assume_utc();
-    Some(SystemTime::from(at).duration_since(now).unwrap_or_default())
+    let at = httpdate::parse_http_date(text).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
 }
 
 /// The problem document of a failed answer: its own with the status filled in, or one made from
@@ -148,6 +173,9 @@ mod tests {
             ("120", Some(120)),
             ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
             ("Sun, 06 Nov 1994 08:49:27 GMT", Some(0)),
+            // The obsolete forms, which recipients must read too (RFC 9110, section 5.6.7).
+            ("Sunday, 06-Nov-94 08:49:47 GMT", Some(10)),
+            ("Sun Nov  6 08:49:47 1994", Some(10)),
             ("soon", None),
         ] {
             let mut headers = HeaderMap::new();

@@ -2,12 +2,15 @@
 //! store of it all. The only room that names instant-acme.
 
 mod account;
+pub mod adopt;
 mod client;
 mod dns;
 pub mod error;
 #[cfg(test)]
 mod fake_dns;
+mod jose;
 pub mod need;
+pub mod on_demand;
 mod order;
 mod propagation;
 pub mod solve;
@@ -24,6 +27,7 @@ use crate::clock::Timestamp;
 use crate::config::{AcmeIssuer, Challenge, HostPattern, Propagation};
 use crate::fault::describe;
 use crate::store::{Store, StoreError};
+use crate::tls::accept::Later;
 use crate::tls::certs::{Certificate, Certs, Origin};
 use account::{Member, Members};
 use error::AcmeError;
@@ -49,6 +53,8 @@ pub struct Wants {
     pub has_https: bool,
     /// See `has_https`.
     pub has_http: bool,
+    /// Names that may come by themselves.
+    pub on_demand: Option<on_demand::Terms>,
 }
 
 /// One certificate to have.
@@ -65,8 +71,7 @@ pub struct Want {
 impl Want {
     /// The certificate's name in the store and in the log: its names, joined.
     fn name(&self) -> String {
-        let names: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
-        names.join(",")
+        need::name(&self.hosts)
     }
 
     fn directories(&self) -> Vec<&str> {
@@ -122,6 +127,7 @@ struct Shared {
     store: Arc<Store>,
     certs: Arc<Certs>,
     tokens: Arc<Tokens>,
+    on_demand: on_demand::Desk,
     members: Members,
     book: Mutex<Book>,
     changed: Notify,
@@ -145,6 +151,8 @@ struct Entry {
     held: Option<Held>,
     is_under_way: bool,
     is_asked_for: bool,
+    /// Whether it ends without another one, because it is not allowed any more.
+    is_given_up: bool,
     /// When the end of the certificate was last told.
     alarmed_at: Option<Timestamp>,
 }
@@ -199,6 +207,7 @@ impl Acme {
             None => Issuers::default(),
         };
         let shared = Arc::new(Shared {
+            on_demand: on_demand::Desk::open(&store)?,
             store,
             certs,
             tokens,
@@ -217,6 +226,11 @@ impl Acme {
     pub fn want(&self, wants: Wants) {
         self.shared.want(wants);
         self.shared.changed.notify_one();
+    }
+
+    /// Where handshakes for names without a certificate wait.
+    pub fn later(&self) -> Arc<dyn Later> {
+        Arc::new(Arc::clone(&self.shared))
     }
 
     /// The state of each wanted certificate.
@@ -304,7 +318,14 @@ impl Acme {
 }
 
 impl Shared {
-    fn want(&self, wants: Wants) {
+    fn want(&self, mut wants: Wants) {
+        if let Some(terms) = &wants.on_demand {
+            for want in self.on_demand.wants(terms) {
+                if !wants.certificates.iter().any(|known| known.name() == want.name()) {
+                    wants.certificates.push(want);
+                }
+            }
+        }
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = book.wants.is_none();
         let names: BTreeSet<String> = wants.certificates.iter().map(Want::name).collect();
@@ -519,6 +540,9 @@ impl Shared {
         let directory = issuer.directory.clone();
         let mut has_other_challenge = false;
         let ordered = async {
+            if history.issued_by.is_some() {
+                self.may_renew(&want.name()).await?;
+            }
             let proofs = proofs(want, wants, history)?;
             has_other_challenge = proofs.has_other;
             let (pem, at) = self.obtain(want, wants, dns, proofs.list, replaced, issuer).await?;
@@ -679,6 +703,7 @@ impl Shared {
             let mut history = self.stored(name).history;
             history.succeed_at(&directory, now);
             self.save(&state_item(name), &history);
+            self.on_demand.end(name, false);
             return;
         };
         entry.is_under_way = false;
@@ -690,10 +715,12 @@ impl Shared {
         entry.served = Some(Arc::clone(&certificate));
         self.save(&state_item(name), &entry.history);
         self.certs.publish(vec![(slot(name), certificate)]);
+        self.on_demand.end(name, true);
     }
 
     /// Notes a failed attempt, and says in the log what is waited for and until when.
     fn take_in_failed(&self, book: &mut Book, name: &str, failed: &Failed, now: Timestamp) {
+        self.on_demand.end(name, false);
         let Failed { cause, directory, has_other_challenge } = failed;
         let ended = Some((cause.trouble(), cause.retry_after()));
         if !directory.is_empty() {
@@ -717,6 +744,11 @@ impl Shared {
         let (hosts, directories) = (&want.hosts, &directories);
         let wanted = Wanted { name, hosts, directories, is_asked_for: false };
         entry.history.fail_at(&wanted, entry.held.as_ref(), &attempt, now);
+        entry.is_given_up = matches!(cause, AcmeError::NotAllowed(_));
+        if entry.is_given_up && entry.held.as_ref().is_none_or(|held| held.not_after <= now) {
+            self.forget(book, name);
+            return;
+        }
         self.save(&state_item(name), &entry.history);
         let next_try =
             match need::need(&wanted, entry.held.as_ref(), &entry.history, &book.issuers, now) {
@@ -773,7 +805,7 @@ impl Entry {
         let Some(held) = &self.held else { return };
         let pause = (held.not_before.until(held.not_after) / 24).min(ALARM_PAUSE);
         let is_told = self.alarmed_at.is_some_and(|at| at.until(now) < pause && at <= now);
-        if is_told || !need::is_near_end(held, now) {
+        if is_told || self.is_given_up || !need::is_near_end(held, now) {
             return;
         }
         self.alarmed_at = Some(now);

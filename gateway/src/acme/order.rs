@@ -194,7 +194,7 @@ fn identifier(host: &HostPattern) -> Identifier {
             Some(ip) => Identifier::Ip(ip),
             None => Identifier::Dns(name.to_string()),
         },
-        HostPattern::Wildcard(_) => Identifier::Dns(host.to_string()),
+        HostPattern::Wildcard(_) | HostPattern::Any => Identifier::Dns(host.to_string()),
     }
 }
 

@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use check::known_directories;
 pub use field_grant::{FieldGrant, HeadGrant};
 pub use hostname::{HostPattern, Hostname};
 pub use keys::schema;
@@ -189,6 +190,23 @@ pub struct Certificates {
     pub resolvers: Vec<SocketAddr>,
     /// How the host waits for DNS-01 records.
     pub propagation: Propagation,
+    /// Certificates that are ordered at the first handshake.
+    pub on_demand: Option<OnDemand>,
+}
+
+/// `certificates.on-demand`: which names may have a certificate at their first handshake.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnDemand {
+    /// The URL that is asked, with `domain=NAME` added to its query.
+    pub ask: String,
+    /// First orders in a minute, at most.
+    pub per_minute: usize,
+    /// First orders for names of one registered domain in seven days, at most.
+    pub per_domain: usize,
+    /// How long a handshake waits for its certificate.
+    pub wait: Duration,
+    /// How long a name that may not have one is not asked for again.
+    pub remember: Duration,
 }
 
 /// Waiting for a DNS-01 record to be served everywhere.
@@ -289,6 +307,8 @@ pub enum SiteCertificate {
         issuers: Vec<Issuer>,
         /// How control is proved.
         challenge: Challenge,
+        /// Whether a name gets its certificate at its first handshake, when it may have one.
+        is_on_demand: bool,
     },
     /// Only from `certificates.files`.
     Files,

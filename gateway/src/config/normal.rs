@@ -87,6 +87,16 @@ fn certificates(c: &Certificates) -> Tree {
         ("port", int(c.propagation.port.into())),
     ]);
     fields.push(("propagation", propagation));
+    fields.extend(c.on_demand.as_ref().map(|d| {
+        let terms = map([
+            ("ask", text(&d.ask)),
+            ("per-minute", int(d.per_minute as u64)),
+            ("per-domain", int(d.per_domain as u64)),
+            ("wait", wait(d.wait)),
+            ("remember", wait(d.remember)),
+        ]);
+        ("on-demand", terms)
+    }));
     map(fields)
 }
 
@@ -118,8 +128,11 @@ fn challenge(challenge: &Challenge) -> Tree {
 fn site(site: &Site, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
     let certificate = match &site.certificate {
         SiteCertificate::Files => text("files"),
-        SiteCertificate::Issued { issuers, challenge: c } => {
-            map([("issuers", list(issuers.iter().map(issuer))), ("challenge", challenge(c))])
+        SiteCertificate::Issued { issuers, challenge: c, is_on_demand } => {
+            let mut fields =
+                vec![("issuers", list(issuers.iter().map(issuer))), ("challenge", challenge(c))];
+            fields.extend(is_on_demand.then_some(("on-demand", Tree::Bool(true))));
+            map(fields)
         }
     };
     let mut fields = vec![

@@ -425,21 +425,16 @@ async fn greet(
         Ok(local) => local.ip().to_canonical(),
         Err(_) => return,
     };
-    let handshake = worker.acceptor.accept(stream, local);
-    match tokio::time::timeout(limits.handshake, handshake).await {
-        Ok(Ok(Accepted::Serve { stream, facts })) => {
+    match worker.acceptor.accept(stream, local, limits.handshake).await {
+        Ok(Accepted::Serve { stream, facts }) => {
             let is_h2 = facts.is_h2;
             let connection = connection_of(&worker, peer, Some(facts), alt_svc);
             serve::connection(stream, is_h2, connection, limits, drain).await;
         }
-        Ok(Ok(Accepted::Challenged)) => {}
-        Ok(Err(cause)) => {
+        Ok(Accepted::Challenged) => {}
+        Err(cause) => {
             Counters::add(&worker.counters.handshakes_failed, 1);
             tracing::debug!(client = %peer.ip(), %cause, "handshake refused");
-        }
-        Err(_) => {
-            Counters::add(&worker.counters.handshakes_failed, 1);
-            tracing::debug!(client = %peer.ip(), "handshake not finished in time");
         }
     }
 }

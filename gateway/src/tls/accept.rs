@@ -4,7 +4,9 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
 use aws_lc_rs::rand;
@@ -27,9 +29,20 @@ use crate::fault::Fault;
 #[derive(Clone)]
 pub struct Acceptor {
     certs: Arc<Certs>,
+    later: Arc<dyn Later>,
     serve: Arc<ServerConfig>,
     quic: Arc<QuicServerConfig>,
     quic_tokens: Arc<dyn HandshakeTokenKey>,
+}
+
+/// Certificates that may come while a handshake waits.
+pub trait Later: Send + Sync {
+    /// Waits, within bounds of its own, until there is a certificate for this name in lower case;
+    /// false when there is none.
+    fn certificate_for<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 }
 
 /// A finished handshake.
@@ -53,6 +66,8 @@ pub enum HandshakeError {
     NotTls,
     /// The ClientHello was refused; the server name that it had.
     Refused(Refusal, Option<String>),
+    /// The client took too long.
+    Slow,
     /// The client broke the protocol or did not like ours.
     Tls(io::Error),
     /// The connection ended before.
@@ -65,7 +80,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// When the system gives no randomness.
-    pub fn new(certs: Arc<Certs>) -> Result<Self, rustls::Error> {
+    pub fn new(certs: Arc<Certs>, later: Arc<dyn Later>) -> Result<Self, rustls::Error> {
         let mut serve = config(Arc::new(FromTable(Arc::clone(&certs))))?;
         serve.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // A new key every six hours; the one before still opens tickets.
@@ -84,6 +99,7 @@ impl Acceptor {
         let tokens = Prk::new_less_safe(HKDF_SHA256, &secret);
         Ok(Self {
             certs,
+            later,
             serve: Arc::new(serve),
             quic: Arc::new(quic),
             quic_tokens: Arc::new(tokens),
@@ -101,7 +117,8 @@ impl Acceptor {
         Arc::clone(&self.quic_tokens)
     }
 
-    /// Makes one handshake on `io`, which came to the address `local`. The caller bounds the time.
+    /// Makes one handshake on `io`, which came to the address `local`. Each half of it, before and after
+    /// the choice of a certificate, has to be done within `limit`.
     ///
     /// # Errors
     /// When the client is refused or goes away. The alert has then been sent.
@@ -109,14 +126,37 @@ impl Acceptor {
         &self,
         mut io: IO,
         local: IpAddr,
+        limit: Duration,
     ) -> Result<Accepted<IO>, HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let accepted = read_hello(&mut io).await?;
-        let hello = accepted.client_hello();
-        let name = hello.server_name().map(str::to_ascii_lowercase);
-        let is_acme = is_acme(&hello);
+        let read = tokio::time::timeout(limit, read_hello(&mut io)).await;
+        let accepted = read.map_err(|_| HandshakeError::Slow)??;
+        let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+        let is_acme = is_acme(&accepted.client_hello());
+        if let Some(name) = &name
+            && !is_acme
+            && self.certs.find_for(Some(name), local).is_none()
+        {
+            // Whether there is one now is seen below.
+            self.later.certificate_for(name).await;
+        }
+        let finish = self.finish(io, accepted, name, is_acme, local);
+        tokio::time::timeout(limit, finish).await.map_err(|_| HandshakeError::Slow)?
+    }
+
+    async fn finish<IO>(
+        &self,
+        mut io: IO,
+        accepted: ReadHello,
+        name: Option<String>,
+        is_acme: bool,
+        local: IpAddr,
+    ) -> Result<Accepted<IO>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         match decide(Hello { server_name: name.as_deref(), is_acme, local }, &self.certs) {
             HelloDecision::Serve(certificate) => {
                 let start = StartHandshake::from_parts(accepted, io);
@@ -284,6 +324,7 @@ impl HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Slow => f.write_str("handshake not finished in time"),
             Self::NotTls => f.write_str("plain HTTP on a port that speaks https"),
             Self::Refused(Refusal::UnknownName, name) => {
                 write!(f, "no certificate for {}", name.as_deref().unwrap_or_default())
@@ -314,6 +355,20 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// No certificate comes later.
+    struct Never;
+
+    impl Later for Never {
+        fn certificate_for<'a>(
+            &'a self,
+            _: &'a str,
+        ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+            Box::pin(std::future::ready(false))
+        }
+    }
     use crate::config::Hostname;
     use crate::tls::certs::Origin;
     use crate::tls::certs::tests::certificate;
@@ -336,7 +391,7 @@ mod tests {
         let connector = TlsConnector::from(Arc::new(client));
         let local = "127.0.0.1".parse().unwrap();
         let server = async {
-            let mut accepted = acceptor.accept(far, local).await;
+            let mut accepted = acceptor.accept(far, local, LIMIT).await;
             if let Ok(Accepted::Serve { stream, .. }) = &mut accepted {
                 stream.write_all(b"hello").await.unwrap();
                 stream.shutdown().await.unwrap();
@@ -366,7 +421,7 @@ mod tests {
         let a = certificate(&["a.example"], Origin::File);
         let b = certificate(&["*.b.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a)), ("b".into(), Arc::clone(&b))]);
-        let acceptor = Acceptor::new(certs).unwrap();
+        let acceptor = Acceptor::new(certs, Arc::new(Never)).unwrap();
         for (name, right, wrong) in [("a.example", &a, &b), ("x.b.example", &b, &a)] {
             let (accepted, text) = shake(&acceptor, client(&[right]), name).await;
             assert_eq!(text.unwrap(), b"hello");
@@ -382,7 +437,7 @@ mod tests {
         let certs = Arc::new(Certs::default());
         let a = certificate(&["a.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a))]);
-        let acceptor = Acceptor::new(certs).unwrap();
+        let acceptor = Acceptor::new(certs, Arc::new(Never)).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(a.key.cert[0].clone()).unwrap();
         let mut old = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS12])
@@ -400,7 +455,7 @@ mod tests {
         let certs = Arc::new(Certs::default());
         let a = certificate(&["a.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a))]);
-        let acceptor = Acceptor::new(Arc::clone(&certs)).unwrap();
+        let acceptor = Acceptor::new(Arc::clone(&certs), Arc::new(Never)).unwrap();
         let (refused, outcome) = shake(&acceptor, client(&[&a]), "b.example").await;
         assert!(matches!(refused, Err(HandshakeError::Refused(Refusal::UnknownName, _))));
         assert_eq!(alert(&outcome), Some(AlertDescription::UnrecognisedName));
@@ -417,7 +472,7 @@ mod tests {
         let certs = Arc::new(Certs::default());
         let a = certificate(&["a.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a))]);
-        let acceptor = Acceptor::new(Arc::clone(&certs)).unwrap();
+        let acceptor = Acceptor::new(Arc::clone(&certs), Arc::new(Never)).unwrap();
         let client = client(&[&a]);
         let mut kinds = Vec::new();
         for _ in 0..2 {
@@ -435,7 +490,7 @@ mod tests {
         let certs = Arc::new(Certs::default());
         let a = certificate(&["a.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a))]);
-        let acceptor = Acceptor::new(Arc::clone(&certs)).unwrap();
+        let acceptor = Acceptor::new(Arc::clone(&certs), Arc::new(Never)).unwrap();
         let challenge = certificate(&["a.example"], Origin::Local);
         let mut client = client(&[&challenge]);
         client.alpn_protocols = vec![ACME_TLS.to_vec()];
@@ -452,11 +507,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_tls_ends_in_order() {
-        let acceptor = Acceptor::new(Arc::default()).unwrap();
+        let acceptor = Acceptor::new(Arc::default(), Arc::new(Never)).unwrap();
         let local: IpAddr = "127.0.0.1".parse().unwrap();
         let (mut near, far) = tokio::io::duplex(1024);
         near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        assert!(matches!(acceptor.accept(far, local).await, Err(HandshakeError::NotTls)));
+        assert!(matches!(acceptor.accept(far, local, LIMIT).await, Err(HandshakeError::NotTls)));
         let mut text = String::new();
         near.read_to_string(&mut text).await.unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -467,7 +522,7 @@ mod tests {
             let (mut near, far) = tokio::io::duplex(1024);
             near.write_all(garbage).await.unwrap();
             near.shutdown().await.unwrap();
-            assert!(acceptor.accept(far, local).await.is_err());
+            assert!(acceptor.accept(far, local, LIMIT).await.is_err());
         }
     }
 
@@ -476,7 +531,7 @@ mod tests {
         let certs = Arc::new(Certs::default());
         let a = certificate(&["a.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a))]);
-        let acceptor = Acceptor::new(certs).unwrap();
+        let acceptor = Acceptor::new(certs, Arc::new(Never)).unwrap();
         let name = ServerName::try_from("a.example").unwrap();
         let mut session = rustls::ClientConnection::new(Arc::new(client(&[&a])), name).unwrap();
         let mut hello = Vec::new();
@@ -490,7 +545,7 @@ mod tests {
             near.read_u8().await.unwrap()
         };
         let local = "127.0.0.1".parse().unwrap();
-        let (accepted, first) = tokio::join!(acceptor.accept(far, local), client);
+        let (accepted, first) = tokio::join!(acceptor.accept(far, local, LIMIT), client);
         // A handshake record came back; the client then left.
         assert_eq!(first, 22);
         assert!(accepted.is_err());

@@ -101,7 +101,9 @@ fn names(
         .map_err(|cause| CertificateError::Leaf(cause.to_string()))?;
     let found = found.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
     let names = found.iter().filter_map(|name| match name {
-        GeneralName::DNSName(name) => HostPattern::parse(name).ok(),
+        GeneralName::DNSName(name) => {
+            HostPattern::parse(name).ok().filter(|name| *name != HostPattern::Any)
+        }
         GeneralName::IPAddress(bytes) => {
             let ip: IpAddr = match *bytes {
                 [a, b, c, d] => [*a, *b, *c, *d].into(),
@@ -228,15 +230,17 @@ impl Table {
         table.exact.reserve(slots.certificates.len());
         for certificate in slots.certificates.values() {
             for name in &certificate.names {
-                let map = match name {
-                    HostPattern::Exact(_) => &mut table.exact,
-                    HostPattern::Wildcard(_) => &mut table.wildcard,
+                let (map, base) = match name {
+                    HostPattern::Exact(name) => (&mut table.exact, name.as_str()),
+                    HostPattern::Wildcard(name) => (&mut table.wildcard, name.as_str()),
+                    // No certificate says so.
+                    HostPattern::Any => continue,
                 };
-                match map.get_mut(name.base().as_str()) {
+                match map.get_mut(base) {
                     Some(known) if is_better(known, certificate) => {}
                     Some(known) => *known = Arc::clone(certificate),
                     None => {
-                        map.insert(name.base().as_str().into(), Arc::clone(certificate));
+                        map.insert(base.into(), Arc::clone(certificate));
                     }
                 }
             }

@@ -149,7 +149,7 @@ fn san(name: &HostPattern) -> Result<SanType, LocalCaError> {
             Some(ip) => Ok(SanType::IpAddress(ip)),
             None => dns(name.to_string()),
         },
-        HostPattern::Wildcard(_) => dns(name.to_string()),
+        HostPattern::Wildcard(_) | HostPattern::Any => dns(name.to_string()),
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     AcmeIssuer, CertificateFiles, Certificates, Challenge, Eab, HostPattern, Issuer, Listen,
-    Propagation, Scheme, SiteCertificate, keys,
+    OnDemand, Propagation, Scheme, SiteCertificate, keys,
 };
 use super::fields::Fields;
 use super::{Checker, Role};
@@ -14,6 +14,7 @@ use super::{Checker, Role};
 /// `sites[].certificate` as written.
 pub(super) struct SiteWish<'a> {
     kind: Kind,
+    is_on_demand: bool,
     issuers: Option<Vec<Issuer>>,
     challenge: Option<Challenge>,
     /// Where the certificate's wish stands, or the site.
@@ -56,6 +57,7 @@ impl<'a> Checker<'a> {
             resolvers.extend(self.resolver(node));
         }
         let propagation = self.propagation(&part);
+        let on_demand = part.get("on-demand").and_then(|n| self.on_demand(n));
         Certificates {
             contact,
             issuers,
@@ -64,7 +66,44 @@ impl<'a> Checker<'a> {
             default,
             resolvers,
             propagation,
+            on_demand,
         }
+    }
+
+    fn on_demand(&mut self, node: &'a Node) -> Option<OnDemand> {
+        let fields = self.fields(node, "certificates.on-demand")?;
+        let ask = self.required(&fields, "ask").and_then(|n| self.ask(n));
+        let number = |checker: &mut Self, key| {
+            checker.with_default(&fields, key, |c, n| c.number(n, 1, 100_000))
+        };
+        let per_minute = number(self, "per-minute");
+        let per_domain = number(self, "per-domain");
+        let wait = self.with_default(&fields, "wait", |c, n| c.duration(n, true));
+        let remember = self.with_default(&fields, "remember", |c, n| c.duration(n, false));
+        let count = |number: Option<u64>| number.and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
+        Some(OnDemand {
+            // A wrong one has been told, and no configuration comes of it.
+            ask: ask.unwrap_or_default(),
+            per_minute: count(per_minute),
+            per_domain: count(per_domain),
+            wait: wait.unwrap_or_default(),
+            remember: remember.unwrap_or_default(),
+        })
+    }
+
+    /// The URL of the endpoint that is asked.
+    fn ask(&mut self, node: &Node) -> Option<String> {
+        let text = self.line(node, "the URL of the endpoint that says which names may have one")?;
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+        let is_url = host.is_some_and(|h| super::upstreams::host_and_port(h, 80).is_some());
+        if is_url && !text.contains([' ', '#']) {
+            return Some(text.to_owned());
+        }
+        let message = format!("{} is not the URL of an HTTP endpoint", quoted(text));
+        let help = "as in http://127.0.0.1:8000/may-have-a-certificate".to_owned();
+        self.error(node.at, message, help);
+        None
     }
 
     fn propagation(&mut self, part: &Fields<'a>) -> Propagation {
@@ -277,6 +316,7 @@ impl<'a> Checker<'a> {
     pub(super) fn site_wish(&mut self, site: &Fields<'a>, listen: &[Listen]) -> SiteWish<'a> {
         let mut wish = SiteWish {
             kind: Kind::Auto,
+            is_on_demand: false,
             issuers: None,
             challenge: None,
             at: site.at,
@@ -290,6 +330,8 @@ impl<'a> Checker<'a> {
                         wish.challenge =
                             fields.get("challenge").and_then(|n| self.challenge(n, listen));
                         wish.issuers = fields.get("issuers").map(|n| self.issuers(n));
+                        let on_demand = fields.get("on-demand").and_then(|n| self.bool(n));
+                        wish.is_on_demand = on_demand.unwrap_or(false);
                     }
                 }
                 _ => {
@@ -312,7 +354,30 @@ impl<'a> Checker<'a> {
         all: &Certificates,
     ) -> Vec<(Vec<HostPattern>, SiteCertificate)> {
         let challenge = wish.challenge.clone().unwrap_or_else(|| all.challenge.clone());
-        let issued = |issuers| SiteCertificate::Issued { issuers, challenge: challenge.clone() };
+        let issued = |issuers: Vec<Issuer>| {
+            // The local CA signs what is configured at once, so there is nothing to wait for.
+            let has_acme = issuers.iter().any(|issuer| matches!(issuer, Issuer::Acme(_)));
+            let is_on_demand = wish.is_on_demand && has_acme;
+            SiteCertificate::Issued { issuers, challenge: challenge.clone(), is_on_demand }
+        };
+        if let Some((_, at)) = hosts.iter().find(|(host, _)| *host == HostPattern::Any)
+            && !wish.is_on_demand
+            && wish.kind != Kind::Files
+        {
+            let message = "no certificate is good for every host";
+            let help = "add `certificate: {on-demand: true}` to this site, or `certificate: files`";
+            self.error(*at, message, help.to_owned());
+        }
+        if wish.is_on_demand && all.on_demand.is_none() {
+            let message = "nobody says which names may have a certificate";
+            let help = "add `certificates: {on-demand: {ask: URL}}`";
+            self.error(wish.at, message, help.to_owned());
+        }
+        let is_local = |issuer: &Issuer| *issuer == Issuer::Local;
+        if wish.is_on_demand && wish.issuers.as_ref().unwrap_or(&all.issuers).iter().all(is_local) {
+            let message = "the local CA signs nothing on demand";
+            self.error(wish.at, message, "name another issuer".to_owned());
+        }
         let patterns =
             |hosts: &[(HostPattern, Place)]| hosts.iter().map(|(h, _)| h.clone()).collect();
         match wish.kind {
@@ -334,10 +399,10 @@ impl<'a> Checker<'a> {
         let custom: Vec<Issuer> = all.issuers.iter().filter(|i| is_custom(i)).cloned().collect();
         let for_private = if custom.is_empty() { vec![Issuer::Local] } else { custom };
         let (private, public): (Vec<_>, Vec<_>) =
-            hosts.into_iter().partition(|(host, _)| host.base().is_private());
+            hosts.into_iter().partition(|(host, _)| host.is_private());
         // `localhost` is another machine for everybody else: no CA but our own can know it.
         let (own, private): (Vec<_>, Vec<_>) =
-            private.into_iter().partition(|(host, _)| host.base().is_this_machine());
+            private.into_iter().partition(|(host, _)| host.is_this_machine());
         let for_own = vec![Issuer::Local];
         let mut groups = Vec::new();
         for (hosts, issuers) in [(public, &all.issuers), (private, &for_private), (own, &for_own)] {
@@ -370,7 +435,7 @@ impl<'a> Checker<'a> {
         let is_dns = matches!(challenge, Challenge::Dns01(_));
         for (host, at) in hosts {
             let name = quoted(&host.to_string());
-            if matches!(host, HostPattern::Wildcard(_)) && !is_dns {
+            if matches!(host, HostPattern::Wildcard(_)) && !is_dns && !wish.is_on_demand {
                 let solver = wish.solver.unwrap_or("PLUGIN");
                 let message =
                     format!("{name} needs the dns-01 challenge: no other proves a wildcard");
@@ -380,12 +445,12 @@ impl<'a> Checker<'a> {
                 );
                 self.error(*at, message, help);
             }
-            if host.base().ip().is_some() && is_dns {
+            if host.ip().is_some() && is_dns {
                 let message = format!("{name} is an IP address, which dns-01 cannot prove");
                 let help = "give its site `certificate: {challenge: http-01}`".to_owned();
                 self.error(*at, message, help);
             }
-            let is_public_ip = host.base().ip().is_some() && !host.base().is_private();
+            let is_public_ip = host.ip().is_some() && !host.is_private();
             let plain = |a: &AcmeIssuer| is_known(&a.directory) && a.profile.is_none();
             if is_public_ip && !is_dns && acme.iter().all(|a| plain(a)) {
                 let message =
@@ -393,7 +458,7 @@ impl<'a> Checker<'a> {
                 let help = "write `issuers: [{directory: letsencrypt, profile: shortlived}]`";
                 self.warning(*at, message, help.to_owned());
             }
-            if host.base().is_private()
+            if host.is_private()
                 && issuers.iter().all(|i| !is_custom(i))
                 && issuers.len() == acme.len()
             {
@@ -430,6 +495,11 @@ fn issuer_name(issuer: &Issuer) -> &str {
         Issuer::Acme(acme) => &acme.name,
         Issuer::Local => "local",
     }
+}
+
+/// The directory URLs of CAs that have a name here.
+pub fn known_directories() -> impl Iterator<Item = &'static str> {
+    DIRECTORIES.iter().map(|(_, url)| *url)
 }
 
 fn is_known(directory: &str) -> bool {

@@ -19,6 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use super::node::{self, Node, Place, Value};
 use super::report::{Finding, Severity, has_password, nearest, quoted};
 use super::{Config, Manifest, OnError, Report, Upstream};
+pub use certificates::known_directories;
 pub(super) use certificates::known_name;
 use fields::Fields;
 pub(super) use plugins::{field_name, http_grant};

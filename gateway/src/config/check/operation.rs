@@ -147,6 +147,7 @@ impl<'a> Checker<'a> {
                     timeout: std::time::Duration::ZERO,
                     port: 53,
                 },
+                on_demand: None,
             },
             sites: Vec::new(),
             upstreams: BTreeMap::new(),
