@@ -19,7 +19,7 @@ use crate::fault::describe;
 use crate::generation::{Generation, GenerationError, Live};
 use crate::listen::Workers;
 use crate::plugin::Engine;
-use crate::store::{Store, StoreError};
+use crate::store::{Opening, Store, StoreError};
 use crate::telemetry::{Counters, LevelHandle};
 use crate::tls::accept::Acceptor;
 use crate::tls::certs::Certs;
@@ -92,11 +92,16 @@ impl Gateway {
         config: Config,
         levels: LevelHandle,
     ) -> Result<Self, StartError> {
-        let store = Store::open(&config.store).map_err(StartError::Store)?;
+        let how = opening(&config.sharing).map_err(StartError::Store)?;
+        let store = Store::open_as(&config.store, &how).map_err(StartError::Store)?;
         let cache = store.cache_folder("compiled").map_err(StartError::Store)?;
         let engine = Engine::start(cache).map_err(StartError::Engine)?;
         let certs = Arc::new(Certs::default());
         let tokens = Arc::new(Tokens::default());
+        if store.is_shared() {
+            tokens.share(&store);
+            certs.share(&store);
+        }
         let local = LocalCa::open(&store).map_err(StartError::LocalCa)?;
         let sticky = sticky_key(&store).map_err(StartError::Store)?;
         let mut files = Files::default();
@@ -238,9 +243,12 @@ impl Gateway {
             Err(report) => return Err(self.refuse(why, &report.to_string())),
         };
         let running = &self.live.current().config;
-        if config.store != running.store || config.workers != running.workers {
+        if (&config.store, &config.sharing, config.workers)
+            != (&running.store, &running.sharing, running.workers)
+        {
             tracing::warn!("`store` and `workers` take effect at the next start");
             config.store.clone_from(&running.store);
+            config.sharing.clone_from(&running.sharing);
             config.workers = running.workers;
         }
         self.replace(config, why).await
@@ -330,13 +338,33 @@ impl Gateway {
     }
 }
 
+/// How the configuration wants its store opened.
+///
+/// # Errors
+/// When the passphrase cannot be read.
+pub fn opening(sharing: &config::Sharing) -> Result<Opening, StoreError> {
+    let passphrase = sharing.seal.as_ref().map(config::SecretRef::read).transpose();
+    let passphrase = passphrase.map_err(StoreError::Seal)?;
+    Ok(Opening {
+        is_shared: sharing.is_shared,
+        passphrase: passphrase.map(|text| text.expose().as_bytes().to_vec()),
+    })
+}
+
 /// The key of sticky cookies, which is kept so that clients stay at their servers over a restart.
 fn sticky_key(store: &Store) -> Result<StickyKey, StoreError> {
     if let Some(bytes) = store.read(STICKY_KEY)?.filter(|bytes| bytes.len() >= 32) {
         return Ok(StickyKey::new(&bytes));
     }
-    let bytes = StickyKey::random();
-    store.write(STICKY_KEY, &bytes)?;
+    // One that is too short is replaced; what is absent is made by one of those that share the store.
+    let bytes = match store.read(STICKY_KEY)? {
+        Some(_) => {
+            let bytes = StickyKey::random().to_vec();
+            store.write(STICKY_KEY, &bytes)?;
+            bytes
+        }
+        None => store.read_or(STICKY_KEY, || Ok::<_, StoreError>(StickyKey::random().to_vec()))?,
+    };
     Ok(StickyKey::new(&bytes))
 }
 

@@ -40,5 +40,7 @@ mod reload;
 mod renewal_under_load;
 mod responses;
 mod sni;
+mod store_disk;
+mod store_shared;
 mod upstream_failures;
 mod upstream_tls;

@@ -20,6 +20,8 @@ pub struct Gateway {
     values: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// What it is started by, such as `unshare -m`.
+    wrapper: Vec<String>,
     process: Option<Process>,
     folder: TempDir,
 }
@@ -35,6 +37,7 @@ impl Gateway {
             values: Vec::new(),
             environment: Vec::new(),
             arguments: Vec::new(),
+            wrapper: Vec::new(),
             process: None,
             folder,
         };
@@ -58,6 +61,18 @@ impl Gateway {
     pub fn env(&mut self, name: &str, value: &str) -> &mut Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Starts it by another program from the next time on, which gets the command as its last
+    /// arguments and has to become it.
+    pub fn inside(&mut self, wrapper: &[&str]) -> &mut Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.running().id()
     }
 
     /// Its folder.
@@ -128,7 +143,10 @@ impl Gateway {
 
     /// Starts the process and does not wait for anything.
     pub fn spawn(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_witgate"));
+        let binary = env!("CARGO_BIN_EXE_witgate").to_owned();
+        let mut words = self.wrapper.iter().chain(std::iter::once(&binary));
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words);
         command.arg("run").arg("--config").arg(self.config()).args(&self.arguments);
         command.current_dir(self.folder()).env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

@@ -26,7 +26,7 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use crate::clock::Timestamp;
 use crate::config::{AcmeIssuer, Challenge, HostPattern, Propagation};
 use crate::fault::describe;
-use crate::store::{Store, StoreError};
+use crate::store::{LEASE_TIME, Lease, Store, StoreError};
 use crate::tls::accept::Later;
 use crate::tls::certs::{Certificate, Certs, Origin};
 use account::{Member, Members};
@@ -142,6 +142,17 @@ struct Book {
     issuers: Issuers,
     dns: Option<Arc<Dns01>>,
     leftovers_due: bool,
+    /// The last change by any gateway on the same store that is taken in.
+    seen: Option<u64>,
+}
+
+/// The latest certificates of several gateways on one store.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct Changes {
+    /// Of the last one; each has the next number.
+    last: u64,
+    /// Certificates' names, the last one last.
+    names: Vec<String>,
 }
 
 #[derive(Default, Clone)]
@@ -151,6 +162,8 @@ struct Entry {
     held: Option<Held>,
     is_under_way: bool,
     is_asked_for: bool,
+    /// Another gateway is at it: not to be looked at before this.
+    look_at: Option<Timestamp>,
     /// Whether it ends without another one, because it is not allowed any more.
     is_given_up: bool,
     /// When the end of the certificate was last told.
@@ -165,6 +178,10 @@ struct Outcome {
 
 enum Done {
     Issued(Issued),
+    /// Another gateway on the same store is at it.
+    Elsewhere,
+    /// Another gateway on the same store has done something about it.
+    Found(Box<Entry>),
     /// The window, and how long until the CA is asked again.
     Window(Option<(Timestamp, Timestamp)>, Duration),
 }
@@ -182,6 +199,12 @@ struct Failed {
     /// The directory URL of the CA; empty when that is not known.
     directory: String,
     has_other_challenge: bool,
+}
+
+/// What was known of a certificate when its order was due.
+struct Known {
+    history: History,
+    held: Option<Held>,
 }
 
 /// The names of the tasks under way.
@@ -300,6 +323,7 @@ impl Acme {
         if let Some(entry) = book.entries.get_mut(&name) {
             entry.history.revoke(&order::held(&served));
             self.shared.save(&state_item(&name), &entry.history);
+            self.shared.tell_change(&name);
         }
         drop(book);
         self.shared.changed.notify_one();
@@ -405,7 +429,11 @@ impl Shared {
         let mut names = Names::new();
         loop {
             self.clean_leftovers();
-            let wait = self.start_due(&mut tasks, &mut names);
+            self.see_changes();
+            let mut wait = self.start_due(&mut tasks, &mut names);
+            if self.store.is_shared() {
+                wait = wait.min(LOOK_TIME);
+            }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.changed.notified() => {}
@@ -467,6 +495,10 @@ impl Shared {
             if entry.is_under_way {
                 continue;
             }
+            if let Some(at) = entry.look_at.filter(|at| *at > now) {
+                wait = wait.min(now.until(at));
+                continue;
+            }
             match entry.need(want, &name, &book.issuers, now) {
                 Need::Wait { at, .. } => wait = wait.min(now.until(at)),
                 // Those that never failed first, so that hopeless ones keep nobody waiting.
@@ -503,14 +535,17 @@ impl Shared {
                     if !is_replacement {
                         // Before the CA counts it, so that a kill does not lose count.
                         let directory = issuer.directory.clone();
-                        book.issuers.entry(directory).or_default().order_at(now);
-                        self.save(ISSUERS, &book.issuers);
+                        self.change_issuers(&mut book.issuers, |issuers| {
+                            issuers.entry(directory.clone()).or_default().order_at(now);
+                        });
                     }
+                    let held = entry.held.clone();
                     let served = served.filter(|_| is_replacement);
                     let (name, dns) = (name.clone(), Arc::clone(dns));
                     tasks.spawn(async move {
-                        let result =
-                            shared.order(&want, &wants, &dns, &history, served, &issuer).await;
+                        let known = Known { history, held };
+                        let result = shared.order(&want, &wants, &dns, known, served, &issuer);
+                        let result = result.await;
                         Outcome { name, result }
                     })
                 }
@@ -533,12 +568,30 @@ impl Shared {
         want: &Want,
         wants: &Wants,
         dns: &Dns01,
-        history: &History,
+        known: Known,
         replaced: Option<Arc<Certificate>>,
         issuer: &AcmeIssuer,
     ) -> Result<Done, Failed> {
         let directory = issuer.directory.clone();
         let mut has_other_challenge = false;
+        let lease = match self.store.lease(&format!("certificates/{}", want.name())) {
+            Ok(Some(lease)) => lease,
+            Ok(None) => return Ok(Done::Elsewhere),
+            Err(cause) => {
+                return Err(Failed {
+                    cause: AcmeError::Store(cause),
+                    directory,
+                    has_other_challenge,
+                });
+            }
+        };
+        if self.store.is_shared() {
+            let stored = self.stored(&want.name());
+            if stored.held != known.held || stored.history != known.history {
+                return Ok(Done::Found(Box::new(stored)));
+            }
+        }
+        let history = &known.history;
         let ordered = async {
             if history.issued_by.is_some() {
                 self.may_renew(&want.name()).await?;
@@ -552,10 +605,30 @@ impl Shared {
             let name = want.name();
             self.store.write(&certificate_item(&name), pem.as_bytes()).map_err(AcmeError::Store)?;
             order::finish(&self.store, &name)?;
+            if self.store.is_shared() {
+                // Before the lease ends, so that the next holder knows.
+                let mut next = history.clone();
+                next.is_second_challenge = history.is_second_challenge != (at > 0);
+                next.succeed_at(&issuer.directory, Timestamp::now());
+                self.save(&state_item(&name), &next);
+                self.tell_change(&name);
+            }
             let is_second_challenge = history.is_second_challenge != (at > 0);
             Ok((certificate, is_second_challenge))
         };
-        match ordered.await {
+        let renewing = async {
+            loop {
+                tokio::time::sleep(LEASE_TIME / 3).await;
+                if let Err(cause) = lease.renew() {
+                    break AcmeError::Store(cause);
+                }
+            }
+        };
+        let ordered = tokio::select! {
+            ordered = ordered => ordered,
+            cause = renewing => Err(cause),
+        };
+        match ordered {
             Ok((certificate, is_second_challenge)) => {
                 let issuer = issuer.name.clone();
                 Ok(Done::Issued(Issued { certificate, issuer, directory, is_second_challenge }))
@@ -668,9 +741,114 @@ impl Shared {
             Arc::clone(cell)
         };
         let opened = cell.get_or_try_init(|| async {
+            // Two gateways must not make two accounts.
+            let _lease = self.account_lease(issuer).await?;
             Member::open(&self.store, issuer, contact, lost.is_some()).await.map(Arc::new)
         });
         opened.await.map(Arc::clone)
+    }
+
+    /// Waits until no other gateway is about to make or change the account at a CA.
+    async fn account_lease(&self, issuer: &AcmeIssuer) -> Result<Lease, AcmeError> {
+        let name = account::folder(&issuer.directory);
+        for _ in 0..ACCOUNT_LEASE_TRIES {
+            if let Some(lease) = self.store.lease(&name).map_err(AcmeError::Store)? {
+                return Ok(lease);
+            }
+            tokio::time::sleep(ACCOUNT_LEASE_PAUSE).await;
+        }
+        Err(AcmeError::Setup(format!(
+            "another gateway has been busy with the account at {} for too long",
+            issuer.name
+        )))
+    }
+
+    /// Changes what is known of the CAs, for all gateways on the same store.
+    fn change_issuers(&self, issuers: &mut Issuers, change: impl Fn(&mut Issuers)) {
+        if !self.store.is_shared() {
+            change(issuers);
+            self.save(ISSUERS, issuers);
+            return;
+        }
+        let mut next = issuers.clone();
+        let changed = self.store.change(ISSUERS, &mut |known| {
+            if let Some(known) = known.and_then(|text| serde_json::from_slice(&text).ok()) {
+                next = known;
+            }
+            change(&mut next);
+            serde_json::to_vec(&next).unwrap_or_default()
+        });
+        match changed {
+            Ok(()) => *issuers = next,
+            Err(cause) => {
+                change(issuers);
+                tracing::error!("{}", describe(&cause));
+            }
+        }
+    }
+
+    /// Tells the other gateways on the same store of a certificate that is another one now.
+    fn tell_change(&self, name: &str) {
+        if !self.store.is_shared() {
+            return;
+        }
+        let told = self.store.change(CHANGES, &mut |known| {
+            let known = known.and_then(|text| serde_json::from_slice::<Changes>(&text).ok());
+            let mut changes = known.unwrap_or_default();
+            changes.last += 1;
+            changes.names.push(name.to_owned());
+            let over = changes.names.len().saturating_sub(CHANGES_MAX);
+            changes.names.drain(..over);
+            serde_json::to_vec(&changes).unwrap_or_default()
+        });
+        if let Err(cause) = told {
+            tracing::error!("{}", describe(&cause));
+        }
+    }
+
+    /// Takes in what other gateways on the same store have obtained.
+    fn see_changes(&self) {
+        if !self.store.is_shared() {
+            return;
+        }
+        let known = self.store.read(CHANGES).ok().flatten();
+        let known = known.and_then(|text| serde_json::from_slice::<Changes>(&text).ok());
+        let changes = known.unwrap_or_default();
+        let mut guard = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let book = &mut *guard;
+        let new = match book.seen.replace(changes.last) {
+            Some(seen) => usize::try_from(changes.last.saturating_sub(seen)).unwrap_or(usize::MAX),
+            // What there was at the start has been read.
+            None => 0,
+        };
+        let names: Vec<String> = match new <= changes.names.len() {
+            true => changes.names.iter().rev().take(new).cloned().collect(),
+            false => book.entries.keys().cloned().collect(),
+        };
+        for name in names {
+            if let Some(entry) = book.entries.get_mut(&name)
+                && !entry.is_under_way
+            {
+                self.adopt(entry, &name, self.stored(&name));
+            }
+        }
+    }
+
+    /// Takes over what another gateway on the same store has stored.
+    fn adopt(&self, entry: &mut Entry, name: &str, stored: Entry) {
+        entry.history = stored.history;
+        entry.look_at = None;
+        if stored.held.is_none() || stored.held == entry.held {
+            return;
+        }
+        entry.held = stored.held;
+        entry.served = stored.served;
+        if let Some(certificate) = &entry.served {
+            let valid_until = certificate.not_after;
+            tracing::info!(certificate = name, %valid_until, "taken over from another gateway");
+            self.certs.publish(vec![(slot(name), Arc::clone(certificate))]);
+            self.on_demand.end(name, true);
+        }
     }
 
     fn take_in(&self, outcome: Outcome) {
@@ -680,6 +858,18 @@ impl Shared {
         let now = Timestamp::now();
         match result {
             Ok(Done::Issued(issued)) => self.take_in_issued(book, &name, issued, now),
+            Ok(Done::Elsewhere) => {
+                if let Some(entry) = book.entries.get_mut(&name) {
+                    entry.is_under_way = false;
+                    entry.look_at = Some(now + LOOK_TIME);
+                }
+            }
+            Ok(Done::Found(stored)) => {
+                if let Some(entry) = book.entries.get_mut(&name) {
+                    entry.is_under_way = false;
+                    self.adopt(entry, &name, *stored);
+                }
+            }
             Ok(Done::Window(window, again)) => {
                 let Some(entry) = book.entries.get_mut(&name) else { return };
                 entry.is_under_way = false;
@@ -696,8 +886,9 @@ impl Shared {
         let Issued { certificate, issuer, directory, is_second_challenge } = issued;
         let valid_until = certificate.not_after;
         tracing::info!(certificate = name, issuer, %valid_until, "certificate issued");
-        book.issuers.entry(directory.clone()).or_default().end_at(None, now);
-        self.save(ISSUERS, &book.issuers);
+        self.change_issuers(&mut book.issuers, |issuers| {
+            issuers.entry(directory.clone()).or_default().end_at(None, now);
+        });
         // No longer wanted: it stays in the store for when it is wanted again.
         let Some(entry) = book.entries.get_mut(name) else {
             let mut history = self.stored(name).history;
@@ -724,8 +915,9 @@ impl Shared {
         let Failed { cause, directory, has_other_challenge } = failed;
         let ended = Some((cause.trouble(), cause.retry_after()));
         if !directory.is_empty() {
-            book.issuers.entry(directory.clone()).or_default().end_at(ended, now);
-            self.save(ISSUERS, &book.issuers);
+            self.change_issuers(&mut book.issuers, |issuers| {
+                issuers.entry(directory.clone()).or_default().end_at(ended, now);
+            });
         }
         let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
         let want = wants.into_iter().find(|want| want.name() == name);
@@ -975,5 +1167,13 @@ const ALARM_PAUSE: Duration = Duration::from_secs(6 * 3600);
 const STOP_TIME: Duration = Duration::from_secs(10);
 /// How often a CA is asked for a window when it does not say.
 const WINDOW_PAUSE: Duration = Duration::from_secs(6 * 3600);
+/// How often changes by other gateways on the same store are looked for.
+const LOOK_TIME: Duration = Duration::from_secs(2);
+const ACCOUNT_LEASE_PAUSE: Duration = Duration::from_millis(250);
+/// A minute.
+const ACCOUNT_LEASE_TRIES: u32 = 240;
+/// The latest certificates of all gateways on the same store.
+const CHANGES: &str = "acme/changes.json";
+const CHANGES_MAX: usize = 64;
 /// What happened with each CA.
 const ISSUERS: &str = "acme/issuers.json";

@@ -250,7 +250,20 @@ impl Shared {
         is_allowed(rules, name).await?;
         let mut state = self.on_demand.lock();
         state.admit(name, rules, Timestamp::now())?;
-        self.save(NAMES, &state.names);
+        if self.store.is_shared() {
+            // Others may have let names in.
+            let merged = self.store.change(NAMES, &mut |known| {
+                let known = known.and_then(|text| serde_json::from_slice(&text).ok());
+                let known: BTreeMap<String, Known> = known.unwrap_or_default();
+                state.names.extend(known);
+                serde_json::to_vec(&state.names).unwrap_or_default()
+            });
+            if let Err(cause) = merged {
+                tracing::error!("{}", crate::fault::describe(&cause));
+            }
+        } else {
+            self.save(NAMES, &state.names);
+        }
         drop(state);
         tracing::info!(name, "a certificate is ordered on demand");
         Ok(())

@@ -338,6 +338,12 @@ async fn await_validation(
         match order.poll_ready(&policy).await {
             Ok(OrderStatus::Invalid) => break,
             Ok(_) => return Ok(()),
+            // Some CAs also write the reason into the order.
+            Err(instant_acme::Error::Api(_))
+                if matches!(order.state().status, OrderStatus::Invalid) =>
+            {
+                break;
+            }
             Err(instant_acme::Error::Api(_)) if tries > 0 => tries -= 1,
             Err(cause) => return Err(member.error(cause)),
         }
@@ -357,7 +363,11 @@ async fn await_validation(
             });
         }
     }
-    Err(AcmeError::NotValidated { issuer: member.issuer.clone(), names })
+    match (names.is_empty(), order.state().error.clone()) {
+        // It was not about any of the names.
+        (true, Some(problem)) => Err(member.error(instant_acme::Error::Api(problem))),
+        _ => Err(AcmeError::NotValidated { issuer: member.issuer.clone(), names }),
+    }
 }
 
 /// The name to validate, without the `*.` of a wildcard.

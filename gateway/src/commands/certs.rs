@@ -2,7 +2,6 @@
 //! what other programs have, and gives out files.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::ask;
 use crate::acme::adopt::{self, Wishes};
@@ -67,10 +66,12 @@ fn import(
     let wanted = gateway::wanted_names(&config);
     let contact = config.certificates.contact.as_deref();
     let wishes = Wishes { directories: &directories, contact, wanted: &wanted };
+    let how = gateway::opening(&config.sharing).map_err(|cause| describe(&cause))?;
     let store = match is_rehearsal {
-        true => Arc::new(Store::look(&config.store)),
-        false => Store::open(&config.store).map_err(|cause| describe(&cause))?,
+        true => Store::look(&config.store, how.passphrase.as_deref()),
+        false => Store::open_as(&config.store, &how),
     };
+    let store = store.map_err(|cause| describe(&cause))?;
     let taken = adopt::take(&store, found, &wishes, is_rehearsal);
     let taken = taken.map_err(|cause| describe(&cause))?;
     println!("{}: {}", from.display(), layout.name());
@@ -89,7 +90,9 @@ fn import(
 
 fn export(folder: &Path, names: &[String], file: &Path) -> Result<(), String> {
     let config = config::load(file).map_err(|report| report.to_string())?.config;
-    let store = Store::look(&config.store);
+    let how = gateway::opening(&config.sharing).map_err(|cause| describe(&cause))?;
+    let store = Store::look(&config.store, how.passphrase.as_deref());
+    let store = store.map_err(|cause| describe(&cause))?;
     for line in adopt::give(&store, folder, names)? {
         println!("{line}");
     }

@@ -127,6 +127,8 @@ pub struct Config {
     pub log: Log,
     /// The folder of accounts, keys, certificates and compiled plugins.
     pub store: PathBuf,
+    /// How that folder is opened.
+    pub sharing: Sharing,
     /// How many workers serve; `None` means one per core the process may run on.
     pub workers: Option<usize>,
     /// Waits and sizes that bound every exchange.
@@ -170,6 +172,15 @@ pub enum Scheme {
     Http,
     /// TLS, then HTTP/1.1 or HTTP/2 by ALPN; and HTTP/3 over QUIC.
     Https,
+}
+
+/// What `store:` says beside the folder.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sharing {
+    /// Whether other gateways have the same folder open.
+    pub is_shared: bool,
+    /// The passphrase that private keys in it are sealed with.
+    pub seal: Option<SecretRef>,
 }
 
 /// `certificates:`.

@@ -13,8 +13,8 @@ use super::units::{duration_text, size_text};
 use super::{
     AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HashBy,
     HeadGrant, HealthCheck, Issuer, Limits, Listen, LogFormat, OnError, PathMatch, PluginConfig,
-    PluginUse, Policies, Route, RouteAction, Scheme, Secret, SecretRef, Site, SiteCertificate,
-    Upstream,
+    PluginUse, Policies, Route, RouteAction, Scheme, Secret, SecretRef, Sharing, Site,
+    SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -50,7 +50,7 @@ pub fn normal_form(config: &Config) -> String {
                 ),
             ]),
         ),
-        ("store", path(&config.store)),
+        ("store", store(config)),
         ("workers", config.workers.map_or(text("auto"), |n| int(n as u64))),
         ("limits", limits(&config.limits)),
         ("plugin-keys", list(config.plugin_keys.iter().map(text))),
@@ -67,6 +67,16 @@ fn listen(l: &Listen) -> Tree {
         true => address,
         false => map([("address", address), ("http3", Tree::Bool(l.http3))]),
     }
+}
+
+fn store(config: &Config) -> Tree {
+    let Sharing { is_shared, seal } = &config.sharing;
+    if !is_shared && seal.is_none() {
+        return path(&config.store);
+    }
+    let mut fields = vec![("path", path(&config.store)), ("shared", Tree::Bool(*is_shared))];
+    fields.extend(seal.as_ref().map(|seal| ("seal", source(seal, None))));
+    map(fields)
 }
 
 fn certificates(c: &Certificates) -> Tree {

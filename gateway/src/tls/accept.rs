@@ -497,7 +497,7 @@ mod tests {
         let (_, outcome) = shake(&acceptor, client.clone(), "a.example").await;
         assert_eq!(alert(&outcome), Some(AlertDescription::NoApplicationProtocol));
         let name = Hostname::parse("a.example").unwrap();
-        certs.publish_challenge(&name, Arc::clone(&challenge.key));
+        certs.publish_challenge(&name, Arc::clone(&challenge.key), "");
         let (accepted, _) = shake(&acceptor, client.clone(), "a.example").await;
         assert!(matches!(accepted, Ok(Accepted::Challenged)));
         certs.withdraw_challenge(&name);

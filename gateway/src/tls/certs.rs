@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
@@ -15,6 +15,7 @@ use x509_parser::extensions::GeneralName;
 use crate::clock::Timestamp;
 use crate::config::{HostPattern, Hostname};
 use crate::fault::Fault;
+use crate::store::Store;
 
 /// A certificate that may be served.
 #[derive(Debug)]
@@ -122,6 +123,8 @@ fn names(
 pub struct Certs {
     table: ArcSwap<Table>,
     challenges: ArcSwap<HashMap<Box<str>, Arc<CertifiedKey>>>,
+    /// Set when several gateways share a store: the CA may knock at any of them.
+    shared: OnceLock<Arc<Store>>,
     /// What the table is made from. Only writers take it.
     slots: Mutex<Slots>,
 }
@@ -194,8 +197,19 @@ impl Certs {
         all
     }
 
-    /// Puts a TLS-ALPN-01 certificate (RFC 8737) in for `name`.
-    pub fn publish_challenge(&self, name: &Hostname, key: Arc<CertifiedKey>) {
+    /// Answers validations also for the other gateways on this store, and lets them answer for this
+    /// one.
+    pub fn share(&self, store: &Arc<Store>) {
+        let _ = self.shared.set(Arc::clone(store));
+    }
+
+    /// Puts a TLS-ALPN-01 certificate (RFC 8737) in for `name`; `pem` is the same with its key.
+    pub fn publish_challenge(&self, name: &Hostname, key: Arc<CertifiedKey>, pem: &str) {
+        if let Some(store) = self.shared.get()
+            && let Err(cause) = store.write(&challenge_item(name.as_str()), pem.as_bytes())
+        {
+            tracing::warn!("other gateways cannot answer for this one: {cause}");
+        }
         self.challenges.rcu(|known| {
             let mut next = HashMap::clone(known);
             next.insert(name.as_str().into(), Arc::clone(&key));
@@ -210,11 +224,23 @@ impl Certs {
             next.remove(name.as_str());
             next
         });
+        if let Some(store) = self.shared.get() {
+            let _ = store.remove(&challenge_item(name.as_str()));
+        }
     }
 
-    /// The TLS-ALPN-01 certificate for `name`.
+    /// The TLS-ALPN-01 certificate for `name`. Reads a small file when the store is shared and the
+    /// validation not of this gateway.
     pub fn find_challenge(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        self.challenges.load().get(name).map(Arc::clone)
+        if let Some(own) = self.challenges.load().get(name) {
+            return Some(Arc::clone(own));
+        }
+        let pem = self.shared.get()?.read(&challenge_item(name)).ok().flatten()?;
+        // Not checked as others are: its critical extension (RFC 8737, section 3) is for the CA alone.
+        let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().ok()?;
+        let key = PrivateKeyDer::from_pem_slice(&pem).ok()?;
+        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).ok()?;
+        Some(Arc::new(CertifiedKey::new(chain, signer)))
     }
 
     fn change(&self, change: impl FnOnce(&mut Slots)) {
@@ -222,6 +248,10 @@ impl Certs {
         change(&mut slots);
         self.table.store(Arc::new(Table::new(&slots)));
     }
+}
+
+fn challenge_item(name: &str) -> String {
+    format!("acme/answers/tls/{name}")
 }
 
 impl Table {

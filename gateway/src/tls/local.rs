@@ -56,9 +56,14 @@ impl LocalCa {
                 }
             }
         }
-        let pem = make_root().map_err(LocalCaError::Make)?;
-        store.write(ROOT, pem.as_bytes()).map_err(LocalCaError::Store)?;
-        tracing::info!("made a root for the local CA; `witgate trust` makes this machine trust it");
+        let pem = store.read_or(ROOT, || {
+            let pem = make_root().map_err(LocalCaError::Make)?;
+            tracing::info!(
+                "made a root for the local CA; `witgate trust` makes this machine trust it"
+            );
+            Ok::<_, LocalCaError>(pem.into_bytes())
+        })?;
+        let pem = String::from_utf8_lossy(&pem);
         Self::from_pem(&pem).map(Arc::new).map_err(LocalCaError::Make)
     }
 
@@ -165,6 +170,12 @@ fn make_root() -> Result<String, rcgen::Error> {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let root = params.self_signed(&key)?;
     Ok(format!("{}{}", root.pem(), key.serialize_pem()))
+}
+
+impl From<StoreError> for LocalCaError {
+    fn from(cause: StoreError) -> Self {
+        Self::Store(cause)
+    }
 }
 
 impl LocalCaError {

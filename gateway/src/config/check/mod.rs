@@ -221,6 +221,9 @@ impl<'a> Checker<'a> {
             found.extend(certificates.flat_map(|c| issuers(child(c, "issuers"))));
         }
         self.hide_passwords(root);
+        if let Some(seal) = child(root, "store").and_then(|store| child(store, "seal")) {
+            self.hide_scalars(seal, true);
+        }
         for eab in &found {
             if let Some(key) = child(eab, "key") {
                 self.hide_scalars(key, true);
