@@ -129,6 +129,25 @@ pub enum CertsCommand {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Go through whole orders at the staging directory of the first issuer, and keep nothing.
+    ///
+    /// Listeners, DNS, solvers and the CA's view of the names are all tried for real, and no limit of
+    /// the CA proper is touched.
+    Rehearse {
+        /// Host names; all without any.
+        names: Vec<String>,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Give the gateway's accounts new keys.
+    Rollover {
+        /// The issuer's name; all without one.
+        issuer: Option<String>,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// Take over the accounts and certificates of Caddy, Traefik, certbot or lego.
     ///
     /// Reads their files and changes nothing there. Accounts and keys are kept, so that no limit of a

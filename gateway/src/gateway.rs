@@ -14,7 +14,9 @@ use crate::acme::solve::dns01::DnsSolver;
 use crate::acme::solve::http01::Tokens;
 use crate::acme::{Acme, Want, Wants};
 use crate::admin;
-use crate::config::{self, Challenge, Config, HostPattern, Issuer, Scheme, SiteCertificate};
+use crate::config::{
+    self, Challenge, Config, HostPattern, Issuer, KeyKinds, Scheme, SiteCertificate,
+};
 use crate::fault::describe;
 use crate::generation::{Generation, GenerationError, Live};
 use crate::listen::Workers;
@@ -412,10 +414,15 @@ fn wants(generation: &Generation) -> Wants {
             continue;
         }
         for hosts in crate::acme::need::group(hosts) {
-            let want = Want { hosts, issuers: issuers.clone(), challenge: challenge.clone() };
-            if !certificates.contains(&want) {
-                certificates.push(want);
+            let (issuers, challenge) = (issuers.clone(), challenge.clone());
+            let want = Want { hosts, issuers, challenge, is_rsa: false };
+            if certificates.contains(&want) {
+                continue;
             }
+            if config.certificates.keys == KeyKinds::Both {
+                certificates.push(Want { is_rsa: true, ..want.clone() });
+            }
+            certificates.push(want);
         }
     }
     let has = |scheme| config.listen.iter().any(|listen| listen.scheme == scheme);
@@ -427,6 +434,7 @@ fn wants(generation: &Generation) -> Wants {
         propagation: config.certificates.propagation.clone(),
         has_https: has(Scheme::Https),
         has_http: has(Scheme::Http),
+        hooks: config.certificates.hooks.clone(),
         on_demand: config.certificates.on_demand.clone().map(|rules| Terms { rules, patterns }),
     }
 }

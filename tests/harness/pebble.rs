@@ -47,6 +47,8 @@ pub struct Options {
     pub port: Option<u16>,
     /// Nonces refused, of a hundred.
     pub nonces_refused: u32,
+    /// How many further roots its certificates have chains to.
+    pub alternate_roots: u32,
     /// Whether it takes every challenge for solved, without a look at the network.
     pub believes: bool,
 }
@@ -64,6 +66,7 @@ impl Options {
             profiles: Vec::new(),
             port: None,
             nonces_refused: 5,
+            alternate_roots: 0,
             believes: false,
         }
     }
@@ -121,6 +124,7 @@ impl Pebble {
         if !options.reuses {
             command.env("PEBBLE_AUTHZREUSE", "0");
         }
+        command.env("PEBBLE_ALTERNATE_ROOTS", options.alternate_roots.to_string());
         if options.believes {
             command.env("PEBBLE_VA_ALWAYS_VALID", "1");
         }
@@ -145,8 +149,13 @@ impl Pebble {
 
     /// The root of the certificates it issues, as PEM.
     pub async fn root(&self) -> String {
+        self.root_of(0).await
+    }
+
+    /// The root of one of its chains, as PEM.
+    pub async fn root_of(&self, chain: u32) -> String {
         let client = Client::new(self.management).trusting(&self.api_root);
-        let answer = client.get("localhost", "/roots/0").await;
+        let answer = client.get("localhost", &format!("/roots/{chain}")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.text()
     }

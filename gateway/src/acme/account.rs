@@ -14,7 +14,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::client::{Client, RetryAfter};
+use super::client::{Alternates, Client, RetryAfter};
 use super::error::{AcmeError, short};
 use super::jose::{AccountKey, flattened};
 use crate::config::{AcmeIssuer, Eab};
@@ -27,6 +27,12 @@ pub struct Member {
     /// The issuer's name.
     pub issuer: String,
     retry_after: RetryAfter,
+    /// Other chains of certificates, as the CA tells of them.
+    alternates: Alternates,
+    configured: AcmeIssuer,
+    /// The account's URL.
+    id: String,
+    key: AccountKey,
 }
 
 /// An account as the store keeps it, beside its key.
@@ -84,19 +90,28 @@ impl Member {
         let is_half_changed = store.read(&next_item(&folder)).map_err(AcmeError::Store)?.is_some();
         let key = match key.is_usual() && !is_half_changed {
             true => key,
-            false => change_key(store, &folder, &caller, &kept.id, key).await.map_err(|cause| {
-                match cause {
-                    ChangeError::Call(cause) => of(cause),
-                    ChangeError::Acme(cause) => cause,
+            false => match change_key(store, &folder, &caller, &kept.id, &key).await {
+                Ok(new) => new,
+                // The account as it is goes on.
+                Err(ChangeError::Call(cause)) if key.is_usual() && cause.is_refusal() => {
+                    store.remove(&next_item(&folder)).map_err(AcmeError::Store)?;
+                    tracing::warn!(issuer = issuer.name, "account key not changed: {}", of(cause));
+                    key
                 }
-            })?,
+                Err(ChangeError::Call(cause)) => return Err(of(cause)),
+                Err(ChangeError::Acme(cause)) => return Err(cause),
+            },
         };
         let der = key.pkcs8().ok_or_else(no_randomness)?;
-        let account = Account::builder_with_http(Box::new(client()?))
+        let http = client()?;
+        let alternates = http.alternates();
+        let account = Account::builder_with_http(Box::new(http))
             .from_parts(kept.id.clone(), PrivatePkcs8KeyDer::from(der), issuer.directory.clone())
             .await
             .map_err(|cause| of(cause.into()))?;
-        let member = Self { account, issuer: issuer.name.clone(), retry_after };
+        let (configured, id) = (issuer.clone(), kept.id.clone());
+        let name = issuer.name.clone();
+        let member = Self { account, issuer: name, retry_after, alternates, configured, id, key };
         if kept.contact.as_deref() != contact {
             // A failure is only logged: it must not keep a certificate away.
             match member.change_contact(contact).await {
@@ -118,6 +133,37 @@ impl Member {
         told.map_err(|cause| self.error(cause))
     }
 
+    /// The account's public key, to be compared.
+    pub fn key(&self) -> serde_json::Value {
+        self.key.jwk()
+    }
+
+    /// The URLs of other chains of the certificate at this URL, which has just come.
+    pub fn other_chains(&self, url: &str) -> Vec<String> {
+        let mut known = self.alternates.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(url).unwrap_or_default()
+    }
+
+    /// Another chain of a certificate (RFC 8555, section 7.4.2), PEM.
+    ///
+    /// # Errors
+    /// When the CA does not give it.
+    pub async fn chain(&self, url: &str) -> Result<String, AcmeError> {
+        let roots = self.configured.roots.as_deref();
+        let client = Client::new(roots, Arc::clone(&self.retry_after)).map_err(AcmeError::Roots)?;
+        let caller = Caller { issuer: &self.configured, client: &client };
+        let got = async {
+            let directory = caller.directory().await?;
+            let header = json!({"kid": self.id, "url": url});
+            caller.post(&directory, url, &self.key, header, None).await
+        };
+        match got.await {
+            Ok((_, body)) => Ok(String::from_utf8_lossy(&body).into_owned()),
+            Err(CallError::Acme(cause)) => Err(self.error(cause)),
+            Err(CallError::Setup(why)) => Err(AcmeError::Setup(why)),
+        }
+    }
+
     /// What instant-acme said, with the wait that the CA asked for.
     pub fn error(&self, cause: Error) -> AcmeError {
         AcmeError::of(&self.issuer, cause, taken(&self.retry_after))
@@ -131,7 +177,7 @@ async fn change_key(
     folder: &str,
     caller: &Caller<'_>,
     account: &str,
-    old: AccountKey,
+    old: &AccountKey,
 ) -> Result<AccountKey, ChangeError> {
     let of = |cause| ChangeError::Acme(AcmeError::Store(cause));
     let item = next_item(folder);
@@ -144,7 +190,7 @@ async fn change_key(
         None => (stored_key(store, &item).map_err(ChangeError::Acme)?, false),
     };
     if !is_changed {
-        caller.change_key(account, &old, &new).await.map_err(ChangeError::Call)?;
+        caller.change_key(account, old, &new).await.map_err(ChangeError::Call)?;
     }
     let der = new.pkcs8().ok_or_else(|| ChangeError::Acme(no_randomness()))?;
     store.write(&format!("{folder}/account.key"), &der).map_err(of)?;
@@ -162,6 +208,14 @@ async fn change_key(
 enum ChangeError {
     Call(CallError),
     Acme(AcmeError),
+}
+
+/// Prepares an account's change to a new key, which the next [`Member::open`] makes.
+///
+/// # Errors
+/// When the store refuses.
+pub fn prepare_change(store: &Store, directory: &str) -> Result<(), AcmeError> {
+    stored_key(store, &next_item(&folder(directory))).map(drop)
 }
 
 /// The key that an account is about to get.
@@ -225,6 +279,13 @@ enum CallError {
     Setup(String),
 }
 
+impl CallError {
+    /// Whether the CA has refused, so that nothing was done.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Setup(_) | Self::Acme(Error::Api(_)))
+    }
+}
+
 impl<T: Into<Error>> From<T> for CallError {
     fn from(cause: T) -> Self {
         Self::Acme(cause.into())
@@ -265,7 +326,7 @@ impl Caller<'_> {
             fields.insert("externalAccountBinding".to_owned(), binding(eab, key, url)?);
         }
         let header = json!({"jwk": key.jwk(), "url": url});
-        let parts = self.post(&directory, url, key, header, &payload).await?;
+        let (parts, _) = self.post(&directory, url, key, header, Some(&payload)).await?;
         account_url(&parts).ok_or_else(|| Error::Str("the CA gave no account URL").into())
     }
 
@@ -275,8 +336,8 @@ impl Caller<'_> {
         let url = &directory.new_account;
         let header = json!({"jwk": key.jwk(), "url": url});
         let payload = json!({"onlyReturnExisting": true});
-        match self.post(&directory, url, key, header, &payload).await {
-            Ok(parts) => Ok(account_url(&parts)),
+        match self.post(&directory, url, key, header, Some(&payload)).await {
+            Ok((parts, _)) => Ok(account_url(&parts)),
             Err(CallError::Acme(Error::Api(problem)))
                 if short(problem.r#type.as_deref()) == "accountDoesNotExist" =>
             {
@@ -303,7 +364,7 @@ impl Caller<'_> {
         let inner = new.sign(json!({"jwk": new.jwk(), "url": url}), inner.as_bytes());
         let inner: serde_json::Value = serde_json::from_slice(&inner)?;
         let header = json!({"kid": account, "url": url});
-        self.post(&directory, url, old, header, &inner).await.map(drop)
+        self.post(&directory, url, old, header, Some(&inner)).await.map(drop)
     }
 
     async fn directory(&self) -> Result<Directory, CallError> {
@@ -311,16 +372,17 @@ impl Caller<'_> {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    /// Sends a signed request until its nonce is taken.
+    /// Sends a signed request until its nonce is taken; without a payload it only reads (RFC 8555,
+    /// section 6.3).
     async fn post(
         &self,
         directory: &Directory,
         url: &str,
         key: &AccountKey,
         mut header: serde_json::Value,
-        payload: &serde_json::Value,
-    ) -> Result<http::response::Parts, CallError> {
-        let payload = payload.to_string();
+        payload: Option<&serde_json::Value>,
+    ) -> Result<(http::response::Parts, Bytes), CallError> {
+        let payload = payload.map(ToString::to_string).unwrap_or_default();
         let mut tries = NONCE_TRIES;
         let mut nonce = None;
         loop {
@@ -338,7 +400,7 @@ impl Caller<'_> {
             let body = key.sign(header.clone(), payload.as_bytes());
             let (parts, body) = self.send(Method::POST, url, body).await?;
             if parts.status.is_success() {
-                return Ok(parts);
+                return Ok((parts, body));
             }
             let cause = Error::Api(serde_json::from_slice::<Problem>(&body)?);
             tries -= 1;

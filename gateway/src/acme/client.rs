@@ -1,6 +1,7 @@
 //! The HTTP client under instant-acme: our own trust, deadlines, and the `retry-after` of refusals,
 //! which instant-acme does not show.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LINK, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -24,10 +25,14 @@ use crate::tls::roots::{self, RootsError};
 /// What the last refusal asked us to wait.
 pub type RetryAfter = Arc<Mutex<Option<Duration>>>;
 
+/// Where a CA offers other chains for a certificate (RFC 8555, section 7.4.2), by its URL.
+pub type Alternates = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
+
 /// A client of one CA: a connection per request, since there are few.
 pub struct Client {
     tls: Arc<rustls::ClientConfig>,
     retry_after: RetryAfter,
+    alternates: Alternates,
 }
 
 impl Client {
@@ -38,7 +43,14 @@ impl Client {
     pub fn new(roots: Option<&Path>, retry_after: RetryAfter) -> Result<Self, RootsError> {
         let mut tls = roots::client_config(roots)?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Arc::new(tls), retry_after })
+        Ok(Self { tls: Arc::new(tls), retry_after, alternates: Alternates::default() })
+    }
+}
+
+impl Client {
+    /// Where the other chains of certificates are found that come through this client.
+    pub fn alternates(&self) -> Alternates {
+        Arc::clone(&self.alternates)
     }
 }
 
@@ -48,6 +60,7 @@ impl HttpClient for Client {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let (tls, retry_after) = (Arc::clone(&self.tls), Arc::clone(&self.retry_after));
+        let (url, alternates) = (request.uri().to_string(), Arc::clone(&self.alternates));
         let is_plain = matches!(*request.method(), Method::GET | Method::HEAD);
         Box::pin(async move {
             let exchange = tokio::time::timeout(REQUEST_TIME, exchange(Some(tls), request));
@@ -69,6 +82,15 @@ impl HttpClient for Client {
                 // clients to take six hours then.
                 parts.headers.insert(RETRY_AFTER, HeaderValue::from_static("21600"));
             }
+            let others = links(&parts.headers, "alternate");
+            if parts.status.is_success() && !others.is_empty() {
+                let mut known = alternates.lock().unwrap_or_else(PoisonError::into_inner);
+                // They are looked at right after; what is not is of no use.
+                if known.len() >= ALTERNATES_MAX {
+                    known.clear();
+                }
+                known.insert(url, others);
+            }
             Ok(BytesResponse::from(Response::from_parts(parts, Full::new(body))))
         })
     }
@@ -81,12 +103,26 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 /// # Errors
 /// When there is no answer. The caller bounds the time.
 pub async fn get(url: &str) -> Result<StatusCode, AnyError> {
-    let tls = match url.starts_with("https:") {
-        true => Some(Arc::new(roots::client_config(None)?)),
-        false => None,
-    };
     let request = Request::builder().uri(url).body(BodyWrapper::default())?;
-    exchange(tls, request).await.map(|(parts, _)| parts.status)
+    exchange(tls_for(url)?, request).await.map(|(parts, _)| parts.status)
+}
+
+/// Tells an endpoint of the operator's something, over http or https, and gives the status of its
+/// answer.
+///
+/// # Errors
+/// When there is no answer. The caller bounds the time.
+pub async fn post(url: &str, json: String) -> Result<StatusCode, AnyError> {
+    let body = BodyWrapper::from(json.into_bytes());
+    let request = Request::post(url).header(CONTENT_TYPE, "application/json").body(body)?;
+    exchange(tls_for(url)?, request).await.map(|(parts, _)| parts.status)
+}
+
+fn tls_for(url: &str) -> Result<Option<Arc<rustls::ClientConfig>>, RootsError> {
+    match url.starts_with("https:") {
+        true => roots::client_config(None).map(|tls| Some(Arc::new(tls))),
+        false => Ok(None),
+    }
 }
 
 /// One request over TLS, or over plain TCP without `tls`.
@@ -118,6 +154,20 @@ async fn exchange(
     let body = Limited::new(body, BODY_BYTES_MAX).collect().await?.to_bytes();
     task.abort();
     Ok((parts, body))
+}
+
+/// The targets of `Link` fields with this relation (RFC 8288), as CAs write them.
+fn links(headers: &HeaderMap, relation: &str) -> Vec<String> {
+    let lines = headers.get_all(LINK).iter().filter_map(|line| line.to_str().ok());
+    let of = lines.flat_map(|line| line.split(',')).filter_map(|link| {
+        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let mut parameters = parameters.split(';').map(str::trim);
+        let is_it = parameters.any(|parameter| {
+            parameter.strip_prefix("rel=").is_some_and(|rel| rel.trim_matches('"') == relation)
+        });
+        is_it.then(|| target.to_owned())
+    });
+    of.collect()
 }
 
 type Sender = hyper::client::conn::http1::SendRequest<BodyWrapper<Bytes>>;
@@ -159,6 +209,7 @@ fn problem(status: StatusCode, body: Bytes) -> Bytes {
 /// RFC 8555, section 6.1.
 const AGENT: &str = concat!("witgate/", env!("CARGO_PKG_VERSION"), " instant-acme/0.8");
 const DETAIL_CHARS_MAX: usize = 200;
+const ALTERNATES_MAX: usize = 64;
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
@@ -182,6 +233,17 @@ mod tests {
             headers.insert(RETRY_AFTER, text.parse().unwrap());
             assert_eq!(wait(&headers, now), seconds.map(Duration::from_secs), "{text}");
         }
+    }
+
+    #[test]
+    fn links_of_a_relation_are_found() {
+        let mut headers = HeaderMap::new();
+        let index = "<https://ca/dir>;rel=\"index\"";
+        headers.append(LINK, index.parse().unwrap());
+        let two = "<https://ca/c/1>; rel=\"alternate\", <https://ca/c/2>;rel=alternate";
+        headers.append(LINK, two.parse().unwrap());
+        assert_eq!(links(&headers, "alternate"), ["https://ca/c/1", "https://ca/c/2"]);
+        assert_eq!(links(&headers, "up"), Vec::<String>::new());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod dns;
 pub mod error;
 #[cfg(test)]
 mod fake_dns;
+mod hooks;
 mod jose;
 pub mod need;
 pub mod on_demand;
@@ -24,13 +25,14 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::clock::Timestamp;
-use crate::config::{AcmeIssuer, Challenge, HostPattern, Propagation};
+use crate::config::{AcmeIssuer, Challenge, Hook, HostPattern, Propagation};
 use crate::fault::describe;
 use crate::store::{LEASE_TIME, Lease, Store, StoreError};
 use crate::tls::accept::Later;
 use crate::tls::certs::{Certificate, Certs, Origin};
 use account::{Member, Members};
 use error::AcmeError;
+use hooks::Event;
 use need::{Attempt, Held, History, Issuers, Need, Waiting, Wanted};
 use order::{Desk, Proof};
 use solve::dns01::{Dns01, DnsSolver};
@@ -55,6 +57,8 @@ pub struct Wants {
     pub has_http: bool,
     /// Names that may come by themselves.
     pub on_demand: Option<on_demand::Terms>,
+    /// Who is told of what happens.
+    pub hooks: Vec<Hook>,
 }
 
 /// One certificate to have.
@@ -66,12 +70,16 @@ pub struct Want {
     pub issuers: Vec<AcmeIssuer>,
     /// How control is proved.
     pub challenge: Challenge,
+    /// Whether its key is RSA.
+    pub is_rsa: bool,
 }
 
 impl Want {
-    /// The certificate's name in the store and in the log: its names, joined.
+    /// The certificate's name in the store and in the log: its names, joined, and its kind of key
+    /// when that is not the usual one.
     fn name(&self) -> String {
-        need::name(&self.hosts)
+        let name = need::name(&self.hosts);
+        if self.is_rsa { format!("{name}~rsa") } else { name }
     }
 
     fn directories(&self) -> Vec<&str> {
@@ -269,8 +277,10 @@ impl Acme {
     /// When no certificate of this host is wanted.
     pub fn renew_now(&self, host: &str) -> Result<(), String> {
         let mut book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = book.find(host)?.name();
-        book.entries.entry(name).or_default().is_asked_for = true;
+        let names: Vec<String> = book.find(host)?.iter().map(Want::name).collect();
+        for name in names {
+            book.entries.entry(name).or_default().is_asked_for = true;
+        }
         drop(book);
         self.shared.changed.notify_one();
         Ok(())
@@ -293,14 +303,24 @@ impl Acme {
     /// # Errors
     /// When there is no such certificate or reason, or the CA refuses.
     pub async fn revoke(&self, host: &str, reason: Option<&str>) -> Result<(), String> {
-        let reason = reason.map(revocation_reason).transpose()?;
-        let (want, contact, served, by) = {
+        let wants = {
             let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
-            let want = book.find(host)?.clone();
+            book.find(host)?
+        };
+        for want in wants {
+            self.revoke_one(want, reason.map(revocation_reason).transpose()?).await?;
+        }
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    async fn revoke_one(&self, want: Want, reason: Option<RevocationReason>) -> Result<(), String> {
+        let (contact, served, by) = {
+            let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = book.entries.get(&want.name());
             let served = entry.and_then(|entry| entry.served.clone());
             let by = entry.and_then(|entry| entry.history.issued_by.clone());
-            (want, book.wants.as_ref().and_then(|w| w.contact.clone()), served, by)
+            (book.wants.as_ref().and_then(|w| w.contact.clone()), served, by)
         };
         let name = want.name();
         let issuer = want.issuers.iter().find(|issuer| Some(&issuer.directory) == by.as_ref());
@@ -325,9 +345,113 @@ impl Acme {
             self.shared.save(&state_item(&name), &entry.history);
             self.shared.tell_change(&name);
         }
-        drop(book);
-        self.shared.changed.notify_one();
+        let names = want.hosts.iter().map(ToString::to_string).collect();
+        let event = Event::now("revoked", names, Some(served.not_after));
+        book.tell(&event.saying(format!("revoked at {}", issuer.name)));
         Ok(())
+    }
+
+    /// Gives the accounts at a CA, or at all of them, a new key (RFC 8555, section 7.3.5). Returns
+    /// the names of the issuers.
+    ///
+    /// # Errors
+    /// When there is no such issuer, or it refuses; the accounts go on with the keys they have.
+    pub async fn roll_over(&self, issuer: Option<&str>) -> Result<Vec<String>, String> {
+        let (issuers, contact) = {
+            let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
+            let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
+            let all = wants.flat_map(|want| want.issuers.iter().cloned());
+            let mut issuers: Vec<AcmeIssuer> = Vec::new();
+            for one in all.filter(|one| issuer.is_none_or(|name| name == one.name)) {
+                if !issuers.iter().any(|known| known.directory == one.directory) {
+                    issuers.push(one);
+                }
+            }
+            (issuers, book.wants.as_ref().and_then(|w| w.contact.clone()))
+        };
+        if issuers.is_empty() {
+            return Err("no certificate of a site comes from an issuer of this name".to_owned());
+        }
+        for issuer in &issuers {
+            let member = self.shared.member(issuer, contact.as_deref(), None).await;
+            let member = member.map_err(|cause| describe(&cause))?;
+            let before = member.key();
+            {
+                let lease = self.shared.account_lease(issuer).await;
+                let _lease = lease.map_err(|cause| describe(&cause))?;
+                let prepared = account::prepare_change(&self.shared.store, &issuer.directory);
+                prepared.map_err(|cause| describe(&cause))?;
+            }
+            self.shared.forget_member(issuer, contact.as_deref(), &member);
+            let next = self.shared.member(issuer, contact.as_deref(), None).await;
+            if next.map_err(|cause| describe(&cause))?.key() == before {
+                return Err(format!("{} has refused; its account keeps its key", issuer.name));
+            }
+        }
+        Ok(issuers.into_iter().map(|issuer| issuer.name).collect())
+    }
+
+    /// Goes through a whole order for a host at the staging directory of its first issuer, and keeps
+    /// nothing of it. Says what was done.
+    ///
+    /// # Errors
+    /// What would go wrong.
+    pub async fn rehearse(&self, host: &str) -> Result<String, String> {
+        let (want, wants, dns) = {
+            let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
+            let want = book.find(host)?.into_iter().next();
+            let (Some(want), Some(wants), Some(dns)) = (want, &book.wants, &book.dns) else {
+                return Err(format!("no ACME certificate for {host}"));
+            };
+            (want, wants.clone(), Arc::clone(dns))
+        };
+        let issuer = want.issuers.first().ok_or("it has no issuer")?;
+        let directory = issuer.staging.clone().or_else(|| staging_of(&issuer.directory));
+        let directory = directory.ok_or_else(|| {
+            format!(
+                "no staging directory of {} is known: give this issuer `staging: URL`",
+                issuer.name
+            )
+        })?;
+        let name = format!("{}-staging", issuer.name.trim_end_matches("-staging"));
+        let staging = AcmeIssuer {
+            name,
+            directory,
+            eab: None,
+            preferred_chain: None,
+            staging: None,
+            ..issuer.clone()
+        };
+        let began = std::time::Instant::now();
+        let proofs = proofs(&want, &wants, &History::default());
+        let proofs = proofs.map_err(|cause| describe(&cause))?.list;
+        let ways: Vec<&str> = proofs.iter().map(Proof::name).collect();
+        let name = format!("{}~rehearsal", want.name());
+        let obtained = self.shared.obtain(&name, &want, &wants, &dns, proofs, None, &staging).await;
+        let forgotten = order::finish(&self.shared.store, &name);
+        let (pem, at) = obtained.map_err(|cause| match cause.advice() {
+            "" => describe(&cause),
+            advice => format!("{}; {advice}", describe(&cause)),
+        })?;
+        forgotten.map_err(|cause| describe(&cause))?;
+        let made = Certificate::from_pem(pem.as_bytes(), pem.as_bytes(), Origin::Acme);
+        let made = made.map_err(|cause| format!("the certificate {cause}"))?;
+        let hours = made.not_before.until(made.not_after).as_secs() / 3600;
+        Ok(format!(
+            "{}: signed by {} for {hours} h, by {}, in {:.1} s; nothing was kept",
+            need::name(&want.hosts),
+            staging.name,
+            ways.get(at).copied().unwrap_or_default(),
+            began.elapsed().as_secs_f32()
+        ))
+    }
+
+    /// The hosts that [`Acme::rehearse`] can be asked for, one of each certificate.
+    pub fn hosts(&self) -> Vec<String> {
+        let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
+        let usual = wants.filter(|want| !want.is_rsa);
+        usual.filter_map(|want| want.hosts.first().map(ToString::to_string)).collect()
     }
 
     /// Ends the task. Orders under way get a moment to take their challenges back; what they leave is
@@ -491,7 +615,11 @@ impl Shared {
         for want in &wants.certificates {
             let name = want.name();
             let entry = book.entries.entry(name.clone()).or_default();
-            entry.alarm(&name, now);
+            if let Some(words) = entry.alarm(&name, now) {
+                let names = want.hosts.iter().map(ToString::to_string).collect();
+                let end = entry.held.as_ref().map(|held| held.not_after);
+                hooks::tell(&wants.hooks, &Event::now("ending", names, end).saying(words));
+            }
             if entry.is_under_way {
                 continue;
             }
@@ -598,11 +726,12 @@ impl Shared {
             }
             let proofs = proofs(want, wants, history)?;
             has_other_challenge = proofs.has_other;
-            let (pem, at) = self.obtain(want, wants, dns, proofs.list, replaced, issuer).await?;
+            let name = want.name();
+            let (pem, at) =
+                self.obtain(&name, want, wants, dns, proofs.list, replaced, issuer).await?;
             let certificate = Certificate::from_pem(pem.as_bytes(), pem.as_bytes(), Origin::Acme);
             let certificate = Arc::new(certificate.map_err(AcmeError::Unusable)?);
             // Stored, then served.
-            let name = want.name();
             self.store.write(&certificate_item(&name), pem.as_bytes()).map_err(AcmeError::Store)?;
             order::finish(&self.store, &name)?;
             if self.store.is_shared() {
@@ -639,8 +768,10 @@ impl Shared {
 
     /// Runs the order with each proof until one is accepted: with `auto` the other way is tried at
     /// once when the first cannot be reached. Gives the certificate and which proof it was.
+    #[expect(clippy::too_many_arguments, reason = "they are what an order is made of")]
     async fn obtain(
         &self,
+        name: &str,
         want: &Want,
         wants: &Wants,
         dns: &Dns01,
@@ -648,7 +779,6 @@ impl Shared {
         replaced: Option<Arc<Certificate>>,
         issuer: &AcmeIssuer,
     ) -> Result<(String, usize), AcmeError> {
-        let name = want.name();
         let contact = wants.contact.as_deref();
         let mut member = self.member(issuer, contact, None).await?;
         let (store, certs, tokens) = (&*self.store, &self.certs, &self.tokens);
@@ -657,10 +787,12 @@ impl Shared {
         let mut failed: Option<AcmeError> = None;
         for (at, proof) in proofs.into_iter().enumerate() {
             let request = order::Request {
-                name: &name,
+                name,
                 hosts: &want.hosts,
                 proof,
                 profile: issuer.profile.as_deref(),
+                preferred_chain: issuer.preferred_chain.as_deref(),
+                is_rsa: want.is_rsa,
                 replaces: replaces.clone(),
             };
             let mut outcome = order::obtain(&desk, &member, &request).await;
@@ -746,6 +878,15 @@ impl Shared {
             Member::open(&self.store, issuer, contact, lost.is_some()).await.map(Arc::new)
         });
         opened.await.map(Arc::clone)
+    }
+
+    /// Has an account opened anew by whoever needs it next.
+    fn forget_member(&self, issuer: &AcmeIssuer, contact: Option<&str>, known: &Arc<Member>) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{issuer:?} {contact:?}");
+        if members.get(&key).and_then(|cell| cell.get()).is_some_and(|it| Arc::ptr_eq(it, known)) {
+            members.remove(&key);
+        }
     }
 
     /// Waits until no other gateway is about to make or change the account at a CA.
@@ -905,8 +1046,10 @@ impl Shared {
         entry.held = Some(order::held(&certificate));
         entry.served = Some(Arc::clone(&certificate));
         self.save(&state_item(name), &entry.history);
+        let names = certificate.names.iter().map(ToString::to_string).collect();
         self.certs.publish(vec![(slot(name), certificate)]);
         self.on_demand.end(name, true);
+        book.tell(&Event::now("issued", names, Some(valid_until)).saying(issuer));
     }
 
     /// Notes a failed attempt, and says in the log what is waited for and until when.
@@ -919,6 +1062,7 @@ impl Shared {
                 issuers.entry(directory.clone()).or_default().end_at(ended, now);
             });
         }
+        let hooks = book.wants.as_ref().map(|wants| &*wants.hooks).unwrap_or_default();
         let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
         let want = wants.into_iter().find(|want| want.name() == name);
         let (Some(want), Some(entry)) = (want, book.entries.get_mut(name)) else { return };
@@ -947,6 +1091,9 @@ impl Shared {
                 Need::Wait { waiting: Waiting::Renewal(at), .. } | Need::Wait { at, .. } => at,
                 Need::Order { .. } | Need::AskWindow => now,
             };
+        let end = entry.held.as_ref().map(|held| held.not_after);
+        let names = want.hosts.iter().map(ToString::to_string).collect();
+        hooks::tell(hooks, &Event::now("failed", names, end).saying(words.clone()));
         let left = entry.held.as_ref().map(|held| now.until(held.not_after));
         let failures = entry.history.failures;
         let advice = cause.advice();
@@ -993,12 +1140,12 @@ impl Entry {
     }
 
     /// Tells the operator, now and then, that a certificate is near its end.
-    fn alarm(&mut self, name: &str, now: Timestamp) {
-        let Some(held) = &self.held else { return };
+    fn alarm(&mut self, name: &str, now: Timestamp) -> Option<String> {
+        let held = self.held.as_ref()?;
         let pause = (held.not_before.until(held.not_after) / 24).min(ALARM_PAUSE);
         let is_told = self.alarmed_at.is_some_and(|at| at.until(now) < pause && at <= now);
         if is_told || self.is_given_up || !need::is_near_end(held, now) {
-            return;
+            return None;
         }
         self.alarmed_at = Some(now);
         let last_error = self.history.last_failure.as_ref().map(|failure| &*failure.text);
@@ -1012,6 +1159,8 @@ impl Entry {
             "the certificate {what} {} and could not be renewed",
             held.not_after
         );
+        let why = last_error.map(|text| format!(": {text}")).unwrap_or_default();
+        Some(format!("it {what} {} and could not be renewed{why}", held.not_after))
     }
 
     /// End of what is held; the beginning of time without any, so that it sorts first.
@@ -1038,12 +1187,22 @@ fn revocation_reason(name: &str) -> Result<RevocationReason, String> {
 }
 
 impl Book {
-    /// The wanted certificate of a host.
-    fn find(&self, host: &str) -> Result<&Want, String> {
-        let mut wants = self.wants.iter().flat_map(|wants| &wants.certificates);
+    /// The wanted certificates of a host: one for each kind of key.
+    fn find(&self, host: &str) -> Result<Vec<Want>, String> {
+        let wants = self.wants.iter().flat_map(|wants| &wants.certificates);
         let is_for = |h: &HostPattern| h.to_string() == host || h.matches(host);
-        let found = wants.find(|want| want.hosts.iter().any(is_for));
-        found.ok_or_else(|| format!("no ACME certificate for {host}"))
+        let mut found = wants.filter(|want| want.hosts.iter().any(is_for));
+        let first = found.next().ok_or_else(|| format!("no ACME certificate for {host}"))?;
+        // The same with another kind of key.
+        let others = found.filter(|want| want.hosts == first.hosts);
+        Ok(std::iter::once(first).chain(others).cloned().collect())
+    }
+
+    /// Tells the hooks.
+    fn tell(&self, event: &Event) {
+        if let Some(wants) = &self.wants {
+            hooks::tell(&wants.hooks, event);
+        }
     }
 
     fn plan(&self, want: &Want, now: Timestamp, end: Timestamp) -> Vec<PlannedOrder> {
@@ -1145,6 +1304,13 @@ fn proofs(want: &Want, wants: &Wants, history: &History) -> Result<Proofs, AcmeE
             }
         },
     }
+}
+
+/// The directory where a public CA lets orders be tried.
+fn staging_of(directory: &str) -> Option<String> {
+    const LETSENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+    const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+    [LETSENCRYPT, STAGING].contains(&directory).then(|| STAGING.to_owned())
 }
 
 fn slot(name: &str) -> String {

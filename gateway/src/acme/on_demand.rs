@@ -49,6 +49,7 @@ impl Terms {
             hosts: vec![HostPattern::Exact(host)],
             issuers: issuers.clone(),
             challenge: challenge.clone(),
+            is_rsa: false,
         })
     }
 }

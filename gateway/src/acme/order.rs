@@ -10,6 +10,7 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
 use super::account::{Member, retry_nonce};
@@ -31,6 +32,17 @@ pub enum Proof {
     TlsAlpn01,
     /// RFC 8555, section 8.4: the plugin's name and the plugin.
     Dns01(String, Arc<dyn DnsSolver>),
+}
+
+impl Proof {
+    /// The challenge's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Dns01(..) => "dns-01",
+        }
+    }
 }
 
 /// Everything an order works with.
@@ -55,6 +67,10 @@ pub struct Request<'a> {
     pub proof: Proof,
     /// The profile.
     pub profile: Option<&'a str>,
+    /// The common name of the issuer of the last certificate in the chain.
+    pub preferred_chain: Option<&'a str>,
+    /// Whether the certificate's key is RSA.
+    pub is_rsa: bool,
     /// The certificate that this one replaces (RFC 9773, section 5).
     pub replaces: Option<CertificateIdentifier<'static>>,
 }
@@ -137,6 +153,9 @@ async fn begin(
     }
     let key_pem = match known {
         Some(pending) => pending.key_pem,
+        None if request.is_rsa => {
+            KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).map_err(AcmeError::Make)?.serialize_pem()
+        }
         None => KeyPair::generate().map_err(AcmeError::Make)?.serialize_pem(),
     };
     let issuer = member.issuer.clone();
@@ -227,7 +246,55 @@ async fn carry_on(
             }
         }
     }
-    poll(member, order).await
+    let chain = poll(member, order).await?;
+    let url = order.state().certificate.clone().unwrap_or_default();
+    let others = member.other_chains(&url);
+    match request.preferred_chain {
+        Some(wanted) => Ok(preferred(member, request, chain, others, wanted).await),
+        None => Ok(chain),
+    }
+}
+
+/// Of the chains that the CA offers the one that ends below `wanted`; else the first, which is as good
+/// for most.
+async fn preferred(
+    member: &Member,
+    request: &Request<'_>,
+    first: String,
+    others: Vec<String>,
+    wanted: &str,
+) -> String {
+    let mut tops = Vec::new();
+    let mut others = others.into_iter();
+    let mut next = Some(first.clone());
+    while let Some(chain) = next {
+        let top = top_issuer(&chain).unwrap_or_default();
+        if top == wanted {
+            return chain;
+        }
+        tops.push(top);
+        next = None;
+        for url in others.by_ref() {
+            match member.chain(&url).await {
+                Ok(chain) => {
+                    next = Some(chain);
+                    break;
+                }
+                Err(cause) => tracing::warn!(certificate = request.name, "no chain {url}: {cause}"),
+            }
+        }
+    }
+    let offered = tops.join(", ");
+    tracing::warn!(certificate = request.name, offered, "the CA has no chain below {wanted}");
+    first
+}
+
+/// The common name of the issuer of the last certificate.
+fn top_issuer(chain: &str) -> Option<String> {
+    let last = CertificateDer::pem_slice_iter(chain.as_bytes()).last()?.ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&last).ok()?;
+    let name = parsed.issuer().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
 }
 
 async fn poll(member: &Member, order: &mut Order) -> Result<String, AcmeError> {
@@ -272,10 +339,11 @@ async fn prove(
     order: &mut Order,
     answers: &mut Answers,
 ) -> Result<(), AcmeError> {
-    let (kind, wanted) = match request.proof {
-        Proof::Http01 => (ChallengeType::Http01, "http-01"),
-        Proof::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
-        Proof::Dns01(..) => (ChallengeType::Dns01, "dns-01"),
+    let wanted = request.proof.name();
+    let kind = match request.proof {
+        Proof::Http01 => ChallengeType::Http01,
+        Proof::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        Proof::Dns01(..) => ChallengeType::Dns01,
     };
     let mut records: Vec<(Hostname, String)> = Vec::new();
     let mut authorizations = order.authorizations();

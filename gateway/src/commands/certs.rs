@@ -30,6 +30,13 @@ pub fn run(command: &CertsCommand) -> Result<(), String> {
             );
             Ok(())
         }
+        CertsCommand::Rehearse { names, file } => rehearse(names, &file.config),
+        CertsCommand::Rollover { issuer, file } => {
+            let issuer = issuer.as_ref().map(|issuer| host(issuer)).transpose()?;
+            let query = issuer.map(|issuer| format!("?issuer={issuer}")).unwrap_or_default();
+            print!("{}", ask(&file.config, "POST", &format!("/rollover{query}"))?);
+            Ok(())
+        }
         CertsCommand::Import { from, layout, dry_run, file } => {
             import(from, *layout, *dry_run, &file.config)
         }
@@ -42,6 +49,24 @@ pub fn run(command: &CertsCommand) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+fn rehearse(names: &[String], file: &Path) -> Result<(), String> {
+    let names = match names.is_empty() {
+        true => read(&ask(file, "GET", "/certs/hosts")?)?,
+        false => names.to_vec(),
+    };
+    let mut failed = 0;
+    for name in &names {
+        match ask(file, "POST", &format!("/rehearse/{}", host(name)?)) {
+            Ok(text) => print!("{text}"),
+            Err(why) => {
+                failed += 1;
+                println!("{name}: {}", why.trim_end());
+            }
+        }
+    }
+    if failed > 0 { Err(format!("{failed} of {} would fail", names.len())) } else { Ok(()) }
 }
 
 fn import(

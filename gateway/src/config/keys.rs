@@ -196,6 +196,9 @@ fn of_form(key: &Key, form: Form) -> Value {
     }
 }
 
+/// What happens to certificates, as hooks are told.
+pub const EVENTS: &[&str] = &["issued", "failed", "ending", "revoked"];
+
 /// The words for issuers that need no directory URL.
 pub const ISSUERS: &[&str] = &["letsencrypt", "letsencrypt-staging", "zerossl", "google", "local"];
 
@@ -238,6 +241,10 @@ pub const KEYS: &[Key] = &[
         "A PEM file of roots to trust for the CA's own API, instead of the system's."),
     key("certificates.issuers[].profile", &[Text], Absent,
         "The certificate profile to ask for, such as shortlived."),
+    key("certificates.issuers[].preferred-chain", &[Text], Absent,
+        "Of several chains the one whose last certificate was issued by this common name."),
+    key("certificates.issuers[].staging", &[Text], Absent,
+        "The directory for `witgate certs rehearse`; known for Let's Encrypt."),
     key("certificates.challenge", &[Word(&["auto", "http-01", "tls-alpn-01"]), Map], Is("auto"),
         "How control of a name is proved: auto, http-01, tls-alpn-01, or {dns-01: PLUGIN}."),
     key("certificates.challenge.dns-01", &[Text], Required,
@@ -248,6 +255,15 @@ pub const KEYS: &[Key] = &[
     key("certificates.files[].key", &[Text], Required, "The private key in PEM."),
     key("certificates.default", &[Text], Absent,
         "The name whose certificate clients without SNI get; they are refused if absent."),
+    key("certificates.keys", &[Word(&["ecdsa", "both"])], Is("ecdsa"),
+        "The kinds of keys; both adds a certificate with RSA for clients that know nothing else."),
+    key("certificates.hooks", &[List], Is("[]"),
+        "Who is told of what happens to certificates."),
+    key("certificates.hooks[].on", &[Texts], Is("[]"),
+        "The events: issued, failed, ending, revoked; all if empty."),
+    key("certificates.hooks[].command", &[Texts], Absent,
+        "A program and its arguments; the event is JSON on its standard input."),
+    key("certificates.hooks[].url", &[Text], Absent, "A URL; the event is JSON, by POST."),
     key("certificates.on-demand", &[Map], Absent,
         "Certificates ordered at the first handshake, for sites that say so."),
     key("certificates.on-demand.ask", &[Text], Required,

@@ -203,6 +203,28 @@ pub struct Certificates {
     pub propagation: Propagation,
     /// Certificates that are ordered at the first handshake.
     pub on_demand: Option<OnDemand>,
+    /// The kinds of keys.
+    pub keys: KeyKinds,
+    /// Who is told of what happens to certificates.
+    pub hooks: Vec<Hook>,
+}
+
+/// One entry of `certificates.hooks`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// The events it is told of; all when empty.
+    pub on: Vec<String>,
+    /// How it is told.
+    pub by: HookBy,
+}
+
+/// How a hook is told of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookBy {
+    /// A program and its arguments: gets the event as JSON on its standard input.
+    Command(Vec<String>),
+    /// A URL: gets the event as JSON by POST.
+    Url(String),
 }
 
 /// `certificates.on-demand`: which names may have a certificate at their first handshake.
@@ -255,6 +277,20 @@ pub struct AcmeIssuer {
     pub roots: Option<PathBuf>,
     /// The certificate profile to ask for.
     pub profile: Option<String>,
+    /// Of several chains for a certificate the one whose last certificate was issued by this name.
+    pub preferred_chain: Option<String>,
+    /// The directory where orders are rehearsed.
+    pub staging: Option<String>,
+}
+
+/// Which kinds of keys certificates have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyKinds {
+    /// ECDSA P-256.
+    #[default]
+    Ecdsa,
+    /// RSA with 2048 bits, beside it one of ECDSA for the clients that know it.
+    Both,
 }
 
 /// An external account binding.

@@ -12,9 +12,9 @@ use super::policies::{BasicAuth, Security, Setting};
 use super::units::{duration_text, size_text};
 use super::{
     AccessLog, Balance, Certificates, Challenge, Config, Eab, FieldGrant, FixedResponse, HashBy,
-    HeadGrant, HealthCheck, Issuer, Limits, Listen, LogFormat, OnError, PathMatch, PluginConfig,
-    PluginUse, Policies, Route, RouteAction, Scheme, Secret, SecretRef, Sharing, Site,
-    SiteCertificate, Upstream,
+    HeadGrant, HealthCheck, Hook, HookBy, Issuer, KeyKinds, Limits, Listen, LogFormat, OnError,
+    PathMatch, PluginConfig, PluginUse, Policies, Route, RouteAction, Scheme, Secret, SecretRef,
+    Sharing, Site, SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -97,6 +97,12 @@ fn certificates(c: &Certificates) -> Tree {
         ("port", int(c.propagation.port.into())),
     ]);
     fields.push(("propagation", propagation));
+    let keys = match c.keys {
+        KeyKinds::Ecdsa => "ecdsa",
+        KeyKinds::Both => "both",
+    };
+    fields.push(("keys", text(keys)));
+    fields.push(("hooks", list(c.hooks.iter().map(hook))));
     fields.extend(c.on_demand.as_ref().map(|d| {
         let terms = map([
             ("ask", text(&d.ask)),
@@ -110,6 +116,14 @@ fn certificates(c: &Certificates) -> Tree {
     map(fields)
 }
 
+fn hook(hook: &Hook) -> Tree {
+    let by = match &hook.by {
+        HookBy::Command(words) => ("command", list(words.iter().map(text))),
+        HookBy::Url(url) => ("url", text(url)),
+    };
+    map([("on", list(hook.on.iter().map(text))), by])
+}
+
 fn issuer(issuer: &Issuer) -> Tree {
     if let Some(name) = known_name(issuer) {
         return text(name);
@@ -119,6 +133,8 @@ fn issuer(issuer: &Issuer) -> Tree {
     fields.extend(acme.eab.as_ref().map(|e| ("eab", eab(e))));
     fields.extend(acme.roots.as_deref().map(|r| ("roots", path(r))));
     fields.extend(acme.profile.as_ref().map(|p| ("profile", text(p))));
+    fields.extend(acme.preferred_chain.as_ref().map(|p| ("preferred-chain", text(p))));
+    fields.extend(acme.staging.as_ref().map(|p| ("staging", text(p))));
     map(fields)
 }
 

@@ -301,7 +301,8 @@ struct FromTable(Arc<Certs>);
 impl ResolvesServerCert for FromTable {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        self.0.find(name.as_deref()).map(|certificate| Arc::clone(&certificate.key))
+        let found = self.0.find_for_client(name.as_deref(), hello.signature_schemes());
+        found.map(|certificate| Arc::clone(&certificate.key))
     }
 }
 

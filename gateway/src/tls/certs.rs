@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
@@ -59,6 +60,11 @@ pub enum CertificateError {
 }
 
 impl Certificate {
+    /// Whether its key is RSA.
+    pub fn is_rsa(&self) -> bool {
+        self.key.key.algorithm() == SignatureAlgorithm::RSA
+    }
+
     /// Reads a PEM chain (leaf first) and key, checks that they belong together and takes names and
     /// validity from the leaf.
     ///
@@ -137,9 +143,47 @@ struct Slots {
 
 #[derive(Debug, Default)]
 struct Table {
-    exact: HashMap<Box<str>, Arc<Certificate>>,
-    wildcard: HashMap<Box<str>, Arc<Certificate>>,
-    default: Option<Arc<Certificate>>,
+    exact: HashMap<Box<str>, Choice>,
+    wildcard: HashMap<Box<str>, Choice>,
+    default: Option<Choice>,
+}
+
+/// The certificates of one name: the best, and the best of another kind of key for clients that
+/// cannot use it.
+#[derive(Debug, Clone)]
+struct Choice {
+    best: Arc<Certificate>,
+    other: Option<Arc<Certificate>>,
+}
+
+impl Choice {
+    fn new(first: &Arc<Certificate>) -> Self {
+        Self { best: Arc::clone(first), other: None }
+    }
+
+    fn add(&mut self, certificate: &Arc<Certificate>) {
+        let is_same_kind = certificate.is_rsa() == self.best.is_rsa();
+        if is_better(certificate, &self.best) {
+            let before = std::mem::replace(&mut self.best, Arc::clone(certificate));
+            if !is_same_kind {
+                self.other = Some(before);
+            }
+        } else if !is_same_kind
+            && self.other.as_ref().is_none_or(|known| is_better(certificate, known))
+        {
+            self.other = Some(Arc::clone(certificate));
+        }
+    }
+
+    /// The first that a client with these signature schemes can use; the best when it can use none.
+    fn for_client(&self, schemes: &[SignatureScheme]) -> &Arc<Certificate> {
+        let can_use =
+            |certificate: &Certificate| certificate.key.key.choose_scheme(schemes).is_some();
+        match &self.other {
+            Some(other) if !can_use(&self.best) && can_use(other) => other,
+            _ => &self.best,
+        }
+    }
 }
 
 impl Certs {
@@ -169,11 +213,24 @@ impl Certs {
     /// 2. one that has a wildcard over its first label,
     /// 3. that of the configured default name, also when the client sends no name.
     ///
-    /// Of several for one name: files before ACME before the local CA, then the one that is valid for
-    /// longer.
+    /// Of several for one name: files before ACME before the local CA, then ECDSA before RSA, then the
+    /// one that is valid for longer.
     pub fn find(&self, server_name: Option<&str>) -> Option<Arc<Certificate>> {
         let table = self.table.load();
-        server_name.and_then(|name| table.find(name)).or(table.default.as_ref()).map(Arc::clone)
+        let found = server_name.and_then(|name| table.find(name)).or(table.default.as_ref());
+        found.map(|choice| Arc::clone(&choice.best))
+    }
+
+    /// As [`Certs::find`], for a client that knows these signature schemes: of several certificates
+    /// from the same origin the one with ECDSA, unless the client can use RSA alone.
+    pub fn find_for_client(
+        &self,
+        server_name: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<Certificate>> {
+        let table = self.table.load();
+        let found = server_name.and_then(|name| table.find(name)).or(table.default.as_ref());
+        found.map(|choice| Arc::clone(choice.for_client(schemes)))
     }
 
     /// As [`Certs::find`]; a client that sends no name because it came to an IP address (RFC 6066
@@ -182,7 +239,7 @@ impl Certs {
         if server_name.is_none() {
             let table = self.table.load();
             if let Some(found) = table.exact.get(local.to_string().as_str()) {
-                return Some(Arc::clone(found));
+                return Some(Arc::clone(&found.best));
             }
         }
         self.find(server_name)
@@ -267,19 +324,18 @@ impl Table {
                     HostPattern::Any => continue,
                 };
                 match map.get_mut(base) {
-                    Some(known) if is_better(known, certificate) => {}
-                    Some(known) => *known = Arc::clone(certificate),
+                    Some(known) => known.add(certificate),
                     None => {
-                        map.insert(base.into(), Arc::clone(certificate));
+                        map.insert(base.into(), Choice::new(certificate));
                     }
                 }
             }
         }
-        table.default = slots.default.as_ref().and_then(|n| table.find(n.as_str())).map(Arc::clone);
+        table.default = slots.default.as_ref().and_then(|n| table.find(n.as_str())).cloned();
         table
     }
 
-    fn find(&self, name: &str) -> Option<&Arc<Certificate>> {
+    fn find(&self, name: &str) -> Option<&Choice> {
         self.exact.get(name).or_else(|| {
             let (label, rest) = name.split_once('.')?;
             if label.is_empty() { None } else { self.wildcard.get(rest) }
@@ -287,9 +343,10 @@ impl Table {
     }
 }
 
-fn is_better(known: &Certificate, other: &Certificate) -> bool {
-    (known.origin, std::cmp::Reverse(known.not_after))
-        < (other.origin, std::cmp::Reverse(other.not_after))
+/// Whether `one` goes before `other`: by origin, then ECDSA before RSA, then by its end.
+fn is_better(one: &Certificate, other: &Certificate) -> bool {
+    let rank = |c: &Certificate| (c.origin, c.is_rsa(), std::cmp::Reverse(c.not_after));
+    rank(one) < rank(other)
 }
 
 impl CertificateError {

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    AcmeIssuer, CertificateFiles, Certificates, Challenge, Eab, HostPattern, Issuer, Listen,
-    OnDemand, Propagation, Scheme, SiteCertificate, keys,
+    AcmeIssuer, CertificateFiles, Certificates, Challenge, Eab, Hook, HookBy, HostPattern, Issuer,
+    KeyKinds, Listen, OnDemand, Propagation, Scheme, SiteCertificate, keys,
 };
 use super::fields::Fields;
 use super::{Checker, Role};
@@ -58,6 +58,12 @@ impl<'a> Checker<'a> {
         }
         let propagation = self.propagation(&part);
         let on_demand = part.get("on-demand").and_then(|n| self.on_demand(n));
+        let kinds = [("ecdsa", KeyKinds::Ecdsa), ("both", KeyKinds::Both)];
+        let keys = self.with_default(&part, "keys", |c, n| c.word(n, &kinds));
+        let mut hooks = Vec::new();
+        for node in self.list_of(&part, "hooks", "{command: [PROGRAM]} or {url: URL}") {
+            hooks.extend(self.hook(node));
+        }
         Certificates {
             contact,
             issuers,
@@ -67,12 +73,51 @@ impl<'a> Checker<'a> {
             resolvers,
             propagation,
             on_demand,
+            keys: keys.unwrap_or_default(),
+            hooks,
         }
+    }
+
+    fn hook(&mut self, node: &'a Node) -> Option<Hook> {
+        let fields = self.fields(node, "certificates.hooks[]")?;
+        let events: Vec<(&'static str, &'static str)> =
+            keys::EVENTS.iter().map(|event| (*event, *event)).collect();
+        let mut on = Vec::new();
+        for event in self.list_of(&fields, "on", "events") {
+            on.extend(self.word(event, &events).map(str::to_owned));
+        }
+        let by = match (fields.get("command"), fields.get("url")) {
+            (Some(_), None) => {
+                let words = self.list_of(&fields, "command", "a program and its arguments");
+                let words: Vec<String> = words
+                    .iter()
+                    .filter_map(|n| self.line(n, "a word"))
+                    .map(str::to_owned)
+                    .collect();
+                if words.is_empty() {
+                    self.error(
+                        node.at,
+                        "the command is empty",
+                        "as in [/usr/bin/deploy]".to_owned(),
+                    );
+                }
+                HookBy::Command(words)
+            }
+            (None, Some(url)) => HookBy::Url(self.endpoint(url, "https://ops.example.com/hook")?),
+            _ => {
+                let message = "a hook needs either `command` or `url`";
+                self.error(node.at, message, None);
+                return None;
+            }
+        };
+        Some(Hook { on, by })
     }
 
     fn on_demand(&mut self, node: &'a Node) -> Option<OnDemand> {
         let fields = self.fields(node, "certificates.on-demand")?;
-        let ask = self.required(&fields, "ask").and_then(|n| self.ask(n));
+        let ask = self
+            .required(&fields, "ask")
+            .and_then(|n| self.endpoint(n, "http://127.0.0.1:8000/may-have-a-certificate"));
         let number = |checker: &mut Self, key| {
             checker.with_default(&fields, key, |c, n| c.number(n, 1, 100_000))
         };
@@ -91,9 +136,9 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// The URL of the endpoint that is asked.
-    fn ask(&mut self, node: &Node) -> Option<String> {
-        let text = self.line(node, "the URL of the endpoint that says which names may have one")?;
+    /// The URL of an endpoint of the operator's.
+    fn endpoint(&mut self, node: &Node, example: &str) -> Option<String> {
+        let text = self.line(node, "the URL of an HTTP endpoint")?;
         let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
         let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
         let is_url = host.is_some_and(|h| super::upstreams::host_and_port(h, 80).is_some());
@@ -101,8 +146,7 @@ impl<'a> Checker<'a> {
             return Some(text.to_owned());
         }
         let message = format!("{} is not the URL of an HTTP endpoint", quoted(text));
-        let help = "as in http://127.0.0.1:8000/may-have-a-certificate".to_owned();
-        self.error(node.at, message, help);
+        self.error(node.at, message, format!("as in {example}"));
         None
     }
 
@@ -214,6 +258,9 @@ impl<'a> Checker<'a> {
         let eab = fields.get("eab").and_then(|n| self.eab(n));
         let roots = self.optional_path(&fields, "roots");
         let profile = self.optional_line(&fields, "profile", "the name of a profile");
+        let preferred_chain =
+            self.optional_line(&fields, "preferred-chain", "the common name of a root");
+        let staging = fields.get("staging").and_then(|n| self.directory(n)).map(|(_, url)| url);
         let (known, directory) = directory?;
         let issuer = Issuer::Acme(AcmeIssuer {
             name: name.or(known).unwrap_or_else(|| host_of(&directory)),
@@ -221,6 +268,8 @@ impl<'a> Checker<'a> {
             eab,
             roots,
             profile,
+            preferred_chain,
+            staging,
         });
         if fields.get("eab").is_none() {
             self.eab_is_there(node, &issuer);
@@ -482,6 +531,8 @@ fn known_issuer(name: &str) -> Option<Issuer> {
         eab: None,
         roots: None,
         profile: None,
+        preferred_chain: None,
+        staging: None,
     }))
 }
 

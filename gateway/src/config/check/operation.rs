@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use super::super::node::{Node, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    AccessLog, Certificates, Challenge, Config, Limits, Listen, Log, LogFormat, Propagation,
-    Scheme, Sharing,
+    AccessLog, Certificates, Challenge, Config, KeyKinds, Limits, Listen, Log, LogFormat,
+    Propagation, Scheme, Sharing,
 };
 use super::Checker;
 use super::fields::Fields;
@@ -149,6 +149,8 @@ impl<'a> Checker<'a> {
                     port: 53,
                 },
                 on_demand: None,
+                keys: KeyKinds::Ecdsa,
+                hooks: Vec::new(),
             },
             sites: Vec::new(),
             upstreams: BTreeMap::new(),
