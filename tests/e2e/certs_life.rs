@@ -232,3 +232,35 @@ async fn programs_and_urls_are_told_of_what_happens() {
     .await;
     assert!(posted.lock().unwrap().iter().all(|post| post.contains("failed")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_is_set_once_proves_control_of_a_name_and_its_wildcard() {
+    let mut gateway = Gateway::new();
+    let pebble = prepared(&mut gateway, |_| {}).await;
+    let yaml = YAML.replace("challenge: http-01", "challenge: dns-persist-01");
+    gateway.set("keys", format!("  resolvers: [\"127.0.0.1:{}\"]", pebble.dns));
+    gateway.set("hosts", "app.example.com, \"*.app.example.com\"").start(&yaml).await;
+    // It says what to set, and has not bothered the CA with it.
+    let line = gateway.logged_within(0, &["no certificate", "set this TXT record"], LATER).await;
+    let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let said = line["message"].as_str().expect("a message");
+    let (name, value) = said.split_once("once: ").unwrap().1.split_once(' ').unwrap();
+    assert_eq!(name, "_validation-persist.app.example.com");
+    assert!(value.contains("accounturi=https://") && value.contains("policy=wildcard"), "{value}");
+    let lines = pebble.process.out.after(0);
+    assert!(!lines.iter().any(|line| line.contains("POST /chalZ/")), "the CA was told already");
+    pebble.set_txt(name, value.trim_matches('"')).await;
+    let (is_done, said) = certs(&gateway, &["renew", "app.example.com"]).await;
+    assert!(is_done, "{said}");
+    let client = Client::new(gateway.https).trusting(&pebble.root().await);
+    let leaf = client.certified("below.app.example.com", LATER).await;
+    assert_eq!(leaf.names, ["*.app.example.com", "app.example.com"]);
+    // Renewal needs nothing more.
+    let (is_done, said) = certs(&gateway, &["renew", "app.example.com"]).await;
+    assert!(is_done, "{said}");
+    until("another certificate", LATER, async || {
+        let next = client.clone().fresh().leaf("app.example.com").await.ok()?;
+        (next.serial != leaf.serial).then_some(())
+    })
+    .await;
+}

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::client::Client;
 use super::pki::Ca;
@@ -21,6 +22,8 @@ pub struct Pebble {
     /// Pebble.
     pub process: Process,
     management: u16,
+    /// The management port of its DNS server.
+    dns_management: u16,
     _folder: TempDir,
     /// The DNS server that answers `127.0.0.1` for every name; none when another one is used.
     _dns: Option<Process>,
@@ -109,11 +112,11 @@ impl Pebble {
             "keyAlgorithm": "ecdsa",
             "profiles": profiles,
         }});
-        let (dns, dns_port) = match options.dns {
-            Some(port) => (None, port),
+        let (dns, dns_port, dns_management) = match options.dns {
+            Some(port) => (None, port, 0),
             None => {
-                let (dns, port) = challtestsrv().await;
-                (Some(dns), port)
+                let (dns, port, management) = challtestsrv().await;
+                (Some(dns), port, management)
             }
         };
         let mut command = Command::new(tool("bin/pebble"));
@@ -135,6 +138,7 @@ impl Pebble {
             dns: dns_port,
             process,
             management,
+            dns_management,
             _folder: folder,
             _dns: dns,
         };
@@ -167,6 +171,21 @@ impl Pebble {
         client.get("localhost", &path).await.text()
     }
 
+    /// Sets a TXT record at its DNS server.
+    pub async fn set_txt(&self, name: &str, value: &str) {
+        let body = json!({"host": format!("{name}."), "value": value}).to_string();
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.dns_management)).await;
+        let mut stream = stream.expect("the DNS server's management");
+        let request = format!(
+            "POST /set-txt HTTP/1.1\r\nhost: dns\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.contains(" 200 "), "{answer}");
+    }
+
     /// How many certificates it has issued.
     pub fn issued(&self) -> usize {
         let lines = self.process.out.after(0);
@@ -189,7 +208,7 @@ impl Pebble {
 }
 
 /// The DNS server that comes with Pebble, answering `127.0.0.1` for every name.
-async fn challtestsrv() -> (Process, u16) {
+async fn challtestsrv() -> (Process, u16, u16) {
     let (dns, management) = (port(), port());
     let mut command = Command::new(tool("bin/pebble-challtestsrv"));
     command.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", ""]);
@@ -202,5 +221,5 @@ async fn challtestsrv() -> (Process, u16) {
         async move { tokio::net::TcpStream::connect(("127.0.0.1", management)).await.ok() }
     })
     .await;
-    (process, dns)
+    (process, dns, management)
 }

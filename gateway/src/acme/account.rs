@@ -144,11 +144,11 @@ impl Member {
         known.remove(url).unwrap_or_default()
     }
 
-    /// Another chain of a certificate (RFC 8555, section 7.4.2), PEM.
+    /// What is at a URL of the CA, such as another chain of a certificate (RFC 8555, section 7.4.2).
     ///
     /// # Errors
     /// When the CA does not give it.
-    pub async fn chain(&self, url: &str) -> Result<String, AcmeError> {
+    pub async fn text(&self, url: &str) -> Result<String, AcmeError> {
         let roots = self.configured.roots.as_deref();
         let client = Client::new(roots, Arc::clone(&self.retry_after)).map_err(AcmeError::Roots)?;
         let caller = Caller { issuer: &self.configured, client: &client };

@@ -1272,7 +1272,8 @@ struct Proofs {
 /// How control of a certificate's names is proved, this time.
 fn proofs(want: &Want, wants: &Wants, history: &History) -> Result<Proofs, AcmeError> {
     let wildcard = want.hosts.iter().find(|host| matches!(host, HostPattern::Wildcard(_)));
-    if let (Some(host), false) = (wildcard, matches!(want.challenge, Challenge::Dns01(_))) {
+    let is_dns = matches!(want.challenge, Challenge::Dns01(_) | Challenge::DnsPersist01);
+    if let (Some(host), false) = (wildcard, is_dns) {
         return Err(AcmeError::Setup(format!(
             "{host} is a wildcard, which CAs only validate by DNS-01: give its site \
              `certificate: {{challenge: {{dns-01: PLUGIN}}}}`"
@@ -1281,6 +1282,7 @@ fn proofs(want: &Want, wants: &Wants, history: &History) -> Result<Proofs, AcmeE
     let only = |proof| Ok(Proofs { list: vec![proof], has_other: false });
     match &want.challenge {
         Challenge::Http01 => only(Proof::Http01),
+        Challenge::DnsPersist01 => only(Proof::DnsPersist01),
         Challenge::TlsAlpn01 => only(Proof::TlsAlpn01),
         Challenge::Dns01(name) => match wants.solvers.get(name) {
             Some(solver) => only(Proof::Dns01(name.clone(), Arc::clone(solver))),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::account::{Member, retry_nonce};
 use super::error::{AcmeError, Unvalidated, plain, short};
 use super::need::Held;
+use super::solve::dns_persist01::{self, Record};
 use super::solve::dns01::{Dns01, DnsSolver, Presented};
 use super::solve::http01::{self, Tokens};
 use super::solve::tls_alpn01;
@@ -32,6 +33,8 @@ pub enum Proof {
     TlsAlpn01,
     /// RFC 8555, section 8.4: the plugin's name and the plugin.
     Dns01(String, Arc<dyn DnsSolver>),
+    /// A record that is there already.
+    DnsPersist01,
 }
 
 impl Proof {
@@ -41,6 +44,7 @@ impl Proof {
             Self::Http01 => "http-01",
             Self::TlsAlpn01 => "tls-alpn-01",
             Self::Dns01(..) => "dns-01",
+            Self::DnsPersist01 => dns_persist01::CHALLENGE,
         }
     }
 }
@@ -275,7 +279,7 @@ async fn preferred(
         tops.push(top);
         next = None;
         for url in others.by_ref() {
-            match member.chain(&url).await {
+            match member.text(&url).await {
                 Ok(chain) => {
                     next = Some(chain);
                     break;
@@ -344,6 +348,7 @@ async fn prove(
         Proof::Http01 => ChallengeType::Http01,
         Proof::TlsAlpn01 => ChallengeType::TlsAlpn01,
         Proof::Dns01(..) => ChallengeType::Dns01,
+        Proof::DnsPersist01 => ChallengeType::Unknown(wanted.to_owned()),
     };
     let mut records: Vec<(Hostname, String)> = Vec::new();
     let mut authorizations = order.authorizations();
@@ -353,6 +358,16 @@ async fn prove(
             continue;
         }
         let host = host(&authorization.identifier().to_string())?;
+        if matches!(request.proof, Proof::DnsPersist01) {
+            let is_wildcard = authorization.identifier().wildcard;
+            let missing = || AcmeError::NoChallenge { host: host.to_string(), wanted };
+            let text = member.text(authorization.url()).await?;
+            let record =
+                Record::wanted(text.as_bytes(), host.as_str(), member.account.id(), is_wildcard);
+            let record = record.ok_or_else(missing)?;
+            record.look(desk.dns.resolvers()).await.map_err(AcmeError::Setup)?;
+            continue;
+        }
         let challenge = authorization.challenge(kind.clone());
         let challenge =
             challenge.ok_or_else(|| AcmeError::NoChallenge { host: host.to_string(), wanted })?;
@@ -368,6 +383,7 @@ async fn prove(
                 answers.tls.push(made.map_err(AcmeError::Make)?);
             }
             Proof::Dns01(..) => records.push((host, key_authorization.dns_value())),
+            Proof::DnsPersist01 => {}
         }
     }
     if let Proof::Dns01(credential, solver) = &request.proof

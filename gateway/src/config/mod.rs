@@ -313,6 +313,8 @@ pub enum Challenge {
     TlsAlpn01,
     /// RFC 8555, section 8.4, through the plugin of this name.
     Dns01(String),
+    /// A TXT record that somebody sets once (draft-ietf-acme-dns-persist).
+    DnsPersist01,
 }
 
 /// A certificate and its key in PEM files.

@@ -147,6 +147,7 @@ fn challenge(challenge: &Challenge) -> Tree {
         Challenge::Auto => text("auto"),
         Challenge::Http01 => text("http-01"),
         Challenge::TlsAlpn01 => text("tls-alpn-01"),
+        Challenge::DnsPersist01 => text("dns-persist-01"),
         Challenge::Dns01(plugin) => map([("dns-01", text(plugin))]),
     }
 }

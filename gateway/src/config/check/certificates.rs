@@ -349,6 +349,7 @@ impl<'a> Checker<'a> {
             ("auto", Some(Challenge::Auto)),
             ("http-01", Some(Challenge::Http01)),
             ("tls-alpn-01", Some(Challenge::TlsAlpn01)),
+            ("dns-persist-01", Some(Challenge::DnsPersist01)),
             ("{dns-01: PLUGIN}", None),
         ];
         let challenge = self.word(node, &words)??;
@@ -481,7 +482,7 @@ impl<'a> Checker<'a> {
         if acme.is_empty() {
             return;
         }
-        let is_dns = matches!(challenge, Challenge::Dns01(_));
+        let is_dns = matches!(challenge, Challenge::Dns01(_) | Challenge::DnsPersist01);
         for (host, at) in hosts {
             let name = quoted(&host.to_string());
             if matches!(host, HostPattern::Wildcard(_)) && !is_dns && !wish.is_on_demand {
