@@ -348,7 +348,8 @@ fn local_root(file: &Path) -> Result<String, String> {
         Some(pem) => Ok(certificate_part(&String::from_utf8_lossy(&pem))),
         None => {
             let store = Store::open_as(&config.store, &how).map_err(|cause| describe(&cause))?;
-            let local: Arc<LocalCa> = LocalCa::open(&store).map_err(|cause| describe(&cause))?;
+            let local: Arc<LocalCa> = LocalCa::open(&store, &config.certificates.local_domains)
+                .map_err(|cause| describe(&cause))?;
             Ok(local.root_pem())
         }
     }

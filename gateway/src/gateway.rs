@@ -104,7 +104,8 @@ impl Gateway {
             tokens.share(&store);
             certs.share(&store);
         }
-        let local = LocalCa::open(&store).map_err(StartError::LocalCa)?;
+        let local = LocalCa::open(&store, &config.certificates.local_domains);
+        let local = local.map_err(StartError::LocalCa)?;
         let sticky = sticky_key(&store).map_err(StartError::Store)?;
         let mut files = Files::default();
         files

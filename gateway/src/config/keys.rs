@@ -257,6 +257,8 @@ pub const KEYS: &[Key] = &[
         "The name whose certificate clients without SNI get; they are refused if absent."),
     key("certificates.keys", &[Word(&["ecdsa", "both"])], Is("ecdsa"),
         "The kinds of keys; both adds a certificate with RSA for clients that know nothing else."),
+    key("certificates.local-domains", &[Texts], Is("[]"),
+        "Domains and networks that the local CA's root is limited to, from when it is made; none: all."),
     key("certificates.hooks", &[List], Is("[]"),
         "Who is told of what happens to certificates."),
     key("certificates.hooks[].on", &[Texts], Is("[]"),

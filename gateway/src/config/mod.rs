@@ -207,6 +207,40 @@ pub struct Certificates {
     pub keys: KeyKinds,
     /// Who is told of what happens to certificates.
     pub hooks: Vec<Hook>,
+    /// What the root of the local CA is limited to; empty: nothing.
+    pub local_domains: Vec<LocalDomain>,
+}
+
+/// One entry of `certificates.local-domains`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalDomain {
+    /// A name and all below it.
+    Name(Hostname),
+    /// A network of addresses.
+    Network(ipnet::IpNet),
+}
+
+impl LocalDomain {
+    /// Whether a host lies in it.
+    pub fn has(&self, host: &HostPattern) -> bool {
+        match (self, host.ip()) {
+            (Self::Network(network), Some(ip)) => network.contains(&ip),
+            (Self::Name(name), None) => host.base().is_some_and(|base| {
+                let rest = base.as_str().strip_suffix(name.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }),
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for LocalDomain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Network(network) => network.fmt(f),
+        }
+    }
 }
 
 /// One entry of `certificates.hooks`.

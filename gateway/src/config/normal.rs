@@ -102,6 +102,8 @@ fn certificates(c: &Certificates) -> Tree {
         KeyKinds::Both => "both",
     };
     fields.push(("keys", text(keys)));
+    let domains = c.local_domains.iter().map(|domain| text(domain.to_string()));
+    fields.push(("local-domains", list(domains)));
     fields.push(("hooks", list(c.hooks.iter().map(hook))));
     fields.extend(c.on_demand.as_ref().map(|d| {
         let terms = map([

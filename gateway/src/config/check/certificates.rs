@@ -6,7 +6,7 @@ use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     AcmeIssuer, CertificateFiles, Certificates, Challenge, Eab, Hook, HookBy, HostPattern, Issuer,
-    KeyKinds, Listen, OnDemand, Propagation, Scheme, SiteCertificate, keys,
+    KeyKinds, Listen, LocalDomain, OnDemand, Propagation, Scheme, SiteCertificate, keys,
 };
 use super::fields::Fields;
 use super::{Checker, Role};
@@ -60,6 +60,10 @@ impl<'a> Checker<'a> {
         let on_demand = part.get("on-demand").and_then(|n| self.on_demand(n));
         let kinds = [("ecdsa", KeyKinds::Ecdsa), ("both", KeyKinds::Both)];
         let keys = self.with_default(&part, "keys", |c, n| c.word(n, &kinds));
+        let mut local_domains = Vec::new();
+        for node in self.list_of(&part, "local-domains", "domains and networks") {
+            local_domains.extend(self.local_domain(node));
+        }
         let mut hooks = Vec::new();
         for node in self.list_of(&part, "hooks", "{command: [PROGRAM]} or {url: URL}") {
             hooks.extend(self.hook(node));
@@ -75,7 +79,17 @@ impl<'a> Checker<'a> {
             on_demand,
             keys: keys.unwrap_or_default(),
             hooks,
+            local_domains,
         }
+    }
+
+    /// A domain, or a network in the form of addresses and prefix length.
+    fn local_domain(&mut self, node: &Node) -> Option<LocalDomain> {
+        let text = self.line(node, "a domain or a network")?;
+        if text.contains('/') || text.parse::<IpAddr>().is_ok() {
+            return self.network(node).map(LocalDomain::Network);
+        }
+        self.hostname(node).map(LocalDomain::Name)
     }
 
     fn hook(&mut self, node: &'a Node) -> Option<Hook> {

@@ -151,6 +151,7 @@ impl<'a> Checker<'a> {
                 on_demand: None,
                 keys: KeyKinds::Ecdsa,
                 hooks: Vec::new(),
+                local_domains: Vec::new(),
             },
             sites: Vec::new(),
             upstreams: BTreeMap::new(),
