@@ -359,7 +359,10 @@ async fn prove(
         }
         let host = host(&authorization.identifier().to_string())?;
         if matches!(request.proof, Proof::DnsPersist01) {
-            let is_wildcard = authorization.identifier().wildcard;
+            // One record for both, in whatever order the CA names them.
+            let is_below =
+                |one: &HostPattern| matches!(one, HostPattern::Wildcard(base) if *base == host);
+            let is_wildcard = request.hosts.iter().any(is_below);
             let missing = || AcmeError::NoChallenge { host: host.to_string(), wanted };
             let text = member.text(authorization.url()).await?;
             let record =
