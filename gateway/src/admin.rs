@@ -131,10 +131,20 @@ async fn answer(
             let reason = parameter(&request, "reason");
             outcome(state.acme.revoke(host, reason).await.map(|()| 0))
         }
+        (&Method::POST, path) if path.starts_with("/rehearse/") => {
+            let told = state.acme.rehearse(path.trim_start_matches("/rehearse/")).await;
+            words(told)
+        }
+        (&Method::GET, "/certs/hosts") => (StatusCode::OK, JSON, json(&state.acme.hosts())),
+        (&Method::POST, "/rollover") => {
+            let told = state.acme.roll_over(parameter(&request, "issuer")).await;
+            words(told.map(|names| format!("a new account key at {}", names.join(", "))))
+        }
         _ => {
             let help = "GET /status, GET /certs, GET /certs/plan?days=N, GET /metrics, \
                         POST /reload, POST /plugins/NAME/record?path=PATH&timeout=SECONDS, \
-                        POST /renew/HOST, POST /revoke/HOST?reason=REASON\n";
+                        POST /renew/HOST, POST /revoke/HOST?reason=REASON, POST /rehearse/HOST, \
+                        POST /rollover?issuer=NAME\n";
             (StatusCode::NOT_FOUND, TEXT, help.to_owned())
         }
     };
@@ -189,6 +199,13 @@ async fn ask<T>(
     let gone = || "the gateway is stopping".to_owned();
     state.orders.send(order(reply)).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())?
+}
+
+fn words(outcome: Result<String, String>) -> (StatusCode, &'static str, String) {
+    match outcome {
+        Ok(text) => (StatusCode::OK, TEXT, format!("{text}\n")),
+        Err(why) => (StatusCode::UNPROCESSABLE_ENTITY, TEXT, format!("{why}\n")),
+    }
 }
 
 fn outcome(outcome: Result<u64, String>) -> (StatusCode, &'static str, String) {

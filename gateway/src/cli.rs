@@ -202,6 +202,52 @@ pub enum CertsCommand {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Go through whole orders at the staging directory of the first issuer, and keep nothing.
+    ///
+    /// Listeners, DNS, solvers and the CA's view of the names are all tried for real, and no limit of
+    /// the CA proper is touched.
+    Rehearse {
+        /// Host names; all without any.
+        names: Vec<String>,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Give the gateway's accounts new keys.
+    Rollover {
+        /// The issuer's name; all without one.
+        issuer: Option<String>,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Take over the accounts and certificates of Caddy, Traefik, certbot or lego.
+    ///
+    /// Reads their files and changes nothing there. Accounts and keys are kept, so that no limit of a
+    /// CA starts to count; what this gateway has already and is as good stays.
+    Import {
+        /// Their folder (such as /etc/letsencrypt) or file (acme.json).
+        from: PathBuf,
+        /// Whose it is; recognised by itself.
+        #[arg(long)]
+        layout: Option<crate::migrate::Layout>,
+        /// Only say what would be taken.
+        #[arg(long)]
+        dry_run: bool,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Write certificates with their keys as PEM files: FOLDER/NAME/fullchain.pem and privkey.pem.
+    Export {
+        /// Where to.
+        folder: PathBuf,
+        /// Host names; all that are in the store without any.
+        names: Vec<String>,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// Revoke the certificate of a name, and replace it with one that has a new key.
     Revoke {
         /// The host name.

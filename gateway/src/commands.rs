@@ -14,6 +14,7 @@ use crate::config::lock::Lock;
 use crate::config::{self, Config, Manifest};
 use crate::explain;
 use crate::fault::describe;
+use crate::gateway;
 use crate::generation::Generation;
 use crate::plugin::{self, Engine, Hooks, Recording};
 use crate::store::Store;
@@ -472,13 +473,16 @@ fn ask(file: &Path, method: &str, path: &str) -> Result<String, String> {
 
 fn local_root(file: &Path) -> Result<String, String> {
     let config = config::load(file).map_err(|report| report.to_string())?.config;
+    let how = gateway::opening(&config.sharing).map_err(|cause| describe(&cause))?;
     // The root is only read when it is there, so that this works beside a running gateway.
-    let known = std::fs::read_to_string(config.store.join("local/root.pem"));
-    match known {
-        Ok(pem) => Ok(certificate_part(&pem)),
-        Err(_) => {
-            let store = Store::open(&config.store).map_err(|cause| describe(&cause))?;
-            let local: Arc<LocalCa> = LocalCa::open(&store).map_err(|cause| describe(&cause))?;
+    let store = Store::look(&config.store, how.passphrase.as_deref());
+    let known = store.and_then(|store| store.read("local/root.pem"));
+    match known.map_err(|cause| describe(&cause))? {
+        Some(pem) => Ok(certificate_part(&String::from_utf8_lossy(&pem))),
+        None => {
+            let store = Store::open_as(&config.store, &how).map_err(|cause| describe(&cause))?;
+            let local: Arc<LocalCa> = LocalCa::open(&store, &config.certificates.local_domains)
+                .map_err(|cause| describe(&cause))?;
             Ok(local.root_pem())
         }
     }

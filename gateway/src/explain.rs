@@ -423,9 +423,11 @@ fn facts(config: &Config, head: &RequestHead, peer: IpAddr) -> Arc<ConnectionFac
 
 /// Where a site's certificate comes from, in a line.
 fn certificate(site: &Site) -> String {
-    let (issuers, challenge) = match &site.certificate {
+    let (issuers, challenge, is_on_demand) = match &site.certificate {
         SiteCertificate::Files => return "a certificate of `certificates.files`".to_owned(),
-        SiteCertificate::Issued { issuers, challenge } => (issuers, challenge),
+        SiteCertificate::Issued { issuers, challenge, is_on_demand } => {
+            (issuers, challenge, *is_on_demand)
+        }
     };
     let names: Vec<&str> = issuers
         .iter()
@@ -443,8 +445,10 @@ fn certificate(site: &Site) -> String {
         Challenge::Http01 => "http-01".to_owned(),
         Challenge::TlsAlpn01 => "tls-alpn-01".to_owned(),
         Challenge::Dns01(plugin) => format!("dns-01 through {plugin}"),
+        Challenge::DnsPersist01 => "dns-persist-01".to_owned(),
     };
-    format!("a certificate of {names}, by {challenge}")
+    let when = if is_on_demand { ", ordered at the first handshake" } else { "" };
+    format!("a certificate of {names}, by {challenge}{when}")
 }
 
 fn answer(decision: Decision) -> ResponseHead {

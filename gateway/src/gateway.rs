@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::acme::on_demand::Terms;
 use crate::acme::solve::dns01::DnsSolver;
 use crate::acme::solve::http01::Tokens;
 use crate::acme::solve::rfc2136::UpdateServer;
@@ -16,13 +17,14 @@ use crate::acme::{Acme, Want, Wants};
 use crate::admin;
 use crate::bounds::Memory;
 use crate::config::{
-    self, Challenge, Config, HostPattern, Issuer, Loaded, Scheme, SecretText, SiteCertificate,
+    self, Challenge, Config, HostPattern, Issuer, KeyKinds, Loaded, Scheme, SecretText,
+    SiteCertificate,
 };
 use crate::fault::describe;
 use crate::generation::{Generation, GenerationError, Live};
 use crate::listen::Workers;
 use crate::plugin::{Engine, Kind, Verdict};
-use crate::store::{Store, StoreError};
+use crate::store::{Opening, Store, StoreError};
 use crate::telemetry::{Counters, LevelHandle};
 use crate::tls::accept::Acceptor;
 use crate::tls::certs::Certs;
@@ -100,12 +102,18 @@ impl Gateway {
         levels: LevelHandle,
     ) -> Result<Self, StartError> {
         let Loaded { config, text, .. } = loaded;
-        let store = Store::open(&config.store).map_err(StartError::Store)?;
+        let how = opening(&config.sharing).map_err(StartError::Store)?;
+        let store = Store::open_as(&config.store, &how).map_err(StartError::Store)?;
         let cache = store.cache_folder("compiled").map_err(StartError::Store)?;
         let engine = Engine::start(cache).map_err(StartError::Engine)?;
         let certs = Arc::new(Certs::default());
         let tokens = Arc::new(Tokens::default());
-        let local = LocalCa::open(&store).map_err(StartError::LocalCa)?;
+        if store.is_shared() {
+            tokens.share(&store);
+            certs.share(&store);
+        }
+        let local = LocalCa::open(&store, &config.certificates.local_domains);
+        let local = local.map_err(StartError::LocalCa)?;
         let sticky = sticky_key(&store).map_err(StartError::Store)?;
         let mut files = Files::default();
         files
@@ -115,12 +123,13 @@ impl Gateway {
             .await
             .map_err(StartError::Generation)?;
         let live = Arc::new(Live::new(Arc::clone(&generation)));
-        let acceptor = Acceptor::new(Arc::clone(&certs)).map_err(StartError::Tls)?;
+        let acme = Acme::start(store, Arc::clone(&certs), Arc::clone(&tokens));
+        let acme = acme.map_err(StartError::Store)?;
+        let acceptor = Acceptor::new(Arc::clone(&certs), acme.later()).map_err(StartError::Tls)?;
         let count = generation.config.workers.unwrap_or_else(cores);
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let shared = Shared::default();
         let workers = start_workers(count, &live, &acceptor, &tokens, &counters, &shared)?;
-        let acme = Acme::start(store, Arc::clone(&certs), tokens).map_err(StartError::Store)?;
         let (order_sender, orders) = mpsc::channel(16);
         let mut gateway = Self {
             file: file.to_owned(),
@@ -300,9 +309,12 @@ impl Gateway {
             tracing::warn!("{warning}");
         }
         let running = &self.live.current().config;
-        if config.store != running.store || config.workers != running.workers {
+        if (&config.store, &config.sharing, config.workers)
+            != (&running.store, &running.sharing, running.workers)
+        {
             tracing::warn!("`store` and `workers` take effect at the next start");
             config.store.clone_from(&running.store);
+            config.sharing.clone_from(&running.sharing);
             config.workers = running.workers;
         }
         let id = self.replace(config, why).await?;
@@ -396,13 +408,33 @@ impl Gateway {
     }
 }
 
+/// How the configuration wants its store opened.
+///
+/// # Errors
+/// When the passphrase cannot be read.
+pub fn opening(sharing: &config::Sharing) -> Result<Opening, StoreError> {
+    let passphrase = sharing.seal.as_ref().map(config::SecretRef::read).transpose();
+    let passphrase = passphrase.map_err(StoreError::Seal)?;
+    Ok(Opening {
+        is_shared: sharing.is_shared,
+        passphrase: passphrase.map(|text| text.expose().as_bytes().to_vec()),
+    })
+}
+
 /// The key of sticky cookies, which is kept so that clients stay at their servers over a restart.
 fn sticky_key(store: &Store) -> Result<StickyKey, StoreError> {
     if let Some(bytes) = store.read(STICKY_KEY)?.filter(|bytes| bytes.len() >= 32) {
         return Ok(StickyKey::new(&bytes));
     }
-    let bytes = StickyKey::random();
-    store.write(STICKY_KEY, &bytes)?;
+    // One that is too short is replaced; what is absent is made by one of those that share the store.
+    let bytes = match store.read(STICKY_KEY)? {
+        Some(_) => {
+            let bytes = StickyKey::random().to_vec();
+            store.write(STICKY_KEY, &bytes)?;
+            bytes
+        }
+        None => store.read_or(STICKY_KEY, || Ok::<_, StoreError>(StickyKey::random().to_vec()))?,
+    };
     Ok(StickyKey::new(&bytes))
 }
 
@@ -428,9 +460,10 @@ fn start_workers(
 fn wants(generation: &Generation) -> Wants {
     let config = &generation.config;
     let mut certificates: Vec<Want> = Vec::new();
+    let mut patterns = Vec::new();
     let mut solvers: BTreeMap<String, Arc<dyn DnsSolver>> = BTreeMap::new();
     for (hosts, site) in issued(config) {
-        let SiteCertificate::Issued { issuers, challenge } = site else { continue };
+        let SiteCertificate::Issued { issuers, challenge, is_on_demand } = site else { continue };
         let issuers = issuers.iter().filter_map(|issuer| match issuer {
             Issuer::Acme(acme) => Some(acme.clone()),
             Issuer::Local => None,
@@ -448,11 +481,22 @@ fn wants(generation: &Generation) -> Wants {
         {
             solvers.insert(name.clone(), Arc::new(UpdateServer::new(name, server)));
         }
+        if *is_on_demand {
+            patterns.extend(
+                hosts.iter().map(|host| (host.clone(), issuers.clone(), challenge.clone())),
+            );
+            continue;
+        }
         for hosts in crate::acme::need::group(hosts) {
-            let want = Want { hosts, issuers: issuers.clone(), challenge: challenge.clone() };
-            if !certificates.contains(&want) {
-                certificates.push(want);
+            let (issuers, challenge) = (issuers.clone(), challenge.clone());
+            let want = Want { hosts, issuers, challenge, is_rsa: false };
+            if certificates.contains(&want) {
+                continue;
             }
+            if config.certificates.keys == KeyKinds::Both {
+                certificates.push(Want { is_rsa: true, ..want.clone() });
+            }
+            certificates.push(want);
         }
     }
     let has = |scheme| config.listen.iter().any(|listen| listen.scheme == scheme);
@@ -464,7 +508,21 @@ fn wants(generation: &Generation) -> Wants {
         propagation: config.certificates.propagation.clone(),
         has_https: has(Scheme::Https),
         has_http: has(Scheme::Http),
+        hooks: config.certificates.hooks.clone(),
+        on_demand: config.certificates.on_demand.clone().map(|rules| Terms { rules, patterns }),
     }
+}
+
+/// The names of each certificate that a CA other than the local one is asked for.
+pub fn wanted_names(config: &Config) -> Vec<Vec<HostPattern>> {
+    let is_acme = |issuer: &Issuer| matches!(issuer, Issuer::Acme(_));
+    let asked = issued(config).filter(|(_, site)| match site {
+        SiteCertificate::Issued { issuers, is_on_demand, .. } => {
+            !is_on_demand && issuers.iter().any(is_acme)
+        }
+        SiteCertificate::Files => false,
+    });
+    asked.flat_map(|(hosts, _)| crate::acme::need::group(hosts)).collect()
 }
 
 /// Names whose certificate comes from the local CA.

@@ -18,6 +18,7 @@ pub mod generation;
 pub mod h1;
 pub mod http;
 pub mod listen;
+pub mod migrate;
 pub mod plugin;
 pub mod policy;
 pub mod proxy;

@@ -1,25 +1,48 @@
-//! Files that must survive: accounts, keys, certificates, the order journal, compiled plugins.
-//! Every write is a new file, synced, then renamed over the old one and the folder synced, so that a
-//! kill at any instant leaves the old or the new content. Folders are 0700, files 0600.
+//! What must survive: accounts, keys, certificates, the order journal, compiled plugins. Every write
+//! replaces an item atomically and durably, so that a kill at any instant leaves the old or the new
+//! content. Several gateways may share one store; private keys may be sealed.
+
+mod lease;
+mod seal;
+mod shelf;
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use lease::{LEASE_TIME, Lease};
+pub use shelf::Shelf;
 
 use crate::clock::Timestamp;
 use crate::fault::Fault;
+use lease::Member;
+use seal::Seal;
+use shelf::{Folder, make_folder, sweep};
 
-/// The store, opened and locked for this process.
+/// The store, opened for this process.
 #[derive(Debug)]
 pub struct Store {
+    shelf: Box<dyn Shelf>,
+    /// For caches, which stay on this machine.
     root: PathBuf,
+    seal: Option<Seal>,
+    /// Who we are among those that share it; none when nobody does.
+    member: Option<Member>,
     /// Held as long as the store is open; the system drops it with the process, however that ends.
-    _lock: File,
-    writes: AtomicU64,
+    /// None when it is only looked at.
+    _lock: Option<File>,
+}
+
+/// How a store is opened.
+#[derive(Debug, Default)]
+pub struct Opening {
+    /// Whether other gateways may have it open too.
+    pub is_shared: bool,
+    /// The passphrase that private keys are sealed with.
+    pub passphrase: Option<Vec<u8>>,
 }
 
 /// Why the store did not do what was asked.
@@ -31,77 +54,130 @@ pub enum StoreError {
     Name(String),
     /// The file system refused.
     Io(&'static str, PathBuf, io::Error),
+    /// The seal cannot be used, and why.
+    Seal(String),
+    /// Another gateway has taken over what this one was doing: the lease.
+    Lost(String),
 }
 
 impl Store {
+    /// Opens the folder for this process alone, unsealed.
+    ///
+    /// # Errors
+    /// As [`Store::open_as`].
+    pub fn open(root: &Path) -> Result<Arc<Self>, StoreError> {
+        Self::open_as(root, &Opening::default())
+    }
+
     /// Opens the folder, makes it when absent, and takes its lock. Files that a kill left half-written
     /// are removed; they were never part of the store.
     ///
     /// # Errors
-    /// When it cannot be made, is not a folder, or another process holds its lock.
-    pub fn open(root: &Path) -> Result<Arc<Self>, StoreError> {
+    /// When it cannot be made, is not a folder, another process holds its lock, or it is sealed by
+    /// another passphrase.
+    pub fn open_as(root: &Path, how: &Opening) -> Result<Arc<Self>, StoreError> {
         let fail = |what: &'static str, cause| StoreError::Io(what, root.to_owned(), cause);
         make_folder(root).map_err(|cause| fail("make", cause))?;
-        let path = root.join(LOCK);
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|cause| fail("open", cause))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = lock.read_to_string(&mut holder);
-                return Err(StoreError::Locked(root.to_owned(), holder.trim().parse().ok()));
-            }
-            Err(TryLockError::Error(cause)) => return Err(fail("lock", cause)),
+        let lock = take_lock(root, how.is_shared)?;
+        match sweep(root, how.is_shared) {
+            Err(cause) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
+            swept => swept.map_err(|cause| fail("clean up", cause))?,
         }
-        let _ = lock.set_len(0).and_then(|()| lock.rewind());
-        let _ = writeln!(lock, "{}", std::process::id());
-        sweep(root).map_err(|cause| fail("clean up", cause))?;
-        Ok(Arc::new(Self { root: root.to_owned(), _lock: lock, writes: AtomicU64::new(0) }))
+        let shelf: Box<dyn Shelf> = Box::new(Folder::new(root));
+        let member = match how.is_shared {
+            true => Some(Member::sign_on(&*shelf)?),
+            false => None,
+        };
+        let seal = open_seal(&*shelf, how.passphrase.as_deref())?;
+        let store = Self { shelf, root: root.to_owned(), seal, member, _lock: Some(lock) };
+        store.seal_what_is_not()?;
+        Ok(Arc::new(store))
+    }
+
+    /// The folder as it is, also beside a gateway that has it, to read and to list only.
+    ///
+    /// # Errors
+    /// When it is sealed by another passphrase.
+    pub fn look(root: &Path, passphrase: Option<&[u8]>) -> Result<Arc<Self>, StoreError> {
+        let shelf: Box<dyn Shelf> = Box::new(Folder::new(root));
+        let is_sealed = seal::has_seal(&*shelf)?;
+        let seal = open_seal(&*shelf, passphrase.filter(|_| is_sealed))?;
+        Ok(Arc::new(Self { shelf, root: root.to_owned(), seal, member: None, _lock: None }))
+    }
+
+    /// Whether other gateways may have it open too.
+    pub fn is_shared(&self) -> bool {
+        self.member.is_some()
     }
 
     /// The content of an item such as `acme/letsencrypt/account.json`; none when it is absent.
     ///
     /// # Errors
-    /// When it is there but cannot be read.
+    /// When it is there but cannot be read, or not be unsealed.
     pub fn read(&self, item: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let path = self.path(item)?;
-        match fs::read(&path) {
-            Ok(content) => Ok(Some(content)),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(StoreError::Io("read", path, cause)),
+        let Some(content) = self.shelf.read(item)? else { return Ok(None) };
+        if !seal::is_sealed(&content) {
+            return Ok(Some(content));
+        }
+        let opened = self.seal.as_ref().and_then(|seal| seal.unseal(item, &content));
+        match opened {
+            Some(content) => Ok(Some(content)),
+            // Not ours to decide what becomes of it: it may be whole, and another's.
+            None => Err(StoreError::Seal(format!("{item} cannot be opened: it was changed"))),
         }
     }
 
-    /// Replaces an item, atomically and durably.
+    /// Replaces an item, atomically and durably. Private keys are sealed.
     ///
     /// # Errors
     /// When it cannot be written; the old content is then still there.
     pub fn write(&self, item: &str, content: &[u8]) -> Result<(), StoreError> {
-        let path = self.path(item)?;
-        let folder = path.parent().unwrap_or(&self.root).to_owned();
-        let fail = |cause| StoreError::Io("write", path.clone(), cause);
-        make_folder(&folder).map_err(fail)?;
-        let number = self.writes.fetch_add(1, Ordering::Relaxed);
-        let half = folder.join(format!("{HALF}{}-{number}", std::process::id()));
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&half)
-            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&half, &path))
-            .and_then(|()| sync_folder(&folder));
-        if written.is_err() {
-            let _ = fs::remove_file(&half);
+        match &self.seal {
+            Some(seal) if seal::is_secret(item) => {
+                self.shelf.write(item, &seal.seal(item, content)?)
+            }
+            _ => self.shelf.write(item, content),
         }
-        written.map_err(fail)
+    }
+
+    /// The content of an item, made by `make` when it is absent: of several gateways that come at
+    /// once, one makes it for all.
+    ///
+    /// # Errors
+    /// When it can neither be read nor written, or `make` fails.
+    pub fn read_or<E: From<StoreError>>(
+        &self,
+        item: &str,
+        make: impl Fn() -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<u8>, E> {
+        let mut result: Result<Vec<u8>, E> = Ok(Vec::new());
+        self.shelf.alone(&mut || {
+            let known = self.read(item)?;
+            result = match known {
+                Some(content) => Ok(content),
+                None => make(),
+            };
+            match &result {
+                Ok(content) => self.write(item, content),
+                Err(_) => Ok(()),
+            }
+        })?;
+        result
+    }
+
+    /// Replaces an item by what `change` makes of the present one, with nobody between the two.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn change(
+        &self,
+        item: &str,
+        change: &mut dyn FnMut(Option<Vec<u8>>) -> Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.shelf.alone(&mut || {
+            let next = change(self.read(item)?);
+            self.write(item, &next)
+        })
     }
 
     /// Removes an item; nothing when it is absent.
@@ -109,13 +185,7 @@ impl Store {
     /// # Errors
     /// When it is there and cannot be removed.
     pub fn remove(&self, item: &str) -> Result<(), StoreError> {
-        let path = self.path(item)?;
-        match fs::remove_file(&path) {
-            Ok(()) => sync_folder(path.parent().unwrap_or(&self.root))
-                .map_err(|cause| StoreError::Io("remove", path, cause)),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(cause) => Err(StoreError::Io("remove", path, cause)),
-        }
+        self.shelf.remove(item)
     }
 
     /// The items directly in a folder, sorted, as names that [`Store::read`] takes; empty when there
@@ -124,23 +194,7 @@ impl Store {
     /// # Errors
     /// When the folder cannot be read.
     pub fn list(&self, folder: &str) -> Result<Vec<String>, StoreError> {
-        let path = self.path(folder)?;
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(cause) => return Err(StoreError::Io("list", path, cause)),
-        };
-        let mut items = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|cause| StoreError::Io("list", path.clone(), cause))?;
-            let name = entry.file_name();
-            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-            if let Some(name) = name.to_str().filter(|name| is_file && !name.starts_with(HALF)) {
-                items.push(format!("{}/{}", folder.trim_end_matches('/'), unescape(name)));
-            }
-        }
-        items.sort();
-        Ok(items)
+        self.shelf.list(folder)
     }
 
     /// Moves a corrupt item to `set-aside/`, with a log line that says why, so that it is neither
@@ -149,14 +203,12 @@ impl Store {
     /// # Errors
     /// When it cannot be moved.
     pub fn set_aside(&self, item: &str, why: &str) -> Result<(), StoreError> {
-        let path = self.path(item)?;
-        let folder = self.root.join("set-aside");
-        let name = format!("{}-{}", Timestamp::now().0, item.replace('/', "-"));
-        let to = folder.join(escape(&name));
-        let fail = |cause| StoreError::Io("set aside", path.clone(), cause);
-        make_folder(&folder).map_err(fail)?;
-        fs::rename(&path, &to).map_err(fail)?;
-        tracing::error!(item, to = %to.display(), "set aside, since it cannot be used: {why}");
+        let to = format!("set-aside/{}-{}", Timestamp::now().0, item.replace('/', "-"));
+        if let Some(content) = self.shelf.read(item)? {
+            self.shelf.write(&to, &content)?;
+        }
+        self.shelf.remove(item)?;
+        tracing::error!(item, to, "set aside, since it cannot be used: {why}");
         Ok(())
     }
 
@@ -165,78 +217,95 @@ impl Store {
     /// # Errors
     /// When it cannot be made.
     pub fn cache_folder(&self, name: &str) -> Result<PathBuf, StoreError> {
-        let path = self.path(name)?;
+        let path = Folder::new(&self.root).path(name)?;
         make_folder(&path).map_err(|cause| StoreError::Io("make", path.clone(), cause))?;
         Ok(path)
     }
 
-    fn path(&self, item: &str) -> Result<PathBuf, StoreError> {
-        let mut path = self.root.clone();
-        for segment in item.split('/') {
-            if segment.is_empty() || segment == "." || segment == ".." {
-                return Err(StoreError::Name(item.to_owned()));
+    /// Seals the private keys that were written before there was a seal.
+    fn seal_what_is_not(&self) -> Result<(), StoreError> {
+        if self.seal.is_none() {
+            return Ok(());
+        }
+        let mut items = self.list("acme/certificates")?;
+        items.extend(self.list("acme/orders")?);
+        items.extend(self.list("local")?);
+        items.push("sticky.key".to_owned());
+        let keys = ["account.key", "account.key.next"];
+        for folder in self.shelf.folders("acme/issuers")? {
+            items.extend(keys.map(|key| format!("{folder}/{key}")));
+        }
+        for item in items.iter().filter(|item| seal::is_secret(item)) {
+            if let Some(content) = self.shelf.read(item)?
+                && !seal::is_sealed(&content)
+            {
+                self.write(item, &content)?;
             }
-            path.push(escape(segment));
         }
-        Ok(path)
+        Ok(())
     }
 }
 
-/// Letters, digits and `.-_` stand for themselves, all else as `%XX`, so that a wildcard or a URL can
-/// be part of a name.
-fn escape(segment: &str) -> String {
-    let mut name = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        match byte {
-            b'.' if name.is_empty() => name.push_str("%2E"),
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => {
-                name.push(char::from(byte));
-            }
-            _ => name.push_str(&format!("%{byte:02X}")),
+fn open_seal(shelf: &dyn Shelf, passphrase: Option<&[u8]>) -> Result<Option<Seal>, StoreError> {
+    let Some(passphrase) = passphrase else {
+        let why = "it is sealed: say with `store.seal` where the passphrase is";
+        return match seal::has_seal(shelf)? {
+            true => Err(StoreError::Seal(why.to_owned())),
+            false => Ok(None),
+        };
+    };
+    if seal::has_seal(shelf)? {
+        return Seal::open(shelf, passphrase).map(Some);
+    }
+    // Of several gateways that come at once, one makes it for all.
+    let mut seal = None;
+    shelf.alone(&mut || {
+        seal = Some(Seal::open(shelf, passphrase)?);
+        Ok(())
+    })?;
+    Ok(seal)
+}
+
+/// One process holds the lock alone, or several share it. No file stays open for writing, so that the
+/// disk may become read-only.
+fn take_lock(root: &Path, is_shared: bool) -> Result<File, StoreError> {
+    let fail = |what: &'static str, cause| StoreError::Io(what, root.to_owned(), cause);
+    let path = root.join(LOCK);
+    let open_to_write = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).open(&path)
+    };
+    match open_to_write() {
+        Ok(_) => {}
+        Err(cause) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            tracing::error!(
+                store = %root.display(),
+                "the disk of the store is read-only: what is there is served, nothing is ordered"
+            );
         }
+        Err(cause) => return Err(fail("open", cause)),
     }
-    name
-}
-
-fn unescape(name: &str) -> String {
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let code = tail.get(..2).filter(|_| *first == b'%').and_then(|hex| {
-            std::str::from_utf8(hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok())
-        });
-        bytes.push(code.unwrap_or(*first));
-        rest = tail.get(if code.is_some() { 2 } else { 0 }..).unwrap_or_default();
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn make_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-fn sweep(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            sweep(&entry.path())?;
-        } else if kind.is_file() && entry.file_name().to_string_lossy().starts_with(HALF) {
-            fs::remove_file(entry.path())?;
+    let mut lock = File::open(&path).map_err(|cause| fail("open", cause))?;
+    match if is_shared { lock.try_lock_shared() } else { lock.try_lock() } {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = lock.read_to_string(&mut holder);
+            return Err(StoreError::Locked(root.to_owned(), holder.trim().parse().ok()));
         }
+        Err(TryLockError::Error(cause)) => return Err(fail("lock", cause)),
     }
-    Ok(())
+    if let Ok(mut file) = open_to_write() {
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    }
+    Ok(lock)
 }
 
 impl StoreError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Locked(..) | Self::Io(..) => Fault::Operator,
+            Self::Locked(..) | Self::Io(..) | Self::Seal(_) | Self::Lost(_) => Fault::Operator,
             Self::Name(_) => Fault::Internal,
         }
     }
@@ -250,10 +319,15 @@ impl fmt::Display for StoreError {
                 if let Some(pid) = holder {
                     write!(f, " (process {pid})")?;
                 }
-                f.write_str("; stop that one, or give this one another `store:`")
+                f.write_str(
+                    "; stop that one, give this one another `store:`, or let all of them share it \
+                     with `store: {path: …, shared: true}`",
+                )
             }
             Self::Name(item) => write!(f, "`{item}` is no name of an item in the store"),
             Self::Io(what, path, _) => write!(f, "cannot {what} {} in the store", path.display()),
+            Self::Seal(why) => write!(f, "the seal of the store: {why}"),
+            Self::Lost(item) => write!(f, "another gateway has taken over ({item})"),
         }
     }
 }
@@ -262,80 +336,12 @@ impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io(_, _, cause) => Some(cause),
-            Self::Locked(..) | Self::Name(_) => None,
+            Self::Locked(..) | Self::Name(_) | Self::Seal(_) | Self::Lost(_) => None,
         }
     }
 }
 
 const LOCK: &str = "lock";
-/// Begins the names of files that are not yet part of the store; no escaped name begins so.
-const HALF: &str = ".half-";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_written_is_read_and_private() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("state");
-        let store = Store::open(&root).unwrap();
-        store.write("acme/a/*.example.com", b"1").unwrap();
-        store.write("acme/a/*.example.com", b"2").unwrap();
-        assert_eq!(store.read("acme/a/*.example.com").unwrap().unwrap(), b"2");
-        assert_eq!(store.read("acme/a/other").unwrap(), None);
-        assert_eq!(store.list("acme/a").unwrap(), ["acme/a/*.example.com"]);
-        assert_eq!(store.list("nothing").unwrap(), Vec::<String>::new());
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&root.join("acme")), 0o700);
-        assert_eq!(mode(&root.join("acme/a/%2A.example.com")), 0o600);
-        store.remove("acme/a/*.example.com").unwrap();
-        store.remove("acme/a/*.example.com").unwrap();
-        assert!(store.list("acme/a").unwrap().is_empty());
-    }
-
-    #[test]
-    fn names_cannot_leave_the_store() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("state")).unwrap();
-        for name in ["../x", "a/../../x", "/x", "a//b", ".", ""] {
-            assert!(matches!(store.write(name, b""), Err(StoreError::Name(_))), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_kill_half_way_leaves_the_old_content() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("state");
-        let store = Store::open(&root).unwrap();
-        store.write("a/key", b"old").unwrap();
-        drop(store);
-        // What a kill between the write and the rename leaves behind.
-        fs::write(root.join("a/.half-1-1"), b"ne").unwrap();
-        let store = Store::open(&root).unwrap();
-        assert_eq!(store.read("a/key").unwrap().unwrap(), b"old");
-        assert_eq!(store.list("a").unwrap(), ["a/key"]);
-        assert!(!root.join("a/.half-1-1").exists());
-    }
-
-    #[test]
-    fn one_process_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = Store::open(folder.path()).unwrap();
-        let second = Store::open(folder.path()).unwrap_err();
-        assert!(second.to_string().contains(&std::process::id().to_string()), "{second}");
-        drop(first);
-        Store::open(folder.path()).unwrap();
-    }
-
-    #[test]
-    fn what_is_set_aside_is_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        store.write("a/cert", b"broken").unwrap();
-        store.set_aside("a/cert", "not PEM").unwrap();
-        assert_eq!(store.read("a/cert").unwrap(), None);
-        assert_eq!(store.list("set-aside").unwrap().len(), 1);
-    }
-}
+mod tests;

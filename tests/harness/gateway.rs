@@ -21,6 +21,8 @@ pub struct Gateway {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     descriptors: Option<u64>,
+    /// What it is started by, such as `unshare -m`.
+    wrapper: Vec<String>,
     process: Option<Process>,
     folder: TempDir,
 }
@@ -37,6 +39,7 @@ impl Gateway {
             environment: Vec::new(),
             arguments: Vec::new(),
             descriptors: None,
+            wrapper: Vec::new(),
             process: None,
             folder,
         };
@@ -66,6 +69,18 @@ impl Gateway {
     pub fn descriptors(&mut self, count: u64) -> &mut Self {
         self.descriptors = Some(count);
         self
+    }
+
+    /// Starts it by another program from the next time on, which gets the command as its last
+    /// arguments and has to become it.
+    pub fn inside(&mut self, wrapper: &[&str]) -> &mut Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.running().id()
     }
 
     /// Its folder.
@@ -136,15 +151,14 @@ impl Gateway {
 
     /// Starts the process and does not wait for anything.
     pub fn spawn(&mut self) {
-        let program = env!("CARGO_BIN_EXE_witgate");
-        let mut command = match self.descriptors {
-            None => Command::new(program),
-            Some(count) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={count}:{count}")).arg("--").arg(program);
-                command
-            }
-        };
+        let binary = env!("CARGO_BIN_EXE_witgate").to_owned();
+        let limited = self.descriptors.map(|count| {
+            ["prlimit".to_owned(), format!("--nofile={count}:{count}"), "--".to_owned()]
+        });
+        let limited = limited.iter().flatten();
+        let mut words = self.wrapper.iter().chain(limited).chain(std::iter::once(&binary));
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words);
         command.arg("run").arg("--config").arg(self.config()).args(&self.arguments);
         command.current_dir(self.folder()).env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::client::Client;
 use super::pki::Ca;
@@ -21,6 +22,8 @@ pub struct Pebble {
     /// Pebble.
     pub process: Process,
     management: u16,
+    /// The management port of its DNS server.
+    dns_management: u16,
     _folder: TempDir,
     /// The DNS server that answers `127.0.0.1` for every name; none when another one is used.
     _dns: Option<Process>,
@@ -47,6 +50,8 @@ pub struct Options {
     pub port: Option<u16>,
     /// Nonces refused, of a hundred.
     pub nonces_refused: u32,
+    /// How many further roots its certificates have chains to.
+    pub alternate_roots: u32,
     /// Whether it takes every challenge for solved, without a look at the network.
     pub believes: bool,
 }
@@ -64,6 +69,7 @@ impl Options {
             profiles: Vec::new(),
             port: None,
             nonces_refused: 5,
+            alternate_roots: 0,
             believes: false,
         }
     }
@@ -106,11 +112,11 @@ impl Pebble {
             "keyAlgorithm": "ecdsa",
             "profiles": profiles,
         }});
-        let (dns, dns_port) = match options.dns {
-            Some(port) => (None, port),
+        let (dns, dns_port, dns_management) = match options.dns {
+            Some(port) => (None, port, 0),
             None => {
-                let (dns, port) = challtestsrv().await;
-                (Some(dns), port)
+                let (dns, port, management) = challtestsrv().await;
+                (Some(dns), port, management)
             }
         };
         let mut command = Command::new(tool("bin/pebble"));
@@ -121,6 +127,7 @@ impl Pebble {
         if !options.reuses {
             command.env("PEBBLE_AUTHZREUSE", "0");
         }
+        command.env("PEBBLE_ALTERNATE_ROOTS", options.alternate_roots.to_string());
         if options.believes {
             command.env("PEBBLE_VA_ALWAYS_VALID", "1");
         }
@@ -131,6 +138,7 @@ impl Pebble {
             dns: dns_port,
             process,
             management,
+            dns_management,
             _folder: folder,
             _dns: dns,
         };
@@ -145,8 +153,13 @@ impl Pebble {
 
     /// The root of the certificates it issues, as PEM.
     pub async fn root(&self) -> String {
+        self.root_of(0).await
+    }
+
+    /// The root of one of its chains, as PEM.
+    pub async fn root_of(&self, chain: u32) -> String {
         let client = Client::new(self.management).trusting(&self.api_root);
-        let answer = client.get("localhost", "/roots/0").await;
+        let answer = client.get("localhost", &format!("/roots/{chain}")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.text()
     }
@@ -156,6 +169,21 @@ impl Pebble {
         let client = Client::new(self.management).trusting(&self.api_root);
         let path = format!("/cert-status-by-serial/{}", serial.replace(':', ""));
         client.get("localhost", &path).await.text()
+    }
+
+    /// Sets a TXT record at its DNS server.
+    pub async fn set_txt(&self, name: &str, value: &str) {
+        let body = json!({"host": format!("{name}."), "value": value}).to_string();
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.dns_management)).await;
+        let mut stream = stream.expect("the DNS server's management");
+        let request = format!(
+            "POST /set-txt HTTP/1.1\r\nhost: dns\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.contains(" 200 "), "{answer}");
     }
 
     /// How many certificates it has issued.
@@ -180,7 +208,7 @@ impl Pebble {
 }
 
 /// The DNS server that comes with Pebble, answering `127.0.0.1` for every name.
-async fn challtestsrv() -> (Process, u16) {
+async fn challtestsrv() -> (Process, u16, u16) {
     let (dns, management) = (port(), port());
     let mut command = Command::new(tool("bin/pebble-challtestsrv"));
     command.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", ""]);
@@ -193,5 +221,5 @@ async fn challtestsrv() -> (Process, u16) {
         async move { tokio::net::TcpStream::connect(("127.0.0.1", management)).await.ok() }
     })
     .await;
-    (process, dns)
+    (process, dns, management)
 }

@@ -4,8 +4,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -16,8 +14,9 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::client::{Client, RetryAfter};
-use super::error::AcmeError;
+use super::client::{Alternates, Client, RetryAfter};
+use super::error::{AcmeError, short};
+use super::jose::{AccountKey, flattened};
 use crate::config::{AcmeIssuer, Eab};
 use crate::store::Store;
 
@@ -28,17 +27,24 @@ pub struct Member {
     /// The issuer's name.
     pub issuer: String,
     retry_after: RetryAfter,
+    /// Other chains of certificates, as the CA tells of them.
+    alternates: Alternates,
+    configured: AcmeIssuer,
+    /// The account's URL.
+    id: String,
+    key: AccountKey,
 }
 
 /// An account as the store keeps it, beside its key.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+pub struct Kept {
     /// The account URL.
-    id: String,
-    directory: String,
+    pub id: String,
+    /// The directory URL.
+    pub directory: String,
     /// What the CA was last told.
     #[serde(default)]
-    contact: Option<String>,
+    pub contact: Option<String>,
 }
 
 impl Member {
@@ -54,7 +60,7 @@ impl Member {
         is_lost: bool,
     ) -> Result<Self, AcmeError> {
         let retry_after = RetryAfter::default();
-        let folder = folder(issuer);
+        let folder = folder(&issuer.directory);
         let item = format!("{folder}/account.json");
         // The key is stored first: after a kill the same key finds the same account (RFC 8555,
         // section 7.3.1), and an external binding that works only once is not lost.
@@ -63,17 +69,17 @@ impl Member {
             let client = Client::new(issuer.roots.as_deref(), Arc::clone(&retry_after));
             client.map_err(AcmeError::Roots)
         };
-        let of = |cause| AcmeError::of(&issuer.name, cause, taken(&retry_after));
+        let http = client()?;
+        let caller = Caller { issuer, client: &http };
+        let of = |cause| match cause {
+            CallError::Acme(cause) => AcmeError::of(&issuer.name, cause, taken(&retry_after)),
+            CallError::Setup(why) => AcmeError::Eab(issuer.name.clone(), why),
+        };
         let kept = if is_lost { None } else { kept(store, &item, issuer)? };
         let mut kept = match kept {
             Some(kept) => kept,
             None => {
-                let http = client()?;
-                let new = Registration { issuer, contact, client: &http, key: &key };
-                let id = new.run().await.map_err(|cause| match cause {
-                    RegistrationError::Acme(cause) => of(cause),
-                    RegistrationError::Setup(why) => AcmeError::Eab(issuer.name.clone(), why),
-                })?;
+                let id = caller.register(&key, contact).await.map_err(of)?;
                 tracing::info!(issuer = issuer.name, account = id, "account made");
                 let directory = issuer.directory.clone();
                 let kept = Kept { id, directory, contact: contact.map(str::to_owned) };
@@ -81,12 +87,31 @@ impl Member {
                 kept
             }
         };
-        let key = PrivatePkcs8KeyDer::from(key);
-        let account = Account::builder_with_http(Box::new(client()?))
-            .from_parts(kept.id.clone(), key, issuer.directory.clone())
+        let is_half_changed = store.read(&next_item(&folder)).map_err(AcmeError::Store)?.is_some();
+        let key = match key.is_usual() && !is_half_changed {
+            true => key,
+            false => match change_key(store, &folder, &caller, &kept.id, &key).await {
+                Ok(new) => new,
+                // The account as it is goes on.
+                Err(ChangeError::Call(cause)) if key.is_usual() && cause.is_refusal() => {
+                    store.remove(&next_item(&folder)).map_err(AcmeError::Store)?;
+                    tracing::warn!(issuer = issuer.name, "account key not changed: {}", of(cause));
+                    key
+                }
+                Err(ChangeError::Call(cause)) => return Err(of(cause)),
+                Err(ChangeError::Acme(cause)) => return Err(cause),
+            },
+        };
+        let der = key.pkcs8().ok_or_else(no_randomness)?;
+        let http = client()?;
+        let alternates = http.alternates();
+        let account = Account::builder_with_http(Box::new(http))
+            .from_parts(kept.id.clone(), PrivatePkcs8KeyDer::from(der), issuer.directory.clone())
             .await
-            .map_err(of)?;
-        let member = Self { account, issuer: issuer.name.clone(), retry_after };
+            .map_err(|cause| of(cause.into()))?;
+        let (configured, id) = (issuer.clone(), kept.id.clone());
+        let name = issuer.name.clone();
+        let member = Self { account, issuer: name, retry_after, alternates, configured, id, key };
         if kept.contact.as_deref() != contact {
             // A failure is only logged: it must not keep a certificate away.
             match member.change_contact(contact).await {
@@ -108,10 +133,94 @@ impl Member {
         told.map_err(|cause| self.error(cause))
     }
 
+    /// The account's public key, to be compared.
+    pub fn key(&self) -> serde_json::Value {
+        self.key.jwk()
+    }
+
+    /// The URLs of other chains of the certificate at this URL, which has just come.
+    pub fn other_chains(&self, url: &str) -> Vec<String> {
+        let mut known = self.alternates.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(url).unwrap_or_default()
+    }
+
+    /// What is at a URL of the CA, such as another chain of a certificate (RFC 8555, section 7.4.2).
+    ///
+    /// # Errors
+    /// When the CA does not give it.
+    pub async fn text(&self, url: &str) -> Result<String, AcmeError> {
+        let roots = self.configured.roots.as_deref();
+        let client = Client::new(roots, Arc::clone(&self.retry_after)).map_err(AcmeError::Roots)?;
+        let caller = Caller { issuer: &self.configured, client: &client };
+        let got = async {
+            let directory = caller.directory().await?;
+            let header = json!({"kid": self.id, "url": url});
+            caller.post(&directory, url, &self.key, header, None).await
+        };
+        match got.await {
+            Ok((_, body)) => Ok(String::from_utf8_lossy(&body).into_owned()),
+            Err(CallError::Acme(cause)) => Err(self.error(cause)),
+            Err(CallError::Setup(why)) => Err(AcmeError::Setup(why)),
+        }
+    }
+
     /// What instant-acme said, with the wait that the CA asked for.
     pub fn error(&self, cause: Error) -> AcmeError {
         AcmeError::of(&self.issuer, cause, taken(&self.retry_after))
     }
+}
+
+/// Gives the account a new P-256 key, or takes up a change that a kill broke off. The new key is
+/// stored before the CA hears of it, and takes the place of the old one once the CA has it.
+async fn change_key(
+    store: &Store,
+    folder: &str,
+    caller: &Caller<'_>,
+    account: &str,
+    old: &AccountKey,
+) -> Result<AccountKey, ChangeError> {
+    let of = |cause| ChangeError::Acme(AcmeError::Store(cause));
+    let item = next_item(folder);
+    let known = store.read(&item).map_err(of)?.and_then(|der| AccountKey::from_der(&der));
+    let (new, is_changed) = match known.filter(AccountKey::is_usual) {
+        Some(new) => {
+            let has = caller.find(&new).await.map_err(ChangeError::Call)?;
+            (new, has.as_deref() == Some(account))
+        }
+        None => (stored_key(store, &item).map_err(ChangeError::Acme)?, false),
+    };
+    if !is_changed {
+        caller.change_key(account, old, &new).await.map_err(ChangeError::Call)?;
+    }
+    let der = new.pkcs8().ok_or_else(|| ChangeError::Acme(no_randomness()))?;
+    store.write(&format!("{folder}/account.key"), &der).map_err(of)?;
+    store.remove(&item).map_err(of)?;
+    tracing::info!(
+        issuer = caller.issuer.name,
+        account,
+        from = old.kind(),
+        to = new.kind(),
+        "account key changed"
+    );
+    Ok(new)
+}
+
+enum ChangeError {
+    Call(CallError),
+    Acme(AcmeError),
+}
+
+/// Prepares an account's change to a new key, which the next [`Member::open`] makes.
+///
+/// # Errors
+/// When the store refuses.
+pub fn prepare_change(store: &Store, directory: &str) -> Result<(), AcmeError> {
+    stored_key(store, &next_item(&folder(directory))).map(drop)
+}
+
+/// The key that an account is about to get.
+fn next_item(folder: &str) -> String {
+    format!("{folder}/account.key.next")
 }
 
 fn kept(store: &Store, item: &str, issuer: &AcmeIssuer) -> Result<Option<Kept>, AcmeError> {
@@ -131,8 +240,8 @@ fn keep(store: &Store, item: &str, kept: &Kept) -> Result<(), AcmeError> {
 }
 
 /// The folder of a CA in the store: its directory URL, so that two CAs never share an account.
-pub fn folder(issuer: &AcmeIssuer) -> String {
-    let url = issuer.directory.trim_start_matches("https://");
+pub fn folder(directory: &str) -> String {
+    let url = directory.trim_start_matches("https://");
     format!("acme/issuers/{}", url.replace('/', "_"))
 }
 
@@ -140,49 +249,56 @@ fn taken(retry_after: &RetryAfter) -> Option<Duration> {
     retry_after.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-fn stored_key(store: &Store, item: &str) -> Result<Vec<u8>, AcmeError> {
+/// The account's key in the store, or a new one.
+fn stored_key(store: &Store, item: &str) -> Result<AccountKey, AcmeError> {
     if let Some(key) = store.read(item).map_err(AcmeError::Store)? {
-        if pair(&key).is_some() {
+        if let Some(key) = AccountKey::from_der(&key) {
             return Ok(key);
         }
-        store.set_aside(item, "it holds no P-256 key").map_err(AcmeError::Store)?;
+        store.set_aside(item, "it holds no key of an account").map_err(AcmeError::Store)?;
     }
-    let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
-    let key = made.map_err(|_| AcmeError::Setup("this machine gives no randomness".to_owned()))?;
-    store.write(item, key.as_ref()).map_err(AcmeError::Store)?;
-    Ok(key.as_ref().to_vec())
+    let made = AccountKey::generate().ok_or_else(no_randomness)?;
+    store.write(item, &made).map_err(AcmeError::Store)?;
+    AccountKey::from_der(&made).ok_or_else(no_randomness)
 }
 
-fn pair(pkcs8: &[u8]) -> Option<EcdsaKeyPair> {
-    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()
+fn no_randomness() -> AcmeError {
+    AcmeError::Setup("this machine gives no randomness".to_owned())
 }
 
-/// `newAccount` (RFC 8555, section 7.3). instant-acme can do this with a key of ours, or with a
-/// contact and an external binding, but not with all of them.
-struct Registration<'a> {
+/// A few calls that instant-acme cannot make: `newAccount` with a key of ours, a contact and an
+/// external binding at once, and the change of a key for one of another kind.
+struct Caller<'a> {
     issuer: &'a AcmeIssuer,
-    contact: Option<&'a str>,
     client: &'a Client,
-    /// PKCS#8.
-    key: &'a [u8],
 }
 
-enum RegistrationError {
+/// Why such a call failed.
+enum CallError {
     Acme(Error),
     Setup(String),
 }
 
-impl<T: Into<Error>> From<T> for RegistrationError {
+impl CallError {
+    /// Whether the CA has refused, so that nothing was done.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Setup(_) | Self::Acme(Error::Api(_)))
+    }
+}
+
+impl<T: Into<Error>> From<T> for CallError {
     fn from(cause: T) -> Self {
         Self::Acme(cause.into())
     }
 }
 
+/// RFC 8555, section 7.1.1.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Directory {
     new_nonce: String,
     new_account: String,
+    key_change: Option<String>,
     #[serde(default)]
     meta: Meta,
 }
@@ -193,20 +309,80 @@ struct Meta {
     external_account_required: bool,
 }
 
-impl Registration<'_> {
-    /// Gives the account URL: a new one, or that of the account which this key already has.
-    async fn run(self) -> Result<String, RegistrationError> {
-        let (_, body) = self.send(Method::GET, &self.issuer.directory, Vec::new()).await?;
-        let directory: Directory = serde_json::from_slice(&body)?;
+impl Caller<'_> {
+    /// `newAccount` (RFC 8555, section 7.3). Gives the account URL: a new one, or that of the account
+    /// which this key already has.
+    async fn register(&self, key: &AccountKey, contact: Option<&str>) -> Result<String, CallError> {
+        let directory = self.directory().await?;
         if directory.meta.external_account_required && self.issuer.eab.is_none() {
             let why = "the CA requires one: set `eab: {kid: …, key: …}` of this issuer to what the \
                        CA's account page shows";
-            return Err(RegistrationError::Setup(why.to_owned()));
+            return Err(CallError::Setup(why.to_owned()));
         }
-        let pair = pair(self.key)
-            .ok_or_else(|| RegistrationError::Setup("the account key is broken".to_owned()))?;
         let url = &directory.new_account;
-        let payload = self.payload(&pair, url)?;
+        let contact: Vec<String> = contact.iter().map(|c| format!("mailto:{c}")).collect();
+        let mut payload = json!({"termsOfServiceAgreed": true, "contact": contact});
+        if let (Some(eab), Some(fields)) = (&self.issuer.eab, payload.as_object_mut()) {
+            fields.insert("externalAccountBinding".to_owned(), binding(eab, key, url)?);
+        }
+        let header = json!({"jwk": key.jwk(), "url": url});
+        let (parts, _) = self.post(&directory, url, key, header, Some(&payload)).await?;
+        account_url(&parts).ok_or_else(|| Error::Str("the CA gave no account URL").into())
+    }
+
+    /// The URL of the account that a key has (RFC 8555, section 7.3.1); none when it has none.
+    async fn find(&self, key: &AccountKey) -> Result<Option<String>, CallError> {
+        let directory = self.directory().await?;
+        let url = &directory.new_account;
+        let header = json!({"jwk": key.jwk(), "url": url});
+        let payload = json!({"onlyReturnExisting": true});
+        match self.post(&directory, url, key, header, Some(&payload)).await {
+            Ok((parts, _)) => Ok(account_url(&parts)),
+            Err(CallError::Acme(Error::Api(problem)))
+                if short(problem.r#type.as_deref()) == "accountDoesNotExist" =>
+            {
+                Ok(None)
+            }
+            Err(cause) => Err(cause),
+        }
+    }
+
+    /// `keyChange` (RFC 8555, section 7.3.5): the account gets `new` in the place of `old`.
+    async fn change_key(
+        &self,
+        account: &str,
+        old: &AccountKey,
+        new: &AccountKey,
+    ) -> Result<(), CallError> {
+        let directory = self.directory().await?;
+        let Some(url) = &directory.key_change else {
+            let why = "the CA does not let accounts change their key";
+            return Err(CallError::Setup(why.to_owned()));
+        };
+        let inner = json!({"account": account, "oldKey": old.jwk()});
+        let inner = inner.to_string();
+        let inner = new.sign(json!({"jwk": new.jwk(), "url": url}), inner.as_bytes());
+        let inner: serde_json::Value = serde_json::from_slice(&inner)?;
+        let header = json!({"kid": account, "url": url});
+        self.post(&directory, url, old, header, Some(&inner)).await.map(drop)
+    }
+
+    async fn directory(&self) -> Result<Directory, CallError> {
+        let (_, body) = self.send(Method::GET, &self.issuer.directory, Vec::new()).await?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Sends a signed request until its nonce is taken; without a payload it only reads (RFC 8555,
+    /// section 6.3).
+    async fn post(
+        &self,
+        directory: &Directory,
+        url: &str,
+        key: &AccountKey,
+        mut header: serde_json::Value,
+        payload: Option<&serde_json::Value>,
+    ) -> Result<(http::response::Parts, Bytes), CallError> {
+        let payload = payload.map(ToString::to_string).unwrap_or_default();
         let mut tries = NONCE_TRIES;
         let mut nonce = None;
         loop {
@@ -218,16 +394,13 @@ impl Registration<'_> {
                     replay_nonce(&parts).ok_or(Error::Str("the CA gave no nonce"))?
                 }
             };
-            let header = json!({"alg": "ES256", "jwk": jwk(&pair), "nonce": fresh, "url": url});
-            let body = sign(&header, payload.as_bytes(), |text| {
-                let signed = pair.sign(&SystemRandom::new(), text);
-                signed.map(|signature| signature.as_ref().to_vec()).unwrap_or_default()
-            });
+            if let Some(fields) = header.as_object_mut() {
+                fields.insert("nonce".to_owned(), fresh.into());
+            }
+            let body = key.sign(header.clone(), payload.as_bytes());
             let (parts, body) = self.send(Method::POST, url, body).await?;
             if parts.status.is_success() {
-                let id = parts.headers.get(LOCATION).and_then(|value| value.to_str().ok());
-                let id = id.ok_or(Error::Str("the CA gave no account URL"))?;
-                return Ok(id.to_owned());
+                return Ok((parts, body));
             }
             let cause = Error::Api(serde_json::from_slice::<Problem>(&body)?);
             tries -= 1;
@@ -236,15 +409,6 @@ impl Registration<'_> {
             }
             nonce = replay_nonce(&parts);
         }
-    }
-
-    fn payload(&self, pair: &EcdsaKeyPair, url: &str) -> Result<String, RegistrationError> {
-        let contact: Vec<String> = self.contact.iter().map(|c| format!("mailto:{c}")).collect();
-        let mut payload = json!({"termsOfServiceAgreed": true, "contact": contact});
-        if let (Some(eab), Some(fields)) = (&self.issuer.eab, payload.as_object_mut()) {
-            fields.insert("externalAccountBinding".to_owned(), binding(eab, pair, url)?);
-        }
-        Ok(payload.to_string())
     }
 
     async fn send(
@@ -266,44 +430,21 @@ impl Registration<'_> {
 }
 
 /// The external account binding (RFC 8555, section 7.3.4).
-fn binding(
-    eab: &Eab,
-    pair: &EcdsaKeyPair,
-    url: &str,
-) -> Result<serde_json::Value, RegistrationError> {
-    let text = eab.key.read().map_err(RegistrationError::Setup)?;
+fn binding(eab: &Eab, account: &AccountKey, url: &str) -> Result<serde_json::Value, CallError> {
+    let text = eab.key.read().map_err(CallError::Setup)?;
     let key = URL_SAFE_NO_PAD
         .decode(text.expose().trim().trim_end_matches('='))
-        .map_err(|_| RegistrationError::Setup("`key` is not base64url".to_owned()))?;
+        .map_err(|_| CallError::Setup("`key` is not base64url".to_owned()))?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
     let header = json!({"alg": "HS256", "kid": eab.kid, "url": url});
-    let signed = sign(&header, jwk(pair).to_string().as_bytes(), |text| {
+    let signed = flattened(&header, account.jwk().to_string().as_bytes(), |text| {
         hmac::sign(&key, text).as_ref().to_vec()
     });
     Ok(serde_json::from_slice(&signed)?)
 }
 
-/// A JSON web signature in the flattened form (RFC 7515, section 7.2.2).
-fn sign(
-    header: &serde_json::Value,
-    payload: &[u8],
-    signature: impl FnOnce(&[u8]) -> Vec<u8>,
-) -> Vec<u8> {
-    let protected = URL_SAFE_NO_PAD.encode(header.to_string());
-    let payload = URL_SAFE_NO_PAD.encode(payload);
-    let signature = signature(format!("{protected}.{payload}").as_bytes());
-    let signature = URL_SAFE_NO_PAD.encode(signature);
-    let signed = json!({"protected": protected, "payload": payload, "signature": signature});
-    signed.to_string().into_bytes()
-}
-
-/// The public key (RFC 7518, section 6.2.1).
-fn jwk(pair: &EcdsaKeyPair) -> serde_json::Value {
-    // An uncompressed point: 4, then 32 bytes of each coordinate (SEC 1, section 2.3.3).
-    let point = pair.public_key().as_ref();
-    let (x, y) = point.get(1..).and_then(|both| both.split_at_checked(32)).unwrap_or_default();
-    let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-    json!({"crv": "P-256", "kty": "EC", "x": x, "y": y})
+fn account_url(parts: &http::response::Parts) -> Option<String> {
+    parts.headers.get(LOCATION)?.to_str().ok().map(str::to_owned)
 }
 
 fn replay_nonce(parts: &http::response::Parts) -> Option<String> {

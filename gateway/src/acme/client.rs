@@ -1,6 +1,7 @@
 //! The HTTP client under instant-acme: our own trust, deadlines, and the `retry-after` of refusals,
 //! which instant-acme does not show.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -8,13 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LINK, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::tls::roots::{self, RootsError};
@@ -22,10 +25,14 @@ use crate::tls::roots::{self, RootsError};
 /// What the last refusal asked us to wait.
 pub type RetryAfter = Arc<Mutex<Option<Duration>>>;
 
+/// Where a CA offers other chains for a certificate (RFC 8555, section 7.4.2), by its URL.
+pub type Alternates = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
+
 /// A client of one CA: a connection per request, since there are few.
 pub struct Client {
     tls: Arc<rustls::ClientConfig>,
     retry_after: RetryAfter,
+    alternates: Alternates,
 }
 
 impl Client {
@@ -36,7 +43,14 @@ impl Client {
     pub fn new(roots: Option<&Path>, retry_after: RetryAfter) -> Result<Self, RootsError> {
         let mut tls = roots::client_config(roots)?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Arc::new(tls), retry_after })
+        Ok(Self { tls: Arc::new(tls), retry_after, alternates: Alternates::default() })
+    }
+}
+
+impl Client {
+    /// Where the other chains of certificates are found that come through this client.
+    pub fn alternates(&self) -> Alternates {
+        Arc::clone(&self.alternates)
     }
 }
 
@@ -46,9 +60,10 @@ impl HttpClient for Client {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let (tls, retry_after) = (Arc::clone(&self.tls), Arc::clone(&self.retry_after));
+        let (url, alternates) = (request.uri().to_string(), Arc::clone(&self.alternates));
         let is_plain = matches!(*request.method(), Method::GET | Method::HEAD);
         Box::pin(async move {
-            let exchange = tokio::time::timeout(REQUEST_TIME, exchange(tls, request));
+            let exchange = tokio::time::timeout(REQUEST_TIME, exchange(Some(tls), request));
             let response = match exchange.await {
                 Ok(outcome) => outcome.map_err(Error::Other)?,
                 Err(_) => return Err(Error::Other("no answer in time".into())),
@@ -67,6 +82,15 @@ impl HttpClient for Client {
                 // clients to take six hours then.
                 parts.headers.insert(RETRY_AFTER, HeaderValue::from_static("21600"));
             }
+            let others = links(&parts.headers, "alternate");
+            if parts.status.is_success() && !others.is_empty() {
+                let mut known = alternates.lock().unwrap_or_else(PoisonError::into_inner);
+                // They are looked at right after; what is not is of no use.
+                if known.len() >= ALTERNATES_MAX {
+                    known.clear();
+                }
+                known.insert(url, others);
+            }
             Ok(BytesResponse::from(Response::from_parts(parts, Full::new(body))))
         })
     }
@@ -74,21 +98,52 @@ impl HttpClient for Client {
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Asks an endpoint of the operator's, over http or https, and gives the status of its answer.
+///
+/// # Errors
+/// When there is no answer. The caller bounds the time.
+pub async fn get(url: &str) -> Result<StatusCode, AnyError> {
+    let request = Request::builder().uri(url).body(BodyWrapper::default())?;
+    exchange(tls_for(url)?, request).await.map(|(parts, _)| parts.status)
+}
+
+/// Tells an endpoint of the operator's something, over http or https, and gives the status of its
+/// answer.
+///
+/// # Errors
+/// When there is no answer. The caller bounds the time.
+pub async fn post(url: &str, json: String) -> Result<StatusCode, AnyError> {
+    let body = BodyWrapper::from(json.into_bytes());
+    let request = Request::post(url).header(CONTENT_TYPE, "application/json").body(body)?;
+    exchange(tls_for(url)?, request).await.map(|(parts, _)| parts.status)
+}
+
+fn tls_for(url: &str) -> Result<Option<Arc<rustls::ClientConfig>>, RootsError> {
+    match url.starts_with("https:") {
+        true => roots::client_config(None).map(|tls| Some(Arc::new(tls))),
+        false => Ok(None),
+    }
+}
+
+/// One request over TLS, or over plain TCP without `tls`.
 async fn exchange(
-    tls: Arc<rustls::ClientConfig>,
+    tls: Option<Arc<rustls::ClientConfig>>,
     request: Request<BodyWrapper<Bytes>>,
 ) -> Result<(http::response::Parts, Bytes), AnyError> {
     let uri = request.uri().clone();
     let host = uri.host().ok_or("the URL has no host")?.trim_matches(['[', ']']).to_owned();
-    if uri.scheme_str() != Some("https") {
+    if tls.is_some() != (uri.scheme_str() == Some("https")) {
         return Err("the URL of a CA must be https".into());
     }
-    let port = uri.port_u16().unwrap_or(443);
+    let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
     let stream = TcpStream::connect((host.as_str(), port)).await?;
-    let stream = TlsConnector::from(tls).connect(ServerName::try_from(host)?, stream).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let task = tokio::spawn(connection);
+    let (mut sender, task) = match tls {
+        Some(tls) => {
+            let name = ServerName::try_from(host)?;
+            open(TlsConnector::from(tls).connect(name, stream).await?).await?
+        }
+        None => open(stream).await?,
+    };
     let (mut parts, body) = request.into_parts();
     let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
     parts.headers.insert(HOST, HeaderValue::from_str(&authority)?);
@@ -101,17 +156,37 @@ async fn exchange(
     Ok((parts, body))
 }
 
+/// The targets of `Link` fields with this relation (RFC 8288), as CAs write them.
+fn links(headers: &HeaderMap, relation: &str) -> Vec<String> {
+    let lines = headers.get_all(LINK).iter().filter_map(|line| line.to_str().ok());
+    let of = lines.flat_map(|line| line.split(',')).filter_map(|link| {
+        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let mut parameters = parameters.split(';').map(str::trim);
+        let is_it = parameters.any(|parameter| {
+            parameter.strip_prefix("rel=").is_some_and(|rel| rel.trim_matches('"') == relation)
+        });
+        is_it.then(|| target.to_owned())
+    });
+    of.collect()
+}
+
+type Sender = hyper::client::conn::http1::SendRequest<BodyWrapper<Bytes>>;
+
+async fn open(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<(Sender, JoinHandle<Result<(), hyper::Error>>), hyper::Error> {
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    Ok((sender, tokio::spawn(connection)))
+}
+
 /// `retry-after` as seconds or as a date (RFC 9110, section 10.2.3).
 fn wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let format = time::macros::format_description!(
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    );
-    let at = time::PrimitiveDateTime::parse(text, format).ok()?.assume_utc();
-    Some(SystemTime::from(at).duration_since(now).unwrap_or_default())
+    let at = httpdate::parse_http_date(text).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
 }
 
 /// The problem document of a failed answer: its own with the status filled in, or one made from
@@ -134,6 +209,7 @@ fn problem(status: StatusCode, body: Bytes) -> Bytes {
 /// RFC 8555, section 6.1.
 const AGENT: &str = concat!("witgate/", env!("CARGO_PKG_VERSION"), " instant-acme/0.8");
 const DETAIL_CHARS_MAX: usize = 200;
+const ALTERNATES_MAX: usize = 64;
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
@@ -148,12 +224,26 @@ mod tests {
             ("120", Some(120)),
             ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
             ("Sun, 06 Nov 1994 08:49:27 GMT", Some(0)),
+            // The obsolete forms, which recipients must read too (RFC 9110, section 5.6.7).
+            ("Sunday, 06-Nov-94 08:49:47 GMT", Some(10)),
+            ("Sun Nov  6 08:49:47 1994", Some(10)),
             ("soon", None),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, text.parse().unwrap());
             assert_eq!(wait(&headers, now), seconds.map(Duration::from_secs), "{text}");
         }
+    }
+
+    #[test]
+    fn links_of_a_relation_are_found() {
+        let mut headers = HeaderMap::new();
+        let index = "<https://ca/dir>;rel=\"index\"";
+        headers.append(LINK, index.parse().unwrap());
+        let two = "<https://ca/c/1>; rel=\"alternate\", <https://ca/c/2>;rel=alternate";
+        headers.append(LINK, two.parse().unwrap());
+        assert_eq!(links(&headers, "alternate"), ["https://ca/c/1", "https://ca/c/2"]);
+        assert_eq!(links(&headers, "up"), Vec::<String>::new());
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub enum AcmeError {
     },
     /// A name cannot be validated as configured.
     Setup(String),
+    /// The operator's endpoint says that a name may not have a certificate any more.
+    NotAllowed(String),
     /// The external account binding of an issuer cannot be used: its name, and why.
     Eab(String, String),
     /// The task of an order ended by a fault of the gateway.
@@ -149,6 +151,7 @@ impl AcmeError {
                 },
             },
             Self::Setup(_)
+            | Self::NotAllowed(_)
             | Self::Eab(..)
             | Self::Broken(_)
             | Self::Dns01(_)
@@ -173,9 +176,11 @@ impl AcmeError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Setup(_) | Self::Eab(..) | Self::NoChallenge { .. } | Self::Roots(_) => {
-                Fault::Operator
-            }
+            Self::Setup(_)
+            | Self::NotAllowed(_)
+            | Self::Eab(..)
+            | Self::NoChallenge { .. }
+            | Self::Roots(_) => Fault::Operator,
             Self::NotValidated { .. } => Fault::Operator,
             Self::Refused { .. } if self.trouble() == Trouble::Refused => Fault::Operator,
             Self::Store(cause) => cause.fault(),
@@ -282,7 +287,7 @@ impl fmt::Display for AcmeError {
             Self::NoChallenge { host, wanted } => {
                 write!(f, "the CA offers no {wanted} challenge for {host}")
             }
-            Self::Setup(text) => f.write_str(text),
+            Self::Setup(text) | Self::NotAllowed(text) => f.write_str(text),
             Self::Dns01(cause) => cause.fmt(f),
             Self::Store(cause) => cause.fmt(f),
             Self::Roots(cause) => cause.fmt(f),

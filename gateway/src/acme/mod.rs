@@ -2,12 +2,16 @@
 //! store of it all. The only room that names instant-acme.
 
 mod account;
+pub mod adopt;
 mod client;
 pub mod dns;
 pub mod error;
 #[cfg(test)]
 mod fake_dns;
+mod hooks;
+mod jose;
 pub mod need;
+pub mod on_demand;
 mod order;
 mod propagation;
 pub mod rehearsal;
@@ -23,12 +27,14 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::clock::Timestamp;
-use crate::config::{AcmeIssuer, Challenge, HostPattern, Propagation};
+use crate::config::{AcmeIssuer, Challenge, Hook, HostPattern, Propagation};
 use crate::fault::describe;
-use crate::store::{Store, StoreError};
+use crate::store::{LEASE_TIME, Lease, Store, StoreError};
+use crate::tls::accept::Later;
 use crate::tls::certs::{Certificate, Certs, Origin};
 use account::{Member, Members};
 use error::AcmeError;
+use hooks::Event;
 use need::{Attempt, Held, History, Issuers, Need, Waiting, Wanted};
 use order::{Desk, Proof};
 use solve::dns01::{Dns01, DnsSolver};
@@ -51,6 +57,10 @@ pub struct Wants {
     pub has_https: bool,
     /// See `has_https`.
     pub has_http: bool,
+    /// Names that may come by themselves.
+    pub on_demand: Option<on_demand::Terms>,
+    /// Who is told of what happens.
+    pub hooks: Vec<Hook>,
 }
 
 /// One certificate to have.
@@ -62,13 +72,16 @@ pub struct Want {
     pub issuers: Vec<AcmeIssuer>,
     /// How control is proved.
     pub challenge: Challenge,
+    /// Whether its key is RSA.
+    pub is_rsa: bool,
 }
 
 impl Want {
-    /// The certificate's name in the store and in the log: its names, joined.
+    /// The certificate's name in the store and in the log: its names, joined, and its kind of key
+    /// when that is not the usual one.
     fn name(&self) -> String {
-        let names: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
-        names.join(",")
+        let name = need::name(&self.hosts);
+        if self.is_rsa { format!("{name}~rsa") } else { name }
     }
 
     fn directories(&self) -> Vec<&str> {
@@ -124,6 +137,7 @@ struct Shared {
     store: Arc<Store>,
     certs: Arc<Certs>,
     tokens: Arc<Tokens>,
+    on_demand: on_demand::Desk,
     members: Members,
     book: Mutex<Book>,
     changed: Notify,
@@ -138,6 +152,17 @@ struct Book {
     issuers: Issuers,
     dns: Option<Arc<Dns01>>,
     leftovers_due: bool,
+    /// The last change by any gateway on the same store that is taken in.
+    seen: Option<u64>,
+}
+
+/// The latest certificates of several gateways on one store.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct Changes {
+    /// Of the last one; each has the next number.
+    last: u64,
+    /// Certificates' names, the last one last.
+    names: Vec<String>,
 }
 
 #[derive(Default, Clone)]
@@ -147,6 +172,10 @@ struct Entry {
     held: Option<Held>,
     is_under_way: bool,
     is_asked_for: bool,
+    /// Another gateway is at it: not to be looked at before this.
+    look_at: Option<Timestamp>,
+    /// Whether it ends without another one, because it is not allowed any more.
+    is_given_up: bool,
     /// When the end of the certificate was last told.
     alarmed_at: Option<Timestamp>,
 }
@@ -159,6 +188,10 @@ struct Outcome {
 
 enum Done {
     Issued(Issued),
+    /// Another gateway on the same store is at it.
+    Elsewhere,
+    /// Another gateway on the same store has done something about it.
+    Found(Box<Entry>),
     /// The window, and how long until the CA is asked again.
     Window(Option<(Timestamp, Timestamp)>, Duration),
 }
@@ -176,6 +209,12 @@ struct Failed {
     /// The directory URL of the CA; empty when that is not known.
     directory: String,
     has_other_challenge: bool,
+}
+
+/// What was known of a certificate when its order was due.
+struct Known {
+    history: History,
+    held: Option<Held>,
 }
 
 /// The names of the tasks under way.
@@ -201,6 +240,7 @@ impl Acme {
             None => Issuers::default(),
         };
         let shared = Arc::new(Shared {
+            on_demand: on_demand::Desk::open(&store)?,
             store,
             certs,
             tokens,
@@ -221,6 +261,11 @@ impl Acme {
         self.shared.changed.notify_one();
     }
 
+    /// Where handshakes for names without a certificate wait.
+    pub fn later(&self) -> Arc<dyn Later> {
+        Arc::new(Arc::clone(&self.shared))
+    }
+
     /// The state of each wanted certificate.
     pub fn status(&self) -> Vec<CertificateStatus> {
         let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,8 +279,10 @@ impl Acme {
     /// When no certificate of this host is wanted.
     pub fn renew_now(&self, host: &str) -> Result<(), String> {
         let mut book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = book.find(host)?.name();
-        book.entries.entry(name).or_default().is_asked_for = true;
+        let names: Vec<String> = book.find(host)?.iter().map(Want::name).collect();
+        for name in names {
+            book.entries.entry(name).or_default().is_asked_for = true;
+        }
         drop(book);
         self.shared.changed.notify_one();
         Ok(())
@@ -258,14 +305,24 @@ impl Acme {
     /// # Errors
     /// When there is no such certificate or reason, or the CA refuses.
     pub async fn revoke(&self, host: &str, reason: Option<&str>) -> Result<(), String> {
-        let reason = reason.map(revocation_reason).transpose()?;
-        let (want, contact, served, by) = {
+        let wants = {
             let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
-            let want = book.find(host)?.clone();
+            book.find(host)?
+        };
+        for want in wants {
+            self.revoke_one(want, reason.map(revocation_reason).transpose()?).await?;
+        }
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    async fn revoke_one(&self, want: Want, reason: Option<RevocationReason>) -> Result<(), String> {
+        let (contact, served, by) = {
+            let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = book.entries.get(&want.name());
             let served = entry.and_then(|entry| entry.served.clone());
             let by = entry.and_then(|entry| entry.history.issued_by.clone());
-            (want, book.wants.as_ref().and_then(|w| w.contact.clone()), served, by)
+            (book.wants.as_ref().and_then(|w| w.contact.clone()), served, by)
         };
         let name = want.name();
         let issuer = want.issuers.iter().find(|issuer| Some(&issuer.directory) == by.as_ref());
@@ -288,10 +345,115 @@ impl Acme {
         if let Some(entry) = book.entries.get_mut(&name) {
             entry.history.revoke(&order::held(&served));
             self.shared.save(&state_item(&name), &entry.history);
+            self.shared.tell_change(&name);
         }
-        drop(book);
-        self.shared.changed.notify_one();
+        let names = want.hosts.iter().map(ToString::to_string).collect();
+        let event = Event::now("revoked", names, Some(served.not_after));
+        book.tell(&event.saying(format!("revoked at {}", issuer.name)));
         Ok(())
+    }
+
+    /// Gives the accounts at a CA, or at all of them, a new key (RFC 8555, section 7.3.5). Returns
+    /// the names of the issuers.
+    ///
+    /// # Errors
+    /// When there is no such issuer, or it refuses; the accounts go on with the keys they have.
+    pub async fn roll_over(&self, issuer: Option<&str>) -> Result<Vec<String>, String> {
+        let (issuers, contact) = {
+            let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
+            let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
+            let all = wants.flat_map(|want| want.issuers.iter().cloned());
+            let mut issuers: Vec<AcmeIssuer> = Vec::new();
+            for one in all.filter(|one| issuer.is_none_or(|name| name == one.name)) {
+                if !issuers.iter().any(|known| known.directory == one.directory) {
+                    issuers.push(one);
+                }
+            }
+            (issuers, book.wants.as_ref().and_then(|w| w.contact.clone()))
+        };
+        if issuers.is_empty() {
+            return Err("no certificate of a site comes from an issuer of this name".to_owned());
+        }
+        for issuer in &issuers {
+            let member = self.shared.member(issuer, contact.as_deref(), None).await;
+            let member = member.map_err(|cause| describe(&cause))?;
+            let before = member.key();
+            {
+                let lease = self.shared.account_lease(issuer).await;
+                let _lease = lease.map_err(|cause| describe(&cause))?;
+                let prepared = account::prepare_change(&self.shared.store, &issuer.directory);
+                prepared.map_err(|cause| describe(&cause))?;
+            }
+            self.shared.forget_member(issuer, contact.as_deref(), &member);
+            let next = self.shared.member(issuer, contact.as_deref(), None).await;
+            if next.map_err(|cause| describe(&cause))?.key() == before {
+                return Err(format!("{} has refused; its account keeps its key", issuer.name));
+            }
+        }
+        Ok(issuers.into_iter().map(|issuer| issuer.name).collect())
+    }
+
+    /// Goes through a whole order for a host at the staging directory of its first issuer, and keeps
+    /// nothing of it. Says what was done.
+    ///
+    /// # Errors
+    /// What would go wrong.
+    pub async fn rehearse(&self, host: &str) -> Result<String, String> {
+        let (want, wants, dns) = {
+            let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
+            let want = book.find(host)?.into_iter().next();
+            let (Some(want), Some(wants), Some(dns)) = (want, &book.wants, &book.dns) else {
+                return Err(format!("no ACME certificate for {host}"));
+            };
+            (want, wants.clone(), Arc::clone(dns))
+        };
+        let issuer = want.issuers.first().ok_or("it has no issuer")?;
+        let directory = issuer.staging.clone().or_else(|| staging_of(&issuer.directory));
+        let directory = directory.ok_or_else(|| {
+            format!(
+                "no staging directory of {} is known: give this issuer `staging: URL`",
+                issuer.name
+            )
+        })?;
+        let name = format!("{}-staging", issuer.name.trim_end_matches("-staging"));
+        let staging = AcmeIssuer {
+            name,
+            directory,
+            eab: None,
+            preferred_chain: None,
+            staging: None,
+            ..issuer.clone()
+        };
+        let began = std::time::Instant::now();
+        let proofs = proofs(&want, &wants, &History::default());
+        let proofs = proofs.map_err(|cause| describe(&cause))?.list;
+        let ways: Vec<&str> = proofs.iter().map(Proof::name).collect();
+        let name = format!("{}~rehearsal", want.name());
+        let obtained = self.shared.obtain(&name, &want, &wants, &dns, proofs, None, &staging).await;
+        let forgotten = order::finish(&self.shared.store, &name);
+        let (pem, at) = obtained.map_err(|cause| match cause.advice() {
+            "" => describe(&cause),
+            advice => format!("{}; {advice}", describe(&cause)),
+        })?;
+        forgotten.map_err(|cause| describe(&cause))?;
+        let made = Certificate::from_pem(pem.as_bytes(), pem.as_bytes(), Origin::Acme);
+        let made = made.map_err(|cause| format!("the certificate {cause}"))?;
+        let hours = made.not_before.until(made.not_after).as_secs() / 3600;
+        Ok(format!(
+            "{}: signed by {} for {hours} h, by {}, in {:.1} s; nothing was kept",
+            need::name(&want.hosts),
+            staging.name,
+            ways.get(at).copied().unwrap_or_default(),
+            began.elapsed().as_secs_f32()
+        ))
+    }
+
+    /// The hosts that [`Acme::rehearse`] can be asked for, one of each certificate.
+    pub fn hosts(&self) -> Vec<String> {
+        let book = self.shared.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
+        let usual = wants.filter(|want| !want.is_rsa);
+        usual.filter_map(|want| want.hosts.first().map(ToString::to_string)).collect()
     }
 
     /// Ends the task. Orders under way get a moment to take their challenges back; what they leave is
@@ -306,7 +468,14 @@ impl Acme {
 }
 
 impl Shared {
-    fn want(&self, wants: Wants) {
+    fn want(&self, mut wants: Wants) {
+        if let Some(terms) = &wants.on_demand {
+            for want in self.on_demand.wants(terms) {
+                if !wants.certificates.iter().any(|known| known.name() == want.name()) {
+                    wants.certificates.push(want);
+                }
+            }
+        }
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = book.wants.is_none();
         let names: BTreeSet<String> = wants.certificates.iter().map(Want::name).collect();
@@ -386,7 +555,11 @@ impl Shared {
         let mut names = Names::new();
         loop {
             self.clean_leftovers();
-            let wait = self.start_due(&mut tasks, &mut names);
+            self.see_changes();
+            let mut wait = self.start_due(&mut tasks, &mut names);
+            if self.store.is_shared() {
+                wait = wait.min(LOOK_TIME);
+            }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.changed.notified() => {}
@@ -444,8 +617,16 @@ impl Shared {
         for want in &wants.certificates {
             let name = want.name();
             let entry = book.entries.entry(name.clone()).or_default();
-            entry.alarm(&name, now);
+            if let Some(words) = entry.alarm(&name, now) {
+                let names = want.hosts.iter().map(ToString::to_string).collect();
+                let end = entry.held.as_ref().map(|held| held.not_after);
+                hooks::tell(&wants.hooks, &Event::now("ending", names, end).saying(words));
+            }
             if entry.is_under_way {
+                continue;
+            }
+            if let Some(at) = entry.look_at.filter(|at| *at > now) {
+                wait = wait.min(now.until(at));
                 continue;
             }
             match entry.need(want, &name, &book.issuers, now) {
@@ -484,14 +665,17 @@ impl Shared {
                     if !is_replacement {
                         // Before the CA counts it, so that a kill does not lose count.
                         let directory = issuer.directory.clone();
-                        book.issuers.entry(directory).or_default().order_at(now);
-                        self.save(ISSUERS, &book.issuers);
+                        self.change_issuers(&mut book.issuers, |issuers| {
+                            issuers.entry(directory.clone()).or_default().order_at(now);
+                        });
                     }
+                    let held = entry.held.clone();
                     let served = served.filter(|_| is_replacement);
                     let (name, dns) = (name.clone(), Arc::clone(dns));
                     tasks.spawn(async move {
-                        let result =
-                            shared.order(&want, &wants, &dns, &history, served, &issuer).await;
+                        let known = Known { history, held };
+                        let result = shared.order(&want, &wants, &dns, known, served, &issuer);
+                        let result = result.await;
                         Outcome { name, result }
                     })
                 }
@@ -514,26 +698,68 @@ impl Shared {
         want: &Want,
         wants: &Wants,
         dns: &Dns01,
-        history: &History,
+        known: Known,
         replaced: Option<Arc<Certificate>>,
         issuer: &AcmeIssuer,
     ) -> Result<Done, Failed> {
         let directory = issuer.directory.clone();
         let mut has_other_challenge = false;
+        let lease = match self.store.lease(&format!("certificates/{}", want.name())) {
+            Ok(Some(lease)) => lease,
+            Ok(None) => return Ok(Done::Elsewhere),
+            Err(cause) => {
+                return Err(Failed {
+                    cause: AcmeError::Store(cause),
+                    directory,
+                    has_other_challenge,
+                });
+            }
+        };
+        if self.store.is_shared() {
+            let stored = self.stored(&want.name());
+            if stored.held != known.held || stored.history != known.history {
+                return Ok(Done::Found(Box::new(stored)));
+            }
+        }
+        let history = &known.history;
         let ordered = async {
+            if history.issued_by.is_some() {
+                self.may_renew(&want.name()).await?;
+            }
             let proofs = proofs(want, wants, history)?;
             has_other_challenge = proofs.has_other;
-            let (pem, at) = self.obtain(want, wants, dns, proofs.list, replaced, issuer).await?;
+            let name = want.name();
+            let (pem, at) =
+                self.obtain(&name, want, wants, dns, proofs.list, replaced, issuer).await?;
             let certificate = Certificate::from_pem(pem.as_bytes(), pem.as_bytes(), Origin::Acme);
             let certificate = Arc::new(certificate.map_err(AcmeError::Unusable)?);
             // Stored, then served.
-            let name = want.name();
             self.store.write(&certificate_item(&name), pem.as_bytes()).map_err(AcmeError::Store)?;
             order::finish(&self.store, &name)?;
+            if self.store.is_shared() {
+                // Before the lease ends, so that the next holder knows.
+                let mut next = history.clone();
+                next.is_second_challenge = history.is_second_challenge != (at > 0);
+                next.succeed_at(&issuer.directory, Timestamp::now());
+                self.save(&state_item(&name), &next);
+                self.tell_change(&name);
+            }
             let is_second_challenge = history.is_second_challenge != (at > 0);
             Ok((certificate, is_second_challenge))
         };
-        match ordered.await {
+        let renewing = async {
+            loop {
+                tokio::time::sleep(LEASE_TIME / 3).await;
+                if let Err(cause) = lease.renew() {
+                    break AcmeError::Store(cause);
+                }
+            }
+        };
+        let ordered = tokio::select! {
+            ordered = ordered => ordered,
+            cause = renewing => Err(cause),
+        };
+        match ordered {
             Ok((certificate, is_second_challenge)) => {
                 let issuer = issuer.name.clone();
                 Ok(Done::Issued(Issued { certificate, issuer, directory, is_second_challenge }))
@@ -544,8 +770,10 @@ impl Shared {
 
     /// Runs the order with each proof until one is accepted: with `auto` the other way is tried at
     /// once when the first cannot be reached. Gives the certificate and which proof it was.
+    #[expect(clippy::too_many_arguments, reason = "they are what an order is made of")]
     async fn obtain(
         &self,
+        name: &str,
         want: &Want,
         wants: &Wants,
         dns: &Dns01,
@@ -553,7 +781,6 @@ impl Shared {
         replaced: Option<Arc<Certificate>>,
         issuer: &AcmeIssuer,
     ) -> Result<(String, usize), AcmeError> {
-        let name = want.name();
         let contact = wants.contact.as_deref();
         let mut member = self.member(issuer, contact, None).await?;
         let (store, certs, tokens) = (&*self.store, &self.certs, &self.tokens);
@@ -562,10 +789,12 @@ impl Shared {
         let mut failed: Option<AcmeError> = None;
         for (at, proof) in proofs.into_iter().enumerate() {
             let request = order::Request {
-                name: &name,
+                name,
                 hosts: &want.hosts,
                 proof,
                 profile: issuer.profile.as_deref(),
+                preferred_chain: issuer.preferred_chain.as_deref(),
+                is_rsa: want.is_rsa,
                 replaces: replaces.clone(),
             };
             let mut outcome = order::obtain(&desk, &member, &request).await;
@@ -646,9 +875,123 @@ impl Shared {
             Arc::clone(cell)
         };
         let opened = cell.get_or_try_init(|| async {
+            // Two gateways must not make two accounts.
+            let _lease = self.account_lease(issuer).await?;
             Member::open(&self.store, issuer, contact, lost.is_some()).await.map(Arc::new)
         });
         opened.await.map(Arc::clone)
+    }
+
+    /// Has an account opened anew by whoever needs it next.
+    fn forget_member(&self, issuer: &AcmeIssuer, contact: Option<&str>, known: &Arc<Member>) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{issuer:?} {contact:?}");
+        if members.get(&key).and_then(|cell| cell.get()).is_some_and(|it| Arc::ptr_eq(it, known)) {
+            members.remove(&key);
+        }
+    }
+
+    /// Waits until no other gateway is about to make or change the account at a CA.
+    async fn account_lease(&self, issuer: &AcmeIssuer) -> Result<Lease, AcmeError> {
+        let name = account::folder(&issuer.directory);
+        for _ in 0..ACCOUNT_LEASE_TRIES {
+            if let Some(lease) = self.store.lease(&name).map_err(AcmeError::Store)? {
+                return Ok(lease);
+            }
+            tokio::time::sleep(ACCOUNT_LEASE_PAUSE).await;
+        }
+        Err(AcmeError::Setup(format!(
+            "another gateway has been busy with the account at {} for too long",
+            issuer.name
+        )))
+    }
+
+    /// Changes what is known of the CAs, for all gateways on the same store.
+    fn change_issuers(&self, issuers: &mut Issuers, change: impl Fn(&mut Issuers)) {
+        if !self.store.is_shared() {
+            change(issuers);
+            self.save(ISSUERS, issuers);
+            return;
+        }
+        let mut next = issuers.clone();
+        let changed = self.store.change(ISSUERS, &mut |known| {
+            if let Some(known) = known.and_then(|text| serde_json::from_slice(&text).ok()) {
+                next = known;
+            }
+            change(&mut next);
+            serde_json::to_vec(&next).unwrap_or_default()
+        });
+        match changed {
+            Ok(()) => *issuers = next,
+            Err(cause) => {
+                change(issuers);
+                tracing::error!("{}", describe(&cause));
+            }
+        }
+    }
+
+    /// Tells the other gateways on the same store of a certificate that is another one now.
+    fn tell_change(&self, name: &str) {
+        if !self.store.is_shared() {
+            return;
+        }
+        let told = self.store.change(CHANGES, &mut |known| {
+            let known = known.and_then(|text| serde_json::from_slice::<Changes>(&text).ok());
+            let mut changes = known.unwrap_or_default();
+            changes.last += 1;
+            changes.names.push(name.to_owned());
+            let over = changes.names.len().saturating_sub(CHANGES_MAX);
+            changes.names.drain(..over);
+            serde_json::to_vec(&changes).unwrap_or_default()
+        });
+        if let Err(cause) = told {
+            tracing::error!("{}", describe(&cause));
+        }
+    }
+
+    /// Takes in what other gateways on the same store have obtained.
+    fn see_changes(&self) {
+        if !self.store.is_shared() {
+            return;
+        }
+        let known = self.store.read(CHANGES).ok().flatten();
+        let known = known.and_then(|text| serde_json::from_slice::<Changes>(&text).ok());
+        let changes = known.unwrap_or_default();
+        let mut guard = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let book = &mut *guard;
+        let new = match book.seen.replace(changes.last) {
+            Some(seen) => usize::try_from(changes.last.saturating_sub(seen)).unwrap_or(usize::MAX),
+            // What there was at the start has been read.
+            None => 0,
+        };
+        let names: Vec<String> = match new <= changes.names.len() {
+            true => changes.names.iter().rev().take(new).cloned().collect(),
+            false => book.entries.keys().cloned().collect(),
+        };
+        for name in names {
+            if let Some(entry) = book.entries.get_mut(&name)
+                && !entry.is_under_way
+            {
+                self.adopt(entry, &name, self.stored(&name));
+            }
+        }
+    }
+
+    /// Takes over what another gateway on the same store has stored.
+    fn adopt(&self, entry: &mut Entry, name: &str, stored: Entry) {
+        entry.history = stored.history;
+        entry.look_at = None;
+        if stored.held.is_none() || stored.held == entry.held {
+            return;
+        }
+        entry.held = stored.held;
+        entry.served = stored.served;
+        if let Some(certificate) = &entry.served {
+            let valid_until = certificate.not_after;
+            tracing::info!(certificate = name, %valid_until, "taken over from another gateway");
+            self.certs.publish(vec![(slot(name), Arc::clone(certificate))]);
+            self.on_demand.end(name, true);
+        }
     }
 
     fn take_in(&self, outcome: Outcome) {
@@ -658,6 +1001,18 @@ impl Shared {
         let now = Timestamp::now();
         match result {
             Ok(Done::Issued(issued)) => self.take_in_issued(book, &name, issued, now),
+            Ok(Done::Elsewhere) => {
+                if let Some(entry) = book.entries.get_mut(&name) {
+                    entry.is_under_way = false;
+                    entry.look_at = Some(now + LOOK_TIME);
+                }
+            }
+            Ok(Done::Found(stored)) => {
+                if let Some(entry) = book.entries.get_mut(&name) {
+                    entry.is_under_way = false;
+                    self.adopt(entry, &name, *stored);
+                }
+            }
             Ok(Done::Window(window, again)) => {
                 let Some(entry) = book.entries.get_mut(&name) else { return };
                 entry.is_under_way = false;
@@ -674,13 +1029,15 @@ impl Shared {
         let Issued { certificate, issuer, directory, is_second_challenge } = issued;
         let valid_until = certificate.not_after;
         tracing::info!(certificate = name, issuer, %valid_until, "certificate issued");
-        book.issuers.entry(directory.clone()).or_default().end_at(None, now);
-        self.save(ISSUERS, &book.issuers);
+        self.change_issuers(&mut book.issuers, |issuers| {
+            issuers.entry(directory.clone()).or_default().end_at(None, now);
+        });
         // No longer wanted: it stays in the store for when it is wanted again.
         let Some(entry) = book.entries.get_mut(name) else {
             let mut history = self.stored(name).history;
             history.succeed_at(&directory, now);
             self.save(&state_item(name), &history);
+            self.on_demand.end(name, false);
             return;
         };
         entry.is_under_way = false;
@@ -691,17 +1048,23 @@ impl Shared {
         entry.held = Some(order::held(&certificate));
         entry.served = Some(Arc::clone(&certificate));
         self.save(&state_item(name), &entry.history);
+        let names = certificate.names.iter().map(ToString::to_string).collect();
         self.certs.publish(vec![(slot(name), certificate)]);
+        self.on_demand.end(name, true);
+        book.tell(&Event::now("issued", names, Some(valid_until)).saying(issuer));
     }
 
     /// Notes a failed attempt, and says in the log what is waited for and until when.
     fn take_in_failed(&self, book: &mut Book, name: &str, failed: &Failed, now: Timestamp) {
+        self.on_demand.end(name, false);
         let Failed { cause, directory, has_other_challenge } = failed;
         let ended = Some((cause.trouble(), cause.retry_after()));
         if !directory.is_empty() {
-            book.issuers.entry(directory.clone()).or_default().end_at(ended, now);
-            self.save(ISSUERS, &book.issuers);
+            self.change_issuers(&mut book.issuers, |issuers| {
+                issuers.entry(directory.clone()).or_default().end_at(ended, now);
+            });
         }
+        let hooks = book.wants.as_ref().map(|wants| &*wants.hooks).unwrap_or_default();
         let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
         let want = wants.into_iter().find(|want| want.name() == name);
         let (Some(want), Some(entry)) = (want, book.entries.get_mut(name)) else { return };
@@ -719,12 +1082,20 @@ impl Shared {
         let (hosts, directories) = (&want.hosts, &directories);
         let wanted = Wanted { name, hosts, directories, is_asked_for: false };
         entry.history.fail_at(&wanted, entry.held.as_ref(), &attempt, now);
+        entry.is_given_up = matches!(cause, AcmeError::NotAllowed(_));
+        if entry.is_given_up && entry.held.as_ref().is_none_or(|held| held.not_after <= now) {
+            self.forget(book, name);
+            return;
+        }
         self.save(&state_item(name), &entry.history);
         let next_try =
             match need::need(&wanted, entry.held.as_ref(), &entry.history, &book.issuers, now) {
                 Need::Wait { waiting: Waiting::Renewal(at), .. } | Need::Wait { at, .. } => at,
                 Need::Order { .. } | Need::AskWindow => now,
             };
+        let end = entry.held.as_ref().map(|held| held.not_after);
+        let names = want.hosts.iter().map(ToString::to_string).collect();
+        hooks::tell(hooks, &Event::now("failed", names, end).saying(words.clone()));
         let left = entry.held.as_ref().map(|held| now.until(held.not_after));
         let failures = entry.history.failures;
         let advice = cause.advice();
@@ -771,12 +1142,12 @@ impl Entry {
     }
 
     /// Tells the operator, now and then, that a certificate is near its end.
-    fn alarm(&mut self, name: &str, now: Timestamp) {
-        let Some(held) = &self.held else { return };
+    fn alarm(&mut self, name: &str, now: Timestamp) -> Option<String> {
+        let held = self.held.as_ref()?;
         let pause = (held.not_before.until(held.not_after) / 24).min(ALARM_PAUSE);
         let is_told = self.alarmed_at.is_some_and(|at| at.until(now) < pause && at <= now);
-        if is_told || !need::is_near_end(held, now) {
-            return;
+        if is_told || self.is_given_up || !need::is_near_end(held, now) {
+            return None;
         }
         self.alarmed_at = Some(now);
         let last_error = self.history.last_failure.as_ref().map(|failure| &*failure.text);
@@ -790,6 +1161,8 @@ impl Entry {
             "the certificate {what} {} and could not be renewed",
             held.not_after
         );
+        let why = last_error.map(|text| format!(": {text}")).unwrap_or_default();
+        Some(format!("it {what} {} and could not be renewed{why}", held.not_after))
     }
 
     /// End of what is held; the beginning of time without any, so that it sorts first.
@@ -816,12 +1189,22 @@ fn revocation_reason(name: &str) -> Result<RevocationReason, String> {
 }
 
 impl Book {
-    /// The wanted certificate of a host.
-    fn find(&self, host: &str) -> Result<&Want, String> {
-        let mut wants = self.wants.iter().flat_map(|wants| &wants.certificates);
+    /// The wanted certificates of a host: one for each kind of key.
+    fn find(&self, host: &str) -> Result<Vec<Want>, String> {
+        let wants = self.wants.iter().flat_map(|wants| &wants.certificates);
         let is_for = |h: &HostPattern| h.to_string() == host || h.matches(host);
-        let found = wants.find(|want| want.hosts.iter().any(is_for));
-        found.ok_or_else(|| format!("no ACME certificate for {host}"))
+        let mut found = wants.filter(|want| want.hosts.iter().any(is_for));
+        let first = found.next().ok_or_else(|| format!("no ACME certificate for {host}"))?;
+        // The same with another kind of key.
+        let others = found.filter(|want| want.hosts == first.hosts);
+        Ok(std::iter::once(first).chain(others).cloned().collect())
+    }
+
+    /// Tells the hooks.
+    fn tell(&self, event: &Event) {
+        if let Some(wants) = &self.wants {
+            hooks::tell(&wants.hooks, event);
+        }
     }
 
     fn plan(&self, want: &Want, now: Timestamp, end: Timestamp) -> Vec<PlannedOrder> {
@@ -891,7 +1274,8 @@ struct Proofs {
 /// How control of a certificate's names is proved, this time.
 fn proofs(want: &Want, wants: &Wants, history: &History) -> Result<Proofs, AcmeError> {
     let wildcard = want.hosts.iter().find(|host| matches!(host, HostPattern::Wildcard(_)));
-    if let (Some(host), false) = (wildcard, matches!(want.challenge, Challenge::Dns01(_))) {
+    let is_dns = matches!(want.challenge, Challenge::Dns01(_) | Challenge::DnsPersist01);
+    if let (Some(host), false) = (wildcard, is_dns) {
         return Err(AcmeError::Setup(format!(
             "{host} is a wildcard, which CAs only validate by DNS-01: give its site \
              `certificate: {{challenge: {{dns-01: PLUGIN}}}}`"
@@ -900,6 +1284,7 @@ fn proofs(want: &Want, wants: &Wants, history: &History) -> Result<Proofs, AcmeE
     let only = |proof| Ok(Proofs { list: vec![proof], has_other: false });
     match &want.challenge {
         Challenge::Http01 => only(Proof::Http01),
+        Challenge::DnsPersist01 => only(Proof::DnsPersist01),
         Challenge::TlsAlpn01 => only(Proof::TlsAlpn01),
         Challenge::Dns01(name) => match wants.solvers.get(name) {
             Some(solver) => only(Proof::Dns01(name.clone(), Arc::clone(solver))),
@@ -925,6 +1310,13 @@ fn proofs(want: &Want, wants: &Wants, history: &History) -> Result<Proofs, AcmeE
     }
 }
 
+/// The directory where a public CA lets orders be tried.
+fn staging_of(directory: &str) -> Option<String> {
+    const LETSENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+    const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+    [LETSENCRYPT, STAGING].contains(&directory).then(|| STAGING.to_owned())
+}
+
 fn slot(name: &str) -> String {
     format!("acme/{name}")
 }
@@ -945,5 +1337,13 @@ const ALARM_PAUSE: Duration = Duration::from_secs(6 * 3600);
 const STOP_TIME: Duration = Duration::from_secs(10);
 /// How often a CA is asked for a window when it does not say.
 const WINDOW_PAUSE: Duration = Duration::from_secs(6 * 3600);
+/// How often changes by other gateways on the same store are looked for.
+const LOOK_TIME: Duration = Duration::from_secs(2);
+const ACCOUNT_LEASE_PAUSE: Duration = Duration::from_millis(250);
+/// A minute.
+const ACCOUNT_LEASE_TRIES: u32 = 240;
+/// The latest certificates of all gateways on the same store.
+const CHANGES: &str = "acme/changes.json";
+const CHANGES_MAX: usize = 64;
 /// What happened with each CA.
 const ISSUERS: &str = "acme/issuers.json";

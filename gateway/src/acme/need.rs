@@ -234,7 +234,8 @@ pub fn group(hosts: &[HostPattern]) -> Vec<Vec<HostPattern>> {
     let mut groups: Vec<Vec<HostPattern>> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for host in hosts {
-        let place = *places.entry(host.base().as_str()).or_insert(groups.len());
+        let Some(base) = host.base() else { continue };
+        let place = *places.entry(base.as_str()).or_insert(groups.len());
         match groups.get_mut(place) {
             Some(group) if group.contains(host) => {}
             Some(group) => group.push(host.clone()),
@@ -246,6 +247,12 @@ pub fn group(hosts: &[HostPattern]) -> Vec<Vec<HostPattern>> {
         group.sort();
     }
     groups
+}
+
+/// The name of the certificate of these hosts, in the store and in the log: their names, joined.
+pub fn name(hosts: &[HostPattern]) -> String {
+    let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    names.join(",")
 }
 
 /// What to do about a certificate at `now`. In this order:

@@ -10,11 +10,13 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
 use super::account::{Member, retry_nonce};
 use super::error::{AcmeError, Unvalidated, plain, short};
 use super::need::Held;
+use super::solve::dns_persist01::{self, Record};
 use super::solve::dns01::{Dns01, DnsSolver, Presented};
 use super::solve::http01::{self, Tokens};
 use super::solve::tls_alpn01;
@@ -31,6 +33,20 @@ pub enum Proof {
     TlsAlpn01,
     /// RFC 8555, section 8.4: the plugin's name and the plugin.
     Dns01(String, Arc<dyn DnsSolver>),
+    /// A record that is there already.
+    DnsPersist01,
+}
+
+impl Proof {
+    /// The challenge's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Dns01(..) => "dns-01",
+            Self::DnsPersist01 => dns_persist01::CHALLENGE,
+        }
+    }
 }
 
 /// Everything an order works with.
@@ -55,6 +71,10 @@ pub struct Request<'a> {
     pub proof: Proof,
     /// The profile.
     pub profile: Option<&'a str>,
+    /// The common name of the issuer of the last certificate in the chain.
+    pub preferred_chain: Option<&'a str>,
+    /// Whether the certificate's key is RSA.
+    pub is_rsa: bool,
     /// The certificate that this one replaces (RFC 9773, section 5).
     pub replaces: Option<CertificateIdentifier<'static>>,
 }
@@ -137,6 +157,9 @@ async fn begin(
     }
     let key_pem = match known {
         Some(pending) => pending.key_pem,
+        None if request.is_rsa => {
+            KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).map_err(AcmeError::Make)?.serialize_pem()
+        }
         None => KeyPair::generate().map_err(AcmeError::Make)?.serialize_pem(),
     };
     let issuer = member.issuer.clone();
@@ -194,7 +217,7 @@ fn identifier(host: &HostPattern) -> Identifier {
             Some(ip) => Identifier::Ip(ip),
             None => Identifier::Dns(name.to_string()),
         },
-        HostPattern::Wildcard(_) => Identifier::Dns(host.to_string()),
+        HostPattern::Wildcard(_) | HostPattern::Any => Identifier::Dns(host.to_string()),
     }
 }
 
@@ -227,7 +250,55 @@ async fn carry_on(
             }
         }
     }
-    poll(member, order).await
+    let chain = poll(member, order).await?;
+    let url = order.state().certificate.clone().unwrap_or_default();
+    let others = member.other_chains(&url);
+    match request.preferred_chain {
+        Some(wanted) => Ok(preferred(member, request, chain, others, wanted).await),
+        None => Ok(chain),
+    }
+}
+
+/// Of the chains that the CA offers the one that ends below `wanted`; else the first, which is as good
+/// for most.
+async fn preferred(
+    member: &Member,
+    request: &Request<'_>,
+    first: String,
+    others: Vec<String>,
+    wanted: &str,
+) -> String {
+    let mut tops = Vec::new();
+    let mut others = others.into_iter();
+    let mut next = Some(first.clone());
+    while let Some(chain) = next {
+        let top = top_issuer(&chain).unwrap_or_default();
+        if top == wanted {
+            return chain;
+        }
+        tops.push(top);
+        next = None;
+        for url in others.by_ref() {
+            match member.text(&url).await {
+                Ok(chain) => {
+                    next = Some(chain);
+                    break;
+                }
+                Err(cause) => tracing::warn!(certificate = request.name, "no chain {url}: {cause}"),
+            }
+        }
+    }
+    let offered = tops.join(", ");
+    tracing::warn!(certificate = request.name, offered, "the CA has no chain below {wanted}");
+    first
+}
+
+/// The common name of the issuer of the last certificate.
+fn top_issuer(chain: &str) -> Option<String> {
+    let last = CertificateDer::pem_slice_iter(chain.as_bytes()).last()?.ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&last).ok()?;
+    let name = parsed.issuer().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
 }
 
 async fn poll(member: &Member, order: &mut Order) -> Result<String, AcmeError> {
@@ -272,10 +343,12 @@ async fn prove(
     order: &mut Order,
     answers: &mut Answers,
 ) -> Result<(), AcmeError> {
-    let (kind, wanted) = match request.proof {
-        Proof::Http01 => (ChallengeType::Http01, "http-01"),
-        Proof::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
-        Proof::Dns01(..) => (ChallengeType::Dns01, "dns-01"),
+    let wanted = request.proof.name();
+    let kind = match request.proof {
+        Proof::Http01 => ChallengeType::Http01,
+        Proof::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        Proof::Dns01(..) => ChallengeType::Dns01,
+        Proof::DnsPersist01 => ChallengeType::Unknown(wanted.to_owned()),
     };
     let mut records: Vec<(Hostname, String)> = Vec::new();
     let mut authorizations = order.authorizations();
@@ -285,6 +358,19 @@ async fn prove(
             continue;
         }
         let host = host(&authorization.identifier().to_string())?;
+        if matches!(request.proof, Proof::DnsPersist01) {
+            // One record for both, in whatever order the CA names them.
+            let is_below =
+                |one: &HostPattern| matches!(one, HostPattern::Wildcard(base) if *base == host);
+            let is_wildcard = request.hosts.iter().any(is_below);
+            let missing = || AcmeError::NoChallenge { host: host.to_string(), wanted };
+            let text = member.text(authorization.url()).await?;
+            let record =
+                Record::wanted(text.as_bytes(), host.as_str(), member.account.id(), is_wildcard);
+            let record = record.ok_or_else(missing)?;
+            record.look(desk.dns.resolvers()).await.map_err(AcmeError::Setup)?;
+            continue;
+        }
         let challenge = authorization.challenge(kind.clone());
         let challenge =
             challenge.ok_or_else(|| AcmeError::NoChallenge { host: host.to_string(), wanted })?;
@@ -300,6 +386,7 @@ async fn prove(
                 answers.tls.push(made.map_err(AcmeError::Make)?);
             }
             Proof::Dns01(..) => records.push((host, key_authorization.dns_value())),
+            Proof::DnsPersist01 => {}
         }
     }
     if let Proof::Dns01(credential, solver) = &request.proof
@@ -338,6 +425,12 @@ async fn await_validation(
         match order.poll_ready(&policy).await {
             Ok(OrderStatus::Invalid) => break,
             Ok(_) => return Ok(()),
+            // Some CAs also write the reason into the order.
+            Err(instant_acme::Error::Api(_))
+                if matches!(order.state().status, OrderStatus::Invalid) =>
+            {
+                break;
+            }
             Err(instant_acme::Error::Api(_)) if tries > 0 => tries -= 1,
             Err(cause) => return Err(member.error(cause)),
         }
@@ -357,7 +450,11 @@ async fn await_validation(
             });
         }
     }
-    Err(AcmeError::NotValidated { issuer: member.issuer.clone(), names })
+    match (names.is_empty(), order.state().error.clone()) {
+        // It was not about any of the names.
+        (true, Some(problem)) => Err(member.error(instant_acme::Error::Api(problem))),
+        _ => Err(AcmeError::NotValidated { issuer: member.issuer.clone(), names }),
+    }
 }
 
 /// The name to validate, without the `*.` of a wildcard.

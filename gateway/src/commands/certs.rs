@@ -1,11 +1,18 @@
-//! `witgate certs`: asks the running gateway over its control socket and prints for a person.
+//! `witgate certs`: asks the running gateway over its control socket and prints for a person; takes in
+//! what other programs have, and gives out files.
 
 use std::path::Path;
 
 use super::ask;
+use crate::acme::adopt::{self, Wishes};
 use crate::acme::{CertificateStatus, PlannedOrder};
 use crate::cli::CertsCommand;
 use crate::clock::Timestamp;
+use crate::config::{self, Config, Issuer, SiteCertificate};
+use crate::fault::describe;
+use crate::gateway;
+use crate::migrate::Layout;
+use crate::store::Store;
 
 /// Runs one of the commands.
 ///
@@ -23,6 +30,17 @@ pub fn run(command: &CertsCommand) -> Result<(), String> {
             );
             Ok(())
         }
+        CertsCommand::Rehearse { names, file } => rehearse(names, &file.config),
+        CertsCommand::Rollover { issuer, file } => {
+            let issuer = issuer.as_ref().map(|issuer| host(issuer)).transpose()?;
+            let query = issuer.map(|issuer| format!("?issuer={issuer}")).unwrap_or_default();
+            print!("{}", ask(&file.config, "POST", &format!("/rollover{query}"))?);
+            Ok(())
+        }
+        CertsCommand::Import { from, layout, dry_run, file } => {
+            import(from, *layout, *dry_run, &file.config)
+        }
+        CertsCommand::Export { folder, names, file } => export(folder, names, &file.config),
         CertsCommand::Revoke { name, reason, file } => {
             let reason = reason.as_ref().map(|reason| host(reason)).transpose()?;
             let query = reason.map(|reason| format!("?reason={reason}")).unwrap_or_default();
@@ -31,6 +49,93 @@ pub fn run(command: &CertsCommand) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+fn rehearse(names: &[String], file: &Path) -> Result<(), String> {
+    let names = match names.is_empty() {
+        true => read(&ask(file, "GET", "/certs/hosts")?)?,
+        false => names.to_vec(),
+    };
+    let mut failed = 0;
+    for name in &names {
+        match ask(file, "POST", &format!("/rehearse/{}", host(name)?)) {
+            Ok(text) => print!("{text}"),
+            Err(why) => {
+                failed += 1;
+                println!("{name}: {}", why.trim_end());
+            }
+        }
+    }
+    if failed > 0 { Err(format!("{failed} of {} would fail", names.len())) } else { Ok(()) }
+}
+
+fn import(
+    from: &Path,
+    layout: Option<Layout>,
+    is_rehearsal: bool,
+    file: &Path,
+) -> Result<(), String> {
+    let config = config::load(file).map_err(|report| report.to_string())?.config;
+    if !from.exists() {
+        return Err(format!("there is no {}", from.display()));
+    }
+    let layout = layout.or_else(|| Layout::of(from)).ok_or_else(|| {
+        format!(
+            "{} has neither the layout of Caddy, Traefik, certbot nor lego; say which with \
+             `--layout`",
+            from.display()
+        )
+    })?;
+    let found = layout.read(from);
+    let directories = directories(&config);
+    let wanted = gateway::wanted_names(&config);
+    let contact = config.certificates.contact.as_deref();
+    let wishes = Wishes { directories: &directories, contact, wanted: &wanted };
+    let how = gateway::opening(&config.sharing).map_err(|cause| describe(&cause))?;
+    let store = match is_rehearsal {
+        true => Store::look(&config.store, how.passphrase.as_deref()),
+        false => Store::open_as(&config.store, &how),
+    };
+    let store = store.map_err(|cause| describe(&cause))?;
+    let taken = adopt::take(&store, found, &wishes, is_rehearsal);
+    let taken = taken.map_err(|cause| describe(&cause))?;
+    println!("{}: {}", from.display(), layout.name());
+    for line in &taken.lines {
+        println!("  {line}");
+    }
+    println!(
+        "{}{} accounts and {} certificates taken, {} left",
+        if is_rehearsal { "nothing was changed; it would be " } else { "" },
+        taken.accounts,
+        taken.certificates,
+        taken.left
+    );
+    Ok(())
+}
+
+fn export(folder: &Path, names: &[String], file: &Path) -> Result<(), String> {
+    let config = config::load(file).map_err(|report| report.to_string())?.config;
+    let how = gateway::opening(&config.sharing).map_err(|cause| describe(&cause))?;
+    let store = Store::look(&config.store, how.passphrase.as_deref());
+    let store = store.map_err(|cause| describe(&cause))?;
+    for line in adopt::give(&store, folder, names)? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// The directories of all CAs that the configuration names, then those that are known anyway.
+fn directories(config: &Config) -> Vec<String> {
+    let of_sites = config.sites.iter().filter_map(|site| match &site.certificate {
+        SiteCertificate::Issued { issuers, .. } => Some(issuers),
+        SiteCertificate::Files => None,
+    });
+    let all = std::iter::once(&config.certificates.issuers).chain(of_sites).flatten();
+    let named = all.filter_map(|issuer| match issuer {
+        Issuer::Acme(acme) => Some(acme.directory.clone()),
+        Issuer::Local => None,
+    });
+    named.chain(config::known_directories().map(str::to_owned)).collect()
 }
 
 fn list(file: &Path, is_json: bool) -> Result<(), String> {

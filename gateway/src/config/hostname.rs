@@ -88,10 +88,12 @@ pub enum HostPattern {
     Exact(Hostname),
     /// One more label before this name.
     Wildcard(Hostname),
+    /// Every host that no other pattern takes: `*`.
+    Any,
 }
 
 impl HostPattern {
-    /// Reads `name` or `*.name`.
+    /// Reads `name`, `*.name` or `*`.
     ///
     /// # Errors
     /// Says what is wrong with the pattern, for a person.
@@ -104,6 +106,7 @@ impl HostPattern {
                     None => Ok(Self::Wildcard(name)),
                 }
             }
+            _ if text == "*" => Ok(Self::Any),
             _ if text.contains('*') => Err(HostnameError(
                 "may have '*' only as its whole first label, as in *.example.com",
             )),
@@ -111,11 +114,27 @@ impl HostPattern {
         }
     }
 
-    /// The name without its `*.`.
-    pub fn base(&self) -> &Hostname {
+    /// The name without its `*.`; none for every host.
+    pub fn base(&self) -> Option<&Hostname> {
         match self {
-            Self::Exact(name) | Self::Wildcard(name) => name,
+            Self::Exact(name) | Self::Wildcard(name) => Some(name),
+            Self::Any => None,
         }
+    }
+
+    /// The address when it is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.base().and_then(Hostname::ip)
+    }
+
+    /// See [`Hostname::is_private`].
+    pub fn is_private(&self) -> bool {
+        self.base().is_some_and(Hostname::is_private)
+    }
+
+    /// See [`Hostname::is_this_machine`].
+    pub fn is_this_machine(&self) -> bool {
+        self.base().is_some_and(Hostname::is_this_machine)
     }
 
     /// Whether `host`, already in lower case, is one of these.
@@ -125,6 +144,7 @@ impl HostPattern {
             Self::Wildcard(name) => host
                 .split_once('.')
                 .is_some_and(|(label, rest)| !label.is_empty() && rest == name.as_str()),
+            Self::Any => true,
         }
     }
 }
@@ -134,6 +154,7 @@ impl fmt::Display for HostPattern {
         match self {
             Self::Exact(name) => name.fmt(f),
             Self::Wildcard(name) => write!(f, "*.{name}"),
+            Self::Any => f.write_str("*"),
         }
     }
 }

@@ -31,6 +31,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use check::known_directories;
 pub use field_grant::{FieldGrant, HeadGrant};
 pub use hostname::{HostPattern, Hostname};
 pub use keys::schema;
@@ -146,6 +147,8 @@ pub struct Config {
     pub log: Log,
     /// The folder of accounts, keys, certificates and compiled plugins.
     pub store: PathBuf,
+    /// How that folder is opened.
+    pub sharing: Sharing,
     /// How many workers serve; `None` means one per core the process may run on.
     pub workers: Option<usize>,
     /// Waits and sizes that bound every exchange.
@@ -193,6 +196,15 @@ pub enum Scheme {
     Https,
 }
 
+/// What `store:` says beside the folder.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sharing {
+    /// Whether other gateways have the same folder open.
+    pub is_shared: bool,
+    /// The passphrase that private keys in it are sealed with.
+    pub seal: Option<SecretRef>,
+}
+
 /// `certificates:`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Certificates {
@@ -213,6 +225,14 @@ pub struct Certificates {
     pub propagation: Propagation,
     /// Servers that take updates, by the names that challenges call them.
     pub updates: BTreeMap<String, Rfc2136>,
+    /// Certificates that are ordered at the first handshake.
+    pub on_demand: Option<OnDemand>,
+    /// The kinds of keys.
+    pub keys: KeyKinds,
+    /// Who is told of what happens to certificates.
+    pub hooks: Vec<Hook>,
+    /// What the root of the local CA is limited to; empty: nothing.
+    pub local_domains: Vec<LocalDomain>,
 }
 
 /// A DNS server that takes updates (RFC 2136).
@@ -266,6 +286,71 @@ impl TsigAlgorithm {
     }
 }
 
+/// One entry of `certificates.local-domains`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalDomain {
+    /// A name and all below it.
+    Name(Hostname),
+    /// A network of addresses.
+    Network(ipnet::IpNet),
+}
+
+impl LocalDomain {
+    /// Whether a host lies in it.
+    pub fn has(&self, host: &HostPattern) -> bool {
+        match (self, host.ip()) {
+            (Self::Network(network), Some(ip)) => network.contains(&ip),
+            (Self::Name(name), None) => host.base().is_some_and(|base| {
+                let rest = base.as_str().strip_suffix(name.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }),
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for LocalDomain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Network(network) => network.fmt(f),
+        }
+    }
+}
+
+/// One entry of `certificates.hooks`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// The events it is told of; all when empty.
+    pub on: Vec<String>,
+    /// How it is told.
+    pub by: HookBy,
+}
+
+/// How a hook is told of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookBy {
+    /// A program and its arguments: gets the event as JSON on its standard input.
+    Command(Vec<String>),
+    /// A URL: gets the event as JSON by POST.
+    Url(String),
+}
+
+/// `certificates.on-demand`: which names may have a certificate at their first handshake.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnDemand {
+    /// The URL that is asked, with `domain=NAME` added to its query.
+    pub ask: String,
+    /// First orders in a minute, at most.
+    pub per_minute: usize,
+    /// First orders for names of one registered domain in seven days, at most.
+    pub per_domain: usize,
+    /// How long a handshake waits for its certificate.
+    pub wait: Duration,
+    /// How long a name that may not have one is not asked for again.
+    pub remember: Duration,
+}
+
 /// Waiting for a DNS-01 record to be served everywhere.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Propagation {
@@ -301,6 +386,20 @@ pub struct AcmeIssuer {
     pub roots: Option<PathBuf>,
     /// The certificate profile to ask for.
     pub profile: Option<String>,
+    /// Of several chains for a certificate the one whose last certificate was issued by this name.
+    pub preferred_chain: Option<String>,
+    /// The directory where orders are rehearsed.
+    pub staging: Option<String>,
+}
+
+/// Which kinds of keys certificates have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyKinds {
+    /// ECDSA P-256.
+    #[default]
+    Ecdsa,
+    /// RSA with 2048 bits, beside it one of ECDSA for the clients that know it.
+    Both,
 }
 
 /// An external account binding.
@@ -323,6 +422,8 @@ pub enum Challenge {
     TlsAlpn01,
     /// RFC 8555, section 8.4, through the plugin or the server of `updates` of this name.
     Dns01(String),
+    /// A TXT record that somebody sets once (draft-ietf-acme-dns-persist).
+    DnsPersist01,
 }
 
 /// A certificate and its key in PEM files.
@@ -388,6 +489,8 @@ pub enum SiteCertificate {
         issuers: Vec<Issuer>,
         /// How control is proved.
         challenge: Challenge,
+        /// Whether a name gets its certificate at its first handshake, when it may have one.
+        is_on_demand: bool,
     },
     /// Only from `certificates.files`.
     Files,

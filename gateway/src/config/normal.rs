@@ -12,9 +12,10 @@ use super::policies::{BasicAuth, Security, Setting};
 use super::units::{duration_text, size_text};
 use super::{
     AccessLog, Balance, Certificates, Challenge, ClientCertificateMode, Config, Eab, FieldGrant,
-    FixedResponse, ForwardCertificate, HashBy, HeadGrant, HealthCheck, Issuer, Limits, Listen,
-    LogFormat, OnError, PathMatch, Paths, PluginConfig, PluginUse, Policies, ProxyVersion, Route,
-    RouteAction, Scheme, Secret, SecretRef, Site, SiteCertificate, Upstream,
+    FixedResponse, ForwardCertificate, HashBy, HeadGrant, HealthCheck, Hook, HookBy, Issuer,
+    KeyKinds, Limits, Listen, LogFormat, OnError, PathMatch, Paths, PluginConfig, PluginUse,
+    Policies, ProxyVersion, Route, RouteAction, Scheme, Secret, SecretRef, Sharing, Site,
+    SiteCertificate, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -50,7 +51,7 @@ pub fn normal_form(config: &Config) -> String {
                 ),
             ]),
         ),
-        ("store", path(&config.store)),
+        ("store", store(config)),
         ("workers", config.workers.map_or(text("auto"), |n| int(n as u64))),
         ("limits", limits(&config.limits)),
         ("plugin-keys", list(config.plugin_keys.iter().map(text))),
@@ -77,6 +78,16 @@ fn listen(l: &Listen) -> Tree {
     }
 }
 
+fn store(config: &Config) -> Tree {
+    let Sharing { is_shared, seal } = &config.sharing;
+    if !is_shared && seal.is_none() {
+        return path(&config.store);
+    }
+    let mut fields = vec![("path", path(&config.store)), ("shared", Tree::Bool(*is_shared))];
+    fields.extend(seal.as_ref().map(|seal| ("seal", source(seal, None))));
+    map(fields)
+}
+
 fn certificates(c: &Certificates) -> Tree {
     let file = |f: &super::CertificateFiles| {
         map([("certificate", path(&f.certificate)), ("key", path(&f.key))])
@@ -99,7 +110,33 @@ fn certificates(c: &Certificates) -> Tree {
         let all = c.updates.iter().map(|(name, server)| (name.clone(), update_server(server)));
         fields.push(("updates", Tree::Map(all.collect())));
     }
+    let keys = match c.keys {
+        KeyKinds::Ecdsa => "ecdsa",
+        KeyKinds::Both => "both",
+    };
+    fields.push(("keys", text(keys)));
+    let domains = c.local_domains.iter().map(|domain| text(domain.to_string()));
+    fields.push(("local-domains", list(domains)));
+    fields.push(("hooks", list(c.hooks.iter().map(hook))));
+    fields.extend(c.on_demand.as_ref().map(|d| {
+        let terms = map([
+            ("ask", text(&d.ask)),
+            ("per-minute", int(d.per_minute as u64)),
+            ("per-domain", int(d.per_domain as u64)),
+            ("wait", wait(d.wait)),
+            ("remember", wait(d.remember)),
+        ]);
+        ("on-demand", terms)
+    }));
     map(fields)
+}
+
+fn hook(hook: &Hook) -> Tree {
+    let by = match &hook.by {
+        HookBy::Command(words) => ("command", list(words.iter().map(text))),
+        HookBy::Url(url) => ("url", text(url)),
+    };
+    map([("on", list(hook.on.iter().map(text))), by])
 }
 
 fn issuer(issuer: &Issuer) -> Tree {
@@ -111,6 +148,8 @@ fn issuer(issuer: &Issuer) -> Tree {
     fields.extend(acme.eab.as_ref().map(|e| ("eab", eab(e))));
     fields.extend(acme.roots.as_deref().map(|r| ("roots", path(r))));
     fields.extend(acme.profile.as_ref().map(|p| ("profile", text(p))));
+    fields.extend(acme.preferred_chain.as_ref().map(|p| ("preferred-chain", text(p))));
+    fields.extend(acme.staging.as_ref().map(|p| ("staging", text(p))));
     map(fields)
 }
 
@@ -134,6 +173,7 @@ fn challenge(challenge: &Challenge) -> Tree {
         Challenge::Auto => text("auto"),
         Challenge::Http01 => text("http-01"),
         Challenge::TlsAlpn01 => text("tls-alpn-01"),
+        Challenge::DnsPersist01 => text("dns-persist-01"),
         Challenge::Dns01(plugin) => map([("dns-01", text(plugin))]),
     }
 }
@@ -145,8 +185,11 @@ fn site(site: &Site, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
     }
     let certificate = match &site.certificate {
         SiteCertificate::Files => text("files"),
-        SiteCertificate::Issued { issuers, challenge: c } => {
-            map([("issuers", list(issuers.iter().map(issuer))), ("challenge", challenge(c))])
+        SiteCertificate::Issued { issuers, challenge: c, is_on_demand } => {
+            let mut fields =
+                vec![("issuers", list(issuers.iter().map(issuer))), ("challenge", challenge(c))];
+            fields.extend(is_on_demand.then_some(("on-demand", Tree::Bool(true))));
+            map(fields)
         }
     };
     let mut fields = vec![

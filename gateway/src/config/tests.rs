@@ -115,7 +115,7 @@ fn the_design_loads_as_written() {
     let config = loaded.config;
     assert_eq!(config.sites.len(), 2);
     assert_eq!(config.sites[0].routes[0].path, PathMatch::Prefix("/api/".into()));
-    let SiteCertificate::Issued { challenge, issuers } = &config.sites[1].certificate else {
+    let SiteCertificate::Issued { challenge, issuers, .. } = &config.sites[1].certificate else {
         panic!("{:?}", config.sites[1].certificate);
     };
     assert_eq!(*challenge, Challenge::Dns01("cloudflare".into()));

@@ -469,19 +469,17 @@ async fn greet(
     let fronts = Arc::clone(&worker.view().generation.fronts);
     let to = caller.local.ip();
     let front = |name: Option<&str>| fronts.find(name, Some(to));
-    let handshake = worker.acceptor.accept(stream, to, front);
-    match tokio::time::timeout_at(deadline, handshake).await {
-        Ok(Ok(Accepted::Serve { stream, facts })) => {
+    match worker.acceptor.accept(stream, to, limits.handshake, front).await {
+        Ok(Accepted::Serve { stream, facts }) => {
             let is_h2 = facts.is_h2;
             let connection = connection_of(&worker, caller, Some(facts), alt_svc);
             serve::spawn(stream, is_h2, connection, limits, drain, place);
         }
-        Ok(Ok(Accepted::Pass { io, read, server_name, upstream })) => {
+        Ok(Accepted::Pass { io, read, server_name, upstream }) => {
             pass::through(&worker, caller, pass::Passage { io, read, server_name, upstream }).await;
         }
-        Ok(Ok(Accepted::Challenged)) => {}
-        Ok(Err(cause)) => failed(&cause),
-        Err(_) => failed(&"not finished in time"),
+        Ok(Accepted::Challenged) => {}
+        Err(cause) => failed(&cause),
     }
 }
 

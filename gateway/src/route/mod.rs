@@ -13,6 +13,8 @@ use crate::http::head::RequestHead;
 pub struct RouteTable {
     exact: HashMap<Box<str>, usize>,
     wildcard: HashMap<Box<str>, usize>,
+    /// The site of every other host.
+    any: Option<usize>,
     /// For each site, indices into its `routes`: exact paths first, then prefixes, longest first;
     /// among equals the file's order.
     orders: Vec<Vec<usize>>,
@@ -27,6 +29,10 @@ impl RouteTable {
                 let (map, name) = match host {
                     HostPattern::Exact(name) => (&mut table.exact, name),
                     HostPattern::Wildcard(name) => (&mut table.wildcard, name),
+                    HostPattern::Any => {
+                        table.any = Some(index);
+                        continue;
+                    }
                 };
                 map.entry(name.as_str().into()).or_insert(index);
             }
@@ -40,13 +46,14 @@ impl RouteTable {
         table
     }
 
-    /// The site for a host in lower case: exact, then the wildcard over its first label.
+    /// The site for a host in lower case: exact, then the wildcard over its first label, then that of
+    /// every host.
     pub fn site(&self, host: &str) -> Option<usize> {
         if let Some(&site) = self.exact.get(host) {
             return Some(site);
         }
-        let (label, rest) = host.split_once('.')?;
-        if label.is_empty() { None } else { self.wildcard.get(rest).copied() }
+        let parts = host.split_once('.').filter(|(label, _)| !label.is_empty());
+        parts.and_then(|(_, rest)| self.wildcard.get(rest).copied()).or(self.any)
     }
 
     /// The first of the site's routes that takes this request.

@@ -4,7 +4,9 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
 use aws_lc_rs::rand;
@@ -31,9 +33,29 @@ use crate::fault::Fault;
 #[derive(Clone)]
 pub struct Acceptor {
     certs: Arc<Certs>,
+    later: Arc<dyn Later>,
     serve: Arc<ServerConfig>,
     quic: Arc<QuicServerConfig>,
     quic_tokens: Arc<dyn HandshakeTokenKey>,
+}
+
+/// Certificates that may come while a handshake waits.
+pub trait Later: Send + Sync {
+    /// Waits, within bounds of its own, until there is a certificate for this name in lower case;
+    /// false when there is none.
+    fn certificate_for<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+}
+
+/// What is known after the ClientHello.
+struct Greeting {
+    /// What was read.
+    input: Buffer,
+    name: Option<String>,
+    is_acme: bool,
+    front: Front,
 }
 
 /// A finished handshake.
@@ -70,6 +92,8 @@ pub enum HandshakeError {
     Refused(Refusal, Option<String>),
     /// The session was resumed, and the client's certificate has ended since.
     Expired,
+    /// The client took too long.
+    Slow,
     /// The client broke the protocol or did not like ours.
     Tls(io::Error),
     /// The connection ended before.
@@ -82,12 +106,12 @@ impl Acceptor {
     ///
     /// # Errors
     /// When the system gives no randomness.
-    pub fn new(certs: Arc<Certs>) -> Result<Self, rustls::Error> {
+    pub fn new(certs: Arc<Certs>, later: Arc<dyn Later>) -> Result<Self, rustls::Error> {
         let (serve, quic) = serving(&certs, None)?;
         let mut secret = [0; 64];
         rand::fill(&mut secret).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
         let tokens = Prk::new_less_safe(HKDF_SHA256, &secret);
-        Ok(Self { certs, serve, quic, quic_tokens: Arc::new(tokens) })
+        Ok(Self { certs, later, serve, quic, quic_tokens: Arc::new(tokens) })
     }
 
     /// Handshakes over QUIC: TLS 1.3, h3, the same certificates, no early data. `find` says what the
@@ -103,7 +127,8 @@ impl Acceptor {
     }
 
     /// Makes one handshake on `io`, which came to the address `local`; `front` says what the site of
-    /// a server name asks of it. The caller bounds the time.
+    /// a server name asks of it. Each half of it, before and after the choice of a certificate, has to
+    /// be done within `limit`.
     ///
     /// # Errors
     /// When the client is refused or goes away. The alert has then been sent.
@@ -111,16 +136,40 @@ impl Acceptor {
         &self,
         mut io: IO,
         local: IpAddr,
+        limit: Duration,
         front: impl FnOnce(Option<&str>) -> Front,
     ) -> Result<Accepted<IO>, HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let (accepted, input) = read_hello(&mut io).await?;
-        let hello = accepted.client_hello();
-        let name = hello.server_name().map(str::to_ascii_lowercase);
-        let is_acme = is_acme(&hello);
+        let read = tokio::time::timeout(limit, read_hello(&mut io)).await;
+        let (accepted, input) = read.map_err(|_| HandshakeError::Slow)??;
+        let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+        let is_acme = is_acme(&accepted.client_hello());
         let front = front(name.as_deref());
+        if let Some(name) = &name
+            && !is_acme
+            && front.passthrough.is_none()
+            && self.certs.find_for(Some(name), local).is_none()
+        {
+            // Whether there is one now is seen below.
+            self.later.certificate_for(name).await;
+        }
+        let greeting = Greeting { input, name, is_acme, front };
+        let finish = self.finish(io, greeting, local);
+        tokio::time::timeout(limit, finish).await.map_err(|_| HandshakeError::Slow)?
+    }
+
+    async fn finish<IO>(
+        &self,
+        mut io: IO,
+        greeting: Greeting,
+        local: IpAddr,
+    ) -> Result<Accepted<IO>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Greeting { input, name, is_acme, front } = greeting;
         let hello = Hello { server_name: name.as_deref(), is_acme, local, front: &front };
         match decide(hello, &self.certs) {
             HelloDecision::PassThrough(upstream) => {
@@ -350,7 +399,8 @@ struct FromTable(Arc<Certs>);
 impl ResolvesServerCert for FromTable {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        self.0.find(name.as_deref()).map(|certificate| Arc::clone(&certificate.key))
+        let found = self.0.find_for_client(name.as_deref(), hello.signature_schemes());
+        found.map(|certificate| Arc::clone(&certificate.key))
     }
 }
 
@@ -373,6 +423,7 @@ impl HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Slow => f.write_str("handshake not finished in time"),
             Self::NotTls => f.write_str("plain HTTP on a port that speaks https"),
             Self::Refused(Refusal::UnknownName, name) => {
                 write!(f, "no certificate for {}", name.as_deref().unwrap_or_default())
@@ -406,6 +457,20 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// No certificate comes later.
+    struct Never;
+
+    impl Later for Never {
+        fn certificate_for<'a>(
+            &'a self,
+            _: &'a str,
+        ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+            Box::pin(std::future::ready(false))
+        }
+    }
     use crate::config::Hostname;
     use crate::tls::certs::Origin;
     use crate::tls::certs::tests::certificate;
@@ -428,7 +493,7 @@ mod tests {
         let connector = TlsConnector::from(Arc::new(client));
         let local = "127.0.0.1".parse().unwrap();
         let server = async {
-            let mut accepted = acceptor.accept(far, local, |_| Front::default()).await;
+            let mut accepted = acceptor.accept(far, local, LIMIT, |_| Front::default()).await;
             if let Ok(Accepted::Serve { stream, .. }) = &mut accepted {
                 stream.write_all(b"hello").await.unwrap();
                 stream.shutdown().await.unwrap();
@@ -458,7 +523,7 @@ mod tests {
         let a = certificate(&["a.example"], Origin::File);
         let b = certificate(&["*.b.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a)), ("b".into(), Arc::clone(&b))]);
-        let acceptor = Acceptor::new(certs).unwrap();
+        let acceptor = Acceptor::new(certs, Arc::new(Never)).unwrap();
         for (name, right, wrong) in [("a.example", &a, &b), ("x.b.example", &b, &a)] {
             let (accepted, text) = shake(&acceptor, client(&[right]), name).await;
             assert_eq!(text.unwrap(), b"hello");
@@ -474,7 +539,7 @@ mod tests {
         let certs = Arc::new(Certs::default());
         let a = certificate(&["a.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a))]);
-        let acceptor = Acceptor::new(certs).unwrap();
+        let acceptor = Acceptor::new(certs, Arc::new(Never)).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(a.key.cert[0].clone()).unwrap();
         let mut old = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS12])
@@ -492,7 +557,7 @@ mod tests {
         let certs = Arc::new(Certs::default());
         let a = certificate(&["a.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a))]);
-        let acceptor = Acceptor::new(Arc::clone(&certs)).unwrap();
+        let acceptor = Acceptor::new(Arc::clone(&certs), Arc::new(Never)).unwrap();
         let (refused, outcome) = shake(&acceptor, client(&[&a]), "b.example").await;
         assert!(matches!(refused, Err(HandshakeError::Refused(Refusal::UnknownName, _))));
         assert_eq!(alert(&outcome), Some(AlertDescription::UnrecognisedName));
@@ -509,7 +574,7 @@ mod tests {
         let certs = Arc::new(Certs::default());
         let a = certificate(&["a.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a))]);
-        let acceptor = Acceptor::new(Arc::clone(&certs)).unwrap();
+        let acceptor = Acceptor::new(Arc::clone(&certs), Arc::new(Never)).unwrap();
         let client = client(&[&a]);
         let mut kinds = Vec::new();
         for _ in 0..2 {
@@ -527,14 +592,14 @@ mod tests {
         let certs = Arc::new(Certs::default());
         let a = certificate(&["a.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a))]);
-        let acceptor = Acceptor::new(Arc::clone(&certs)).unwrap();
+        let acceptor = Acceptor::new(Arc::clone(&certs), Arc::new(Never)).unwrap();
         let challenge = certificate(&["a.example"], Origin::Local);
         let mut client = client(&[&challenge]);
         client.alpn_protocols = vec![ACME_TLS.to_vec()];
         let (_, outcome) = shake(&acceptor, client.clone(), "a.example").await;
         assert_eq!(alert(&outcome), Some(AlertDescription::NoApplicationProtocol));
         let name = Hostname::parse("a.example").unwrap();
-        certs.publish_challenge(&name, Arc::clone(&challenge.key));
+        certs.publish_challenge(&name, Arc::clone(&challenge.key), "");
         let (accepted, _) = shake(&acceptor, client.clone(), "a.example").await;
         assert!(matches!(accepted, Ok(Accepted::Challenged)));
         certs.withdraw_challenge(&name);
@@ -544,12 +609,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_tls_ends_in_order() {
-        let acceptor = Acceptor::new(Arc::default()).unwrap();
+        let acceptor = Acceptor::new(Arc::default(), Arc::new(Never)).unwrap();
         let local: IpAddr = "127.0.0.1".parse().unwrap();
         let (mut near, far) = tokio::io::duplex(1024);
         near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         assert!(matches!(
-            acceptor.accept(far, local, |_| Front::default()).await,
+            acceptor.accept(far, local, LIMIT, |_| Front::default()).await,
             Err(HandshakeError::NotTls)
         ));
         let mut text = String::new();
@@ -562,7 +627,7 @@ mod tests {
             let (mut near, far) = tokio::io::duplex(1024);
             near.write_all(garbage).await.unwrap();
             near.shutdown().await.unwrap();
-            assert!(acceptor.accept(far, local, |_| Front::default()).await.is_err());
+            assert!(acceptor.accept(far, local, LIMIT, |_| Front::default()).await.is_err());
         }
     }
 
@@ -571,7 +636,7 @@ mod tests {
         let certs = Arc::new(Certs::default());
         let a = certificate(&["a.example"], Origin::File);
         certs.publish(vec![("a".into(), Arc::clone(&a))]);
-        let acceptor = Acceptor::new(certs).unwrap();
+        let acceptor = Acceptor::new(certs, Arc::new(Never)).unwrap();
         let name = ServerName::try_from("a.example").unwrap();
         let mut session = rustls::ClientConnection::new(Arc::new(client(&[&a])), name).unwrap();
         let mut hello = Vec::new();
@@ -586,7 +651,7 @@ mod tests {
         };
         let local = "127.0.0.1".parse().unwrap();
         let (accepted, first) =
-            tokio::join!(acceptor.accept(far, local, |_| Front::default()), client);
+            tokio::join!(acceptor.accept(far, local, LIMIT, |_| Front::default()), client);
         // A handshake record came back; the client then left.
         assert_eq!(first, 22);
         assert!(accepted.is_err());

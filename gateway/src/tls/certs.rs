@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
@@ -15,6 +16,7 @@ use x509_parser::extensions::GeneralName;
 use crate::clock::Timestamp;
 use crate::config::{HostPattern, Hostname};
 use crate::fault::Fault;
+use crate::store::Store;
 
 /// A certificate that may be served.
 #[derive(Debug)]
@@ -58,6 +60,11 @@ pub enum CertificateError {
 }
 
 impl Certificate {
+    /// Whether its key is RSA.
+    pub fn is_rsa(&self) -> bool {
+        self.key.key.algorithm() == SignatureAlgorithm::RSA
+    }
+
     /// Reads a PEM chain (leaf first) and key, checks that they belong together and takes names and
     /// validity from the leaf.
     ///
@@ -101,7 +108,9 @@ fn names(
         .map_err(|cause| CertificateError::Leaf(cause.to_string()))?;
     let found = found.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
     let names = found.iter().filter_map(|name| match name {
-        GeneralName::DNSName(name) => HostPattern::parse(name).ok(),
+        GeneralName::DNSName(name) => {
+            HostPattern::parse(name).ok().filter(|name| *name != HostPattern::Any)
+        }
         GeneralName::IPAddress(bytes) => {
             let ip: IpAddr = match *bytes {
                 [a, b, c, d] => [*a, *b, *c, *d].into(),
@@ -120,6 +129,8 @@ fn names(
 pub struct Certs {
     table: ArcSwap<Table>,
     challenges: ArcSwap<HashMap<Box<str>, Arc<CertifiedKey>>>,
+    /// Set when several gateways share a store: the CA may knock at any of them.
+    shared: OnceLock<Arc<Store>>,
     /// What the table is made from. Only writers take it.
     slots: Mutex<Slots>,
 }
@@ -132,9 +143,47 @@ struct Slots {
 
 #[derive(Debug, Default)]
 struct Table {
-    exact: HashMap<Box<str>, Arc<Certificate>>,
-    wildcard: HashMap<Box<str>, Arc<Certificate>>,
-    default: Option<Arc<Certificate>>,
+    exact: HashMap<Box<str>, Choice>,
+    wildcard: HashMap<Box<str>, Choice>,
+    default: Option<Choice>,
+}
+
+/// The certificates of one name: the best, and the best of another kind of key for clients that
+/// cannot use it.
+#[derive(Debug, Clone)]
+struct Choice {
+    best: Arc<Certificate>,
+    other: Option<Arc<Certificate>>,
+}
+
+impl Choice {
+    fn new(first: &Arc<Certificate>) -> Self {
+        Self { best: Arc::clone(first), other: None }
+    }
+
+    fn add(&mut self, certificate: &Arc<Certificate>) {
+        let is_same_kind = certificate.is_rsa() == self.best.is_rsa();
+        if is_better(certificate, &self.best) {
+            let before = std::mem::replace(&mut self.best, Arc::clone(certificate));
+            if !is_same_kind {
+                self.other = Some(before);
+            }
+        } else if !is_same_kind
+            && self.other.as_ref().is_none_or(|known| is_better(certificate, known))
+        {
+            self.other = Some(Arc::clone(certificate));
+        }
+    }
+
+    /// The first that a client with these signature schemes can use; the best when it can use none.
+    fn for_client(&self, schemes: &[SignatureScheme]) -> &Arc<Certificate> {
+        let can_use =
+            |certificate: &Certificate| certificate.key.key.choose_scheme(schemes).is_some();
+        match &self.other {
+            Some(other) if !can_use(&self.best) && can_use(other) => other,
+            _ => &self.best,
+        }
+    }
 }
 
 impl Certs {
@@ -164,11 +213,24 @@ impl Certs {
     /// 2. one that has a wildcard over its first label,
     /// 3. that of the configured default name, also when the client sends no name.
     ///
-    /// Of several for one name: files before ACME before the local CA, then the one that is valid for
-    /// longer.
+    /// Of several for one name: files before ACME before the local CA, then ECDSA before RSA, then the
+    /// one that is valid for longer.
     pub fn find(&self, server_name: Option<&str>) -> Option<Arc<Certificate>> {
         let table = self.table.load();
-        server_name.and_then(|name| table.find(name)).or(table.default.as_ref()).map(Arc::clone)
+        let found = server_name.and_then(|name| table.find(name)).or(table.default.as_ref());
+        found.map(|choice| Arc::clone(&choice.best))
+    }
+
+    /// As [`Certs::find`], for a client that knows these signature schemes: of several certificates
+    /// from the same origin the one with ECDSA, unless the client can use RSA alone.
+    pub fn find_for_client(
+        &self,
+        server_name: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<Certificate>> {
+        let table = self.table.load();
+        let found = server_name.and_then(|name| table.find(name)).or(table.default.as_ref());
+        found.map(|choice| Arc::clone(choice.for_client(schemes)))
     }
 
     /// As [`Certs::find`]; a client that sends no name because it came to an IP address (RFC 6066
@@ -177,7 +239,7 @@ impl Certs {
         if server_name.is_none() {
             let table = self.table.load();
             if let Some(found) = table.exact.get(local.to_string().as_str()) {
-                return Some(Arc::clone(found));
+                return Some(Arc::clone(&found.best));
             }
         }
         self.find(server_name)
@@ -192,8 +254,19 @@ impl Certs {
         all
     }
 
-    /// Puts a TLS-ALPN-01 certificate (RFC 8737) in for `name`.
-    pub fn publish_challenge(&self, name: &Hostname, key: Arc<CertifiedKey>) {
+    /// Answers validations also for the other gateways on this store, and lets them answer for this
+    /// one.
+    pub fn share(&self, store: &Arc<Store>) {
+        let _ = self.shared.set(Arc::clone(store));
+    }
+
+    /// Puts a TLS-ALPN-01 certificate (RFC 8737) in for `name`; `pem` is the same with its key.
+    pub fn publish_challenge(&self, name: &Hostname, key: Arc<CertifiedKey>, pem: &str) {
+        if let Some(store) = self.shared.get()
+            && let Err(cause) = store.write(&challenge_item(name.as_str()), pem.as_bytes())
+        {
+            tracing::warn!("other gateways cannot answer for this one: {cause}");
+        }
         self.challenges.rcu(|known| {
             let mut next = HashMap::clone(known);
             next.insert(name.as_str().into(), Arc::clone(&key));
@@ -208,11 +281,23 @@ impl Certs {
             next.remove(name.as_str());
             next
         });
+        if let Some(store) = self.shared.get() {
+            let _ = store.remove(&challenge_item(name.as_str()));
+        }
     }
 
-    /// The TLS-ALPN-01 certificate for `name`.
+    /// The TLS-ALPN-01 certificate for `name`. Reads a small file when the store is shared and the
+    /// validation not of this gateway.
     pub fn find_challenge(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        self.challenges.load().get(name).map(Arc::clone)
+        if let Some(own) = self.challenges.load().get(name) {
+            return Some(Arc::clone(own));
+        }
+        let pem = self.shared.get()?.read(&challenge_item(name)).ok().flatten()?;
+        // Not checked as others are: its critical extension (RFC 8737, section 3) is for the CA alone.
+        let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().ok()?;
+        let key = PrivateKeyDer::from_pem_slice(&pem).ok()?;
+        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).ok()?;
+        Some(Arc::new(CertifiedKey::new(chain, signer)))
     }
 
     fn change(&self, change: impl FnOnce(&mut Slots)) {
@@ -222,30 +307,35 @@ impl Certs {
     }
 }
 
+fn challenge_item(name: &str) -> String {
+    format!("acme/answers/tls/{name}")
+}
+
 impl Table {
     fn new(slots: &Slots) -> Self {
         let mut table = Self::default();
         table.exact.reserve(slots.certificates.len());
         for certificate in slots.certificates.values() {
             for name in &certificate.names {
-                let map = match name {
-                    HostPattern::Exact(_) => &mut table.exact,
-                    HostPattern::Wildcard(_) => &mut table.wildcard,
+                let (map, base) = match name {
+                    HostPattern::Exact(name) => (&mut table.exact, name.as_str()),
+                    HostPattern::Wildcard(name) => (&mut table.wildcard, name.as_str()),
+                    // No certificate says so.
+                    HostPattern::Any => continue,
                 };
-                match map.get_mut(name.base().as_str()) {
-                    Some(known) if is_better(known, certificate) => {}
-                    Some(known) => *known = Arc::clone(certificate),
+                match map.get_mut(base) {
+                    Some(known) => known.add(certificate),
                     None => {
-                        map.insert(name.base().as_str().into(), Arc::clone(certificate));
+                        map.insert(base.into(), Choice::new(certificate));
                     }
                 }
             }
         }
-        table.default = slots.default.as_ref().and_then(|n| table.find(n.as_str())).map(Arc::clone);
+        table.default = slots.default.as_ref().and_then(|n| table.find(n.as_str())).cloned();
         table
     }
 
-    fn find(&self, name: &str) -> Option<&Arc<Certificate>> {
+    fn find(&self, name: &str) -> Option<&Choice> {
         self.exact.get(name).or_else(|| {
             let (label, rest) = name.split_once('.')?;
             if label.is_empty() { None } else { self.wildcard.get(rest) }
@@ -253,9 +343,10 @@ impl Table {
     }
 }
 
-fn is_better(known: &Certificate, other: &Certificate) -> bool {
-    (known.origin, std::cmp::Reverse(known.not_after))
-        < (other.origin, std::cmp::Reverse(other.not_after))
+/// Whether `one` goes before `other`: by origin, then ECDSA before RSA, then by its end.
+fn is_better(one: &Certificate, other: &Certificate) -> bool {
+    let rank = |c: &Certificate| (c.origin, c.is_rsa(), std::cmp::Reverse(c.not_after));
+    rank(one) < rank(other)
 }
 
 impl CertificateError {

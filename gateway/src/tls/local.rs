@@ -10,16 +10,17 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
 };
 use rustls_pki_types::PrivateKeyDer;
 use time::OffsetDateTime;
 
 use super::certs::{Certificate, CertificateError, Certs, Origin};
 use crate::clock::Timestamp;
-use crate::config::{HostPattern, Hostname};
+use crate::config::{HostPattern, Hostname, LocalDomain};
 use crate::fault::Fault;
 use crate::store::{Store, StoreError};
 
@@ -27,6 +28,8 @@ use crate::store::{Store, StoreError};
 pub struct LocalCa {
     root_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    /// What the root is limited to; empty: nothing.
+    limits: Vec<LocalDomain>,
     /// What is published, by slot.
     published: Mutex<BTreeMap<String, Arc<Certificate>>>,
 }
@@ -40,35 +43,52 @@ pub enum LocalCaError {
     Make(rcgen::Error),
     /// A certificate that was made cannot be served.
     Unusable(CertificateError),
+    /// The root is limited to other names.
+    Outside(HostPattern),
 }
 
 impl LocalCa {
-    /// Takes the root from the store, or makes one. A root that cannot be read is set aside.
+    /// Takes the root from the store, or makes one that is limited to `limits` and this machine (name
+    /// constraints, RFC 5280, section 4.2.1.10). A root that cannot be read is set aside.
     ///
     /// # Errors
     /// When the store refuses or no root can be made.
-    pub fn open(store: &Store) -> Result<Arc<Self>, LocalCaError> {
+    pub fn open(store: &Store, limits: &[LocalDomain]) -> Result<Arc<Self>, LocalCaError> {
         if let Some(pem) = store.read(ROOT).map_err(LocalCaError::Store)? {
-            match Self::from_pem(&String::from_utf8_lossy(&pem)) {
-                Ok(known) => return Ok(Arc::new(known)),
+            match Self::from_pem(&String::from_utf8_lossy(&pem), limits) {
+                Ok(known) => {
+                    if is_limited(&known.root_pem) == limits.is_empty() {
+                        tracing::warn!(
+                            "`certificates.local-domains` holds for a new root: to have one, take \
+                             back `witgate trust` everywhere and remove {ROOT} from the store"
+                        );
+                    }
+                    return Ok(Arc::new(known));
+                }
                 Err(cause) => {
                     store.set_aside(ROOT, &cause.to_string()).map_err(LocalCaError::Store)?;
                 }
             }
         }
-        let pem = make_root().map_err(LocalCaError::Make)?;
-        store.write(ROOT, pem.as_bytes()).map_err(LocalCaError::Store)?;
-        tracing::info!("made a root for the local CA; `witgate trust` makes this machine trust it");
-        Self::from_pem(&pem).map(Arc::new).map_err(LocalCaError::Make)
+        let pem = store.read_or(ROOT, || {
+            let pem = make_root(limits).map_err(LocalCaError::Make)?;
+            tracing::info!(
+                "made a root for the local CA; `witgate trust` makes this machine trust it"
+            );
+            Ok::<_, LocalCaError>(pem.into_bytes())
+        })?;
+        let pem = String::from_utf8_lossy(&pem);
+        Self::from_pem(&pem, limits).map(Arc::new).map_err(LocalCaError::Make)
     }
 
-    fn from_pem(pem: &str) -> Result<Self, rcgen::Error> {
+    fn from_pem(pem: &str, limits: &[LocalDomain]) -> Result<Self, rcgen::Error> {
         let key = KeyPair::from_pem(pem.get(pem.find(BEGIN_KEY).unwrap_or(0)..).unwrap_or(pem))?;
         let end = pem.find(END_CERTIFICATE).map_or(pem.len(), |at| at + END_CERTIFICATE.len());
         let start = pem.find(BEGIN_CERTIFICATE).unwrap_or(0);
         let root_pem = format!("{}\n", pem.get(start..end).unwrap_or_default());
         let issuer = Issuer::from_ca_cert_pem(&root_pem, key)?;
-        Ok(Self { root_pem, issuer, published: Mutex::default() })
+        let limits = limits.to_vec();
+        Ok(Self { root_pem, issuer, limits, published: Mutex::default() })
     }
 
     /// The root certificate, PEM, without its key.
@@ -81,6 +101,13 @@ impl LocalCa {
     /// # Errors
     /// When it cannot be made.
     pub fn issue(&self, names: &[HostPattern]) -> Result<Certificate, LocalCaError> {
+        let is_inside = |name: &HostPattern| {
+            let is_allowed = self.limits.iter().any(|limit| limit.has(name));
+            self.limits.is_empty() || name.is_this_machine() || is_allowed
+        };
+        if let Some(name) = names.iter().find(|name| !is_inside(name)) {
+            return Err(LocalCaError::Outside(name.clone()));
+        }
         let mut params = CertificateParams::default();
         let first = names.first().map(ToString::to_string).unwrap_or_default();
         params.distinguished_name.push(DnType::CommonName, first);
@@ -149,11 +176,39 @@ fn san(name: &HostPattern) -> Result<SanType, LocalCaError> {
             Some(ip) => Ok(SanType::IpAddress(ip)),
             None => dns(name.to_string()),
         },
-        HostPattern::Wildcard(_) => dns(name.to_string()),
+        HostPattern::Wildcard(_) | HostPattern::Any => dns(name.to_string()),
     }
 }
 
-fn make_root() -> Result<String, rcgen::Error> {
+/// Whether a root has name constraints.
+fn is_limited(root_pem: &str) -> bool {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(root_pem.as_bytes()) else { return false };
+    let parsed = pem.parse_x509();
+    parsed.is_ok_and(|root| matches!(root.name_constraints(), Ok(Some(_))))
+}
+
+fn constraints(limits: &[LocalDomain]) -> NameConstraints {
+    let network = |network: &IpNet| match network {
+        IpNet::V4(net) => CidrSubnet::V4(net.network().octets(), net.netmask().octets()),
+        IpNet::V6(net) => CidrSubnet::V6(net.network().octets(), net.netmask().octets()),
+    };
+    let loopback = [
+        CidrSubnet::V4([127, 0, 0, 0], [255, 0, 0, 0]),
+        CidrSubnet::V6(std::net::Ipv6Addr::LOCALHOST.octets(), [255; 16]),
+    ];
+    let own = loopback.into_iter().map(GeneralSubtree::IpAddress);
+    let own = own.chain([GeneralSubtree::DnsName("localhost".to_owned())]);
+    let others = limits.iter().map(|limit| match limit {
+        LocalDomain::Name(name) => GeneralSubtree::DnsName(name.to_string()),
+        LocalDomain::Network(net) => GeneralSubtree::IpAddress(network(net)),
+    });
+    NameConstraints {
+        permitted_subtrees: own.chain(others).collect(),
+        excluded_subtrees: Vec::new(),
+    }
+}
+
+fn make_root(limits: &[LocalDomain]) -> Result<String, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -161,10 +216,19 @@ fn make_root() -> Result<String, rcgen::Error> {
     let now = OffsetDateTime::now_utc();
     params.not_before = now - CLOCK_SKEW;
     params.not_after = now + ROOT_LIFETIME;
+    if !limits.is_empty() {
+        params.name_constraints = Some(constraints(limits));
+    }
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let root = params.self_signed(&key)?;
     Ok(format!("{}{}", root.pem(), key.serialize_pem()))
+}
+
+impl From<StoreError> for LocalCaError {
+    fn from(cause: StoreError) -> Self {
+        Self::Store(cause)
+    }
 }
 
 impl LocalCaError {
@@ -172,6 +236,7 @@ impl LocalCaError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Store(cause) => cause.fault(),
+            Self::Outside(_) => Fault::Operator,
             Self::Make(_) | Self::Unusable(_) => Fault::Internal,
         }
     }
@@ -183,6 +248,11 @@ impl fmt::Display for LocalCaError {
             Self::Store(cause) => cause.fmt(f),
             Self::Make(cause) => write!(f, "the local CA cannot make a certificate: {cause}"),
             Self::Unusable(cause) => write!(f, "the local CA made a certificate that {cause}"),
+            Self::Outside(name) => write!(
+                f,
+                "the local CA's root is limited to `certificates.local-domains`, and {name} is in \
+                 none of them"
+            ),
         }
     }
 }
@@ -191,7 +261,7 @@ impl std::error::Error for LocalCaError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Store(cause) => cause.source(),
-            Self::Make(_) | Self::Unusable(_) => None,
+            Self::Make(_) | Self::Unusable(_) | Self::Outside(_) => None,
         }
     }
 }
@@ -217,19 +287,19 @@ mod tests {
     fn the_root_is_kept_and_its_key_stays() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let first = LocalCa::open(&store).unwrap().root_pem();
-        let again = LocalCa::open(&store).unwrap().root_pem();
+        let first = LocalCa::open(&store, &[]).unwrap().root_pem();
+        let again = LocalCa::open(&store, &[]).unwrap().root_pem();
         assert_eq!(first, again);
         assert!(!first.contains("PRIVATE KEY"));
         store.write(ROOT, b"broken").unwrap();
-        assert_ne!(LocalCa::open(&store).unwrap().root_pem(), first);
+        assert_ne!(LocalCa::open(&store, &[]).unwrap().root_pem(), first);
         assert_eq!(store.list("set-aside").unwrap().len(), 1);
     }
 
     #[test]
     fn leaves_verify_against_the_root() {
         let folder = tempfile::tempdir().unwrap();
-        let local = LocalCa::open(&Store::open(folder.path()).unwrap()).unwrap();
+        let local = LocalCa::open(&Store::open(folder.path()).unwrap(), &[]).unwrap();
         let certificate = local.issue(&names(&["localhost", "*.localhost", "127.0.0.1"])).unwrap();
         assert_eq!(certificate.names.len(), 3);
         let (_, pem) = x509_parser::pem::parse_x509_pem(local.root_pem().as_bytes()).unwrap();
@@ -243,12 +313,64 @@ mod tests {
     #[test]
     fn what_is_wanted_is_there_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let local = LocalCa::open(&Store::open(folder.path()).unwrap()).unwrap();
+        let local = LocalCa::open(&Store::open(folder.path()).unwrap(), &[]).unwrap();
         let certs = Certs::default();
         local.ensure(&certs, &[names(&["localhost"]), names(&["a.test"])]);
         let first = certs.find(Some("localhost")).unwrap();
         local.ensure(&certs, &[names(&["localhost"])]);
         assert!(Arc::ptr_eq(&first, &certs.find(Some("localhost")).unwrap()));
         assert!(certs.find(Some("a.test")).is_none());
+    }
+
+    #[test]
+    fn a_root_with_limits_signs_nothing_else_and_nobody_believes_it_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let limits = [
+            LocalDomain::Name(Hostname::parse("corp.example").unwrap()),
+            LocalDomain::Network("10.1.0.0/16".parse().unwrap()),
+        ];
+        let local = LocalCa::open(&store, &limits).unwrap();
+        assert!(is_limited(&local.root_pem()));
+        let inside = [
+            &["localhost", "a.localhost", "127.0.0.1", "::1"][..],
+            &["corp.example", "*.corp.example", "a.b.corp.example"],
+            &["10.1.2.3"],
+        ];
+        let outside = ["example.com", "xcorp.example", "10.2.0.1", "nas"];
+        for name in outside {
+            assert!(
+                matches!(local.issue(&names(&[name])), Err(LocalCaError::Outside(_))),
+                "{name}"
+            );
+        }
+        // Whoever trusts the root believes it no more than that, even with its key in the wrong hands.
+        let stolen = LocalCa { limits: Vec::new(), ..Arc::into_inner(local).unwrap() };
+        for names_inside in inside {
+            let made = stolen.issue(&names(names_inside)).unwrap();
+            for name in names_inside.iter().map(|name| name.replace('*', "x")) {
+                verify(&stolen, &made, &name).unwrap_or_else(|e| panic!("{name}: {e}"));
+            }
+        }
+        for name in outside {
+            let made = stolen.issue(&names(&[name])).unwrap();
+            assert!(verify(&stolen, &made, name).is_err(), "{name} is believed");
+        }
+    }
+
+    /// As a client does that trusts the root.
+    fn verify(local: &LocalCa, made: &Certificate, name: &str) -> Result<(), rustls::Error> {
+        use rustls::client::danger::ServerCertVerifier as _;
+        use rustls_pki_types::pem::PemObject as _;
+        let mut roots = rustls::RootCertStore::empty();
+        let root = rustls_pki_types::CertificateDer::from_pem_slice(local.root_pem.as_bytes());
+        roots.add(root.unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier =
+            rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let name = rustls_pki_types::ServerName::try_from(name.to_owned()).unwrap();
+        let now = rustls_pki_types::UnixTime::now();
+        let leaf = made.key.cert.first().unwrap();
+        verifier.build().unwrap().verify_server_cert(leaf, &[], &name, &[], now).map(drop)
     }
 }

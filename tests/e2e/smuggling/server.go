@@ -30,7 +30,8 @@ func (l listener) Accept() (net.Conn, error) {
 }
 
 func (c conn) Write(text []byte) (int, error) {
-	if !bytes.HasPrefix(text, []byte("HTTP/1.1 200 ")) {
+	isFine := bytes.HasPrefix(text, []byte("HTTP/1.1 200 ")) || bytes.HasPrefix(text, []byte("HTTP/1.1 100 "))
+	if !isFine {
 		say("BAD", string(bytes.SplitN(text, []byte("\r\n"), 2)[0]))
 	}
 	return c.Conn.Write(text)

@@ -55,6 +55,11 @@ impl std::fmt::Debug for Presented {
 }
 
 impl Dns01 {
+    /// The DNS servers that it asks.
+    pub fn resolvers(&self) -> &Resolvers {
+        &self.shared.resolvers
+    }
+
     /// Asks `resolvers` (when empty, those of the system), waits as `propagation` says, and keeps its
     /// journal in `store`.
     pub fn new(store: Arc<Store>, resolvers: Vec<SocketAddr>, propagation: Propagation) -> Self {

@@ -34,12 +34,14 @@ pub fn present(
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let key = KeyPair::generate()?;
     let made = params.self_signed(&key)?;
+    let key_pem = key.serialize_pem();
     let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
         .map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
     let certified = CertifiedKey::new(vec![made.der().clone()], signer);
     let name = asked(name);
-    certs.publish_challenge(&name, Arc::new(certified));
+    let pem = format!("{}{}", made.pem(), key_pem);
+    certs.publish_challenge(&name, Arc::new(certified), &pem);
     Ok(Answered { certs: Arc::clone(certs), name })
 }
 

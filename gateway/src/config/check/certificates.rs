@@ -7,8 +7,9 @@ use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     AcmeIssuer, CertificateFiles, Certificates, Challenge, ClientCertificateMode,
-    ClientCertificates, Eab, ForwardCertificate, HostPattern, Issuer, Listen, Propagation, Rfc2136,
-    Scheme, SiteCertificate, TsigAlgorithm, TsigKey, keys,
+    ClientCertificates, Eab, ForwardCertificate, Hook, HookBy, HostPattern, Issuer, KeyKinds,
+    Listen, LocalDomain, OnDemand, Propagation, Rfc2136, Scheme, SiteCertificate, TsigAlgorithm,
+    TsigKey, keys,
 };
 use super::fields::Fields;
 use super::upstreams::host_and_port;
@@ -17,6 +18,7 @@ use super::{Checker, Role};
 /// `sites[].certificate` as written.
 pub(super) struct SiteWish<'a> {
     kind: Kind,
+    is_on_demand: bool,
     issuers: Option<Vec<Issuer>>,
     challenge: Option<Challenge>,
     /// Where the certificate's wish stands, or the site.
@@ -60,6 +62,17 @@ impl<'a> Checker<'a> {
             resolvers.extend(self.resolver(node));
         }
         let propagation = self.propagation(&part);
+        let on_demand = part.get("on-demand").and_then(|n| self.on_demand(n));
+        let kinds = [("ecdsa", KeyKinds::Ecdsa), ("both", KeyKinds::Both)];
+        let keys = self.with_default(&part, "keys", |c, n| c.word(n, &kinds));
+        let mut local_domains = Vec::new();
+        for node in self.list_of(&part, "local-domains", "domains and networks") {
+            local_domains.extend(self.local_domain(node));
+        }
+        let mut hooks = Vec::new();
+        for node in self.list_of(&part, "hooks", "{command: [PROGRAM]} or {url: URL}") {
+            hooks.extend(self.hook(node));
+        }
         Certificates {
             contact,
             issuers,
@@ -69,6 +82,10 @@ impl<'a> Checker<'a> {
             resolvers,
             propagation,
             updates,
+            on_demand,
+            keys: keys.unwrap_or_default(),
+            hooks,
+            local_domains,
         }
     }
 
@@ -132,6 +149,87 @@ impl<'a> Checker<'a> {
             updates.insert(entry.key.clone(), Rfc2136 { server, host, port, key, zones });
         }
         updates
+    }
+
+    /// A domain, or a network in the form of addresses and prefix length.
+    fn local_domain(&mut self, node: &Node) -> Option<LocalDomain> {
+        let text = self.line(node, "a domain or a network")?;
+        if text.contains('/') || text.parse::<IpAddr>().is_ok() {
+            return self.network(node).map(LocalDomain::Network);
+        }
+        self.hostname(node).map(LocalDomain::Name)
+    }
+
+    fn hook(&mut self, node: &'a Node) -> Option<Hook> {
+        let fields = self.fields(node, "certificates.hooks[]")?;
+        let events: Vec<(&'static str, &'static str)> =
+            keys::EVENTS.iter().map(|event| (*event, *event)).collect();
+        let mut on = Vec::new();
+        for event in self.list_of(&fields, "on", "events") {
+            on.extend(self.word(event, &events).map(str::to_owned));
+        }
+        let by = match (fields.get("command"), fields.get("url")) {
+            (Some(_), None) => {
+                let words = self.list_of(&fields, "command", "a program and its arguments");
+                let words: Vec<String> = words
+                    .iter()
+                    .filter_map(|n| self.line(n, "a word"))
+                    .map(str::to_owned)
+                    .collect();
+                if words.is_empty() {
+                    self.error(
+                        node.at,
+                        "the command is empty",
+                        "as in [/usr/bin/deploy]".to_owned(),
+                    );
+                }
+                HookBy::Command(words)
+            }
+            (None, Some(url)) => HookBy::Url(self.endpoint(url, "https://ops.example.com/hook")?),
+            _ => {
+                let message = "a hook needs either `command` or `url`";
+                self.error(node.at, message, None);
+                return None;
+            }
+        };
+        Some(Hook { on, by })
+    }
+
+    fn on_demand(&mut self, node: &'a Node) -> Option<OnDemand> {
+        let fields = self.fields(node, "certificates.on-demand")?;
+        let ask = self
+            .required(&fields, "ask")
+            .and_then(|n| self.endpoint(n, "http://127.0.0.1:8000/may-have-a-certificate"));
+        let number = |checker: &mut Self, key| {
+            checker.with_default(&fields, key, |c, n| c.number(n, 1, 100_000))
+        };
+        let per_minute = number(self, "per-minute");
+        let per_domain = number(self, "per-domain");
+        let wait = self.with_default(&fields, "wait", |c, n| c.duration(n, true));
+        let remember = self.with_default(&fields, "remember", |c, n| c.duration(n, false));
+        let count = |number: Option<u64>| number.and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
+        Some(OnDemand {
+            // A wrong one has been told, and no configuration comes of it.
+            ask: ask.unwrap_or_default(),
+            per_minute: count(per_minute),
+            per_domain: count(per_domain),
+            wait: wait.unwrap_or_default(),
+            remember: remember.unwrap_or_default(),
+        })
+    }
+
+    /// The URL of an endpoint of the operator's.
+    fn endpoint(&mut self, node: &Node, example: &str) -> Option<String> {
+        let text = self.line(node, "the URL of an HTTP endpoint")?;
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+        let is_url = host.is_some_and(|h| super::upstreams::host_and_port(h, 80).is_some());
+        if is_url && !text.contains([' ', '#']) {
+            return Some(text.to_owned());
+        }
+        let message = format!("{} is not the URL of an HTTP endpoint", quoted(text));
+        self.error(node.at, message, format!("as in {example}"));
+        None
     }
 
     fn propagation(&mut self, part: &Fields<'a>) -> Propagation {
@@ -242,6 +340,9 @@ impl<'a> Checker<'a> {
         let eab = fields.get("eab").and_then(|n| self.eab(n));
         let roots = self.optional_path(&fields, "roots");
         let profile = self.optional_line(&fields, "profile", "the name of a profile");
+        let preferred_chain =
+            self.optional_line(&fields, "preferred-chain", "the common name of a root");
+        let staging = fields.get("staging").and_then(|n| self.directory(n)).map(|(_, url)| url);
         let (known, directory) = directory?;
         let issuer = Issuer::Acme(AcmeIssuer {
             name: name.or(known).unwrap_or_else(|| host_of(&directory)),
@@ -249,6 +350,8 @@ impl<'a> Checker<'a> {
             eab,
             roots,
             profile,
+            preferred_chain,
+            staging,
         });
         if fields.get("eab").is_none() {
             self.eab_is_there(node, &issuer);
@@ -333,6 +436,7 @@ impl<'a> Checker<'a> {
             ("auto", Some(Challenge::Auto)),
             ("http-01", Some(Challenge::Http01)),
             ("tls-alpn-01", Some(Challenge::TlsAlpn01)),
+            ("dns-persist-01", Some(Challenge::DnsPersist01)),
             ("{dns-01: PLUGIN}", None),
         ];
         let challenge = self.word(node, &words)??;
@@ -349,6 +453,7 @@ impl<'a> Checker<'a> {
     pub(super) fn site_wish(&mut self, site: &Fields<'a>, listen: &[Listen]) -> SiteWish<'a> {
         let mut wish = SiteWish {
             kind: Kind::Auto,
+            is_on_demand: false,
             issuers: None,
             challenge: None,
             at: site.at,
@@ -362,6 +467,8 @@ impl<'a> Checker<'a> {
                         wish.challenge =
                             fields.get("challenge").and_then(|n| self.challenge(n, listen));
                         wish.issuers = fields.get("issuers").map(|n| self.issuers(n));
+                        let on_demand = fields.get("on-demand").and_then(|n| self.bool(n));
+                        wish.is_on_demand = on_demand.unwrap_or(false);
                     }
                 }
                 _ => {
@@ -412,7 +519,30 @@ impl<'a> Checker<'a> {
         all: &Certificates,
     ) -> Vec<(Vec<HostPattern>, SiteCertificate)> {
         let challenge = wish.challenge.clone().unwrap_or_else(|| all.challenge.clone());
-        let issued = |issuers| SiteCertificate::Issued { issuers, challenge: challenge.clone() };
+        let issued = |issuers: Vec<Issuer>| {
+            // The local CA signs what is configured at once, so there is nothing to wait for.
+            let has_acme = issuers.iter().any(|issuer| matches!(issuer, Issuer::Acme(_)));
+            let is_on_demand = wish.is_on_demand && has_acme;
+            SiteCertificate::Issued { issuers, challenge: challenge.clone(), is_on_demand }
+        };
+        if let Some((_, at)) = hosts.iter().find(|(host, _)| *host == HostPattern::Any)
+            && !wish.is_on_demand
+            && wish.kind != Kind::Files
+        {
+            let message = "no certificate is good for every host";
+            let help = "add `certificate: {on-demand: true}` to this site, or `certificate: files`";
+            self.error(*at, message, help.to_owned());
+        }
+        if wish.is_on_demand && all.on_demand.is_none() {
+            let message = "nobody says which names may have a certificate";
+            let help = "add `certificates: {on-demand: {ask: URL}}`";
+            self.error(wish.at, message, help.to_owned());
+        }
+        let is_local = |issuer: &Issuer| *issuer == Issuer::Local;
+        if wish.is_on_demand && wish.issuers.as_ref().unwrap_or(&all.issuers).iter().all(is_local) {
+            let message = "the local CA signs nothing on demand";
+            self.error(wish.at, message, "name another issuer".to_owned());
+        }
         let patterns =
             |hosts: &[(HostPattern, Place)]| hosts.iter().map(|(h, _)| h.clone()).collect();
         match wish.kind {
@@ -434,10 +564,10 @@ impl<'a> Checker<'a> {
         let custom: Vec<Issuer> = all.issuers.iter().filter(|i| is_custom(i)).cloned().collect();
         let for_private = if custom.is_empty() { vec![Issuer::Local] } else { custom };
         let (private, public): (Vec<_>, Vec<_>) =
-            hosts.into_iter().partition(|(host, _)| host.base().is_private());
+            hosts.into_iter().partition(|(host, _)| host.is_private());
         // `localhost` is another machine for everybody else: no CA but our own can know it.
         let (own, private): (Vec<_>, Vec<_>) =
-            private.into_iter().partition(|(host, _)| host.base().is_this_machine());
+            private.into_iter().partition(|(host, _)| host.is_this_machine());
         let for_own = vec![Issuer::Local];
         let mut groups = Vec::new();
         for (hosts, issuers) in [(public, &all.issuers), (private, &for_private), (own, &for_own)] {
@@ -467,10 +597,10 @@ impl<'a> Checker<'a> {
         if acme.is_empty() {
             return;
         }
-        let is_dns = matches!(challenge, Challenge::Dns01(_));
+        let is_dns = matches!(challenge, Challenge::Dns01(_) | Challenge::DnsPersist01);
         for (host, at) in hosts {
             let name = quoted(&host.to_string());
-            if matches!(host, HostPattern::Wildcard(_)) && !is_dns {
+            if matches!(host, HostPattern::Wildcard(_)) && !is_dns && !wish.is_on_demand {
                 let solver = wish.solver.unwrap_or("PLUGIN");
                 let message =
                     format!("{name} needs the dns-01 challenge: no other proves a wildcard");
@@ -480,12 +610,12 @@ impl<'a> Checker<'a> {
                 );
                 self.error(*at, message, help);
             }
-            if host.base().ip().is_some() && is_dns {
+            if host.ip().is_some() && is_dns {
                 let message = format!("{name} is an IP address, which dns-01 cannot prove");
                 let help = "give its site `certificate: {challenge: http-01}`".to_owned();
                 self.error(*at, message, help);
             }
-            let is_public_ip = host.base().ip().is_some() && !host.base().is_private();
+            let is_public_ip = host.ip().is_some() && !host.is_private();
             let plain = |a: &AcmeIssuer| is_known(&a.directory) && a.profile.is_none();
             if is_public_ip && !is_dns && acme.iter().all(|a| plain(a)) {
                 let message =
@@ -493,7 +623,7 @@ impl<'a> Checker<'a> {
                 let help = "write `issuers: [{directory: letsencrypt, profile: shortlived}]`";
                 self.warning(*at, message, help.to_owned());
             }
-            if host.base().is_private()
+            if host.is_private()
                 && issuers.iter().all(|i| !is_custom(i))
                 && issuers.len() == acme.len()
             {
@@ -517,6 +647,8 @@ fn known_issuer(name: &str) -> Option<Issuer> {
         eab: None,
         roots: None,
         profile: None,
+        preferred_chain: None,
+        staging: None,
     }))
 }
 
@@ -530,6 +662,11 @@ fn issuer_name(issuer: &Issuer) -> &str {
         Issuer::Acme(acme) => &acme.name,
         Issuer::Local => "local",
     }
+}
+
+/// The directory URLs of CAs that have a name here.
+pub fn known_directories() -> impl Iterator<Item = &'static str> {
+    DIRECTORIES.iter().map(|(_, url)| *url)
 }
 
 fn is_known(directory: &str) -> bool {

@@ -19,6 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use super::node::{self, Node, Place, Value};
 use super::report::{Finding, Severity, has_password, nearest, quoted};
 use super::{Config, Manifest, OnError, Report, Upstream};
+pub use certificates::known_directories;
 pub(super) use certificates::known_name;
 use fields::Fields;
 pub(super) use plugins::{field_name, http_grant};
@@ -226,6 +227,9 @@ impl<'a> Checker<'a> {
             found.extend(certificates.flat_map(|c| issuers(child(c, "issuers"))));
         }
         self.hide_passwords(root);
+        if let Some(seal) = child(root, "store").and_then(|store| child(store, "seal")) {
+            self.hide_scalars(seal, true);
+        }
         for eab in &found {
             if let Some(key) = child(eab, "key") {
                 self.hide_scalars(key, true);

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use super::super::node::{Node, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    AccessLog, Certificates, Challenge, Config, Limits, Listen, Log, LogFormat, Propagation, Scheme,
+    AccessLog, Certificates, Challenge, Config, KeyKinds, Limits, Listen, Log, LogFormat,
+    Propagation, Scheme, Sharing,
 };
 use super::Checker;
 use super::fields::Fields;
@@ -124,7 +125,7 @@ impl<'a> Checker<'a> {
     /// Everything that is read here; the rest of the [`Config`] is empty.
     pub(super) fn operation(&mut self, fields: &Fields<'a>) -> Config {
         let log = self.log(fields);
-        let store = self.with_default(fields, "store", |c, n| c.path(n)).unwrap_or_default();
+        let (store, sharing) = self.store(fields);
         let workers = self.with_default(fields, "workers", Self::workers).flatten();
         let limits = self.limits(fields);
         let trusted_proxies = self
@@ -151,12 +152,17 @@ impl<'a> Checker<'a> {
                     port: 53,
                 },
                 updates: BTreeMap::new(),
+                on_demand: None,
+                keys: KeyKinds::Ecdsa,
+                hooks: Vec::new(),
+                local_domains: Vec::new(),
             },
             sites: Vec::new(),
             upstreams: BTreeMap::new(),
             plugins: BTreeMap::new(),
             log,
             store,
+            sharing,
             workers,
             limits,
             trusted_proxies,
@@ -291,6 +297,19 @@ impl<'a> Checker<'a> {
                 None
             }
         }
+    }
+
+    /// The folder, in short or with how it is opened.
+    fn store(&mut self, fields: &Fields<'a>) -> (PathBuf, Sharing) {
+        let Some(node @ Node { value: Value::Map(_), .. }) = fields.get("store") else {
+            let path = self.with_default(fields, "store", |c, n| c.path(n));
+            return (path.unwrap_or_default(), Sharing::default());
+        };
+        let Some(fields) = self.fields(node, "store") else { return Default::default() };
+        let path = self.with_default(&fields, "path", |c, n| c.path(n)).unwrap_or_default();
+        let is_shared = self.with_default(&fields, "shared", Self::bool).unwrap_or(false);
+        let seal = fields.get("seal").and_then(|n| self.secret(n, "store.seal"));
+        (path, Sharing { is_shared, seal })
     }
 
     fn admin(&mut self, fields: &Fields<'a>, store: &std::path::Path) -> Option<PathBuf> {

@@ -25,6 +25,14 @@ pub trait Keep: Send + Sync {
     fn list(&self, folder: &str) -> Result<Vec<String>, Cause>;
     /// See [`Store::set_aside`].
     fn set_aside(&self, item: &str, why: &str) -> Result<(), Cause>;
+    /// See [`Store::holder`].
+    fn holder(&self) -> Option<String> {
+        None
+    }
+    /// See [`Store::is_at_work`].
+    fn is_at_work(&self, _holder: &str, _since: Timestamp) -> bool {
+        false
+    }
 }
 
 impl Keep for Store {
@@ -47,6 +55,14 @@ impl Keep for Store {
     fn set_aside(&self, item: &str, why: &str) -> Result<(), Cause> {
         Self::set_aside(self, item, why).map_err(cause)
     }
+
+    fn holder(&self) -> Option<String> {
+        Self::holder(self)
+    }
+
+    fn is_at_work(&self, holder: &str, since: Timestamp) -> bool {
+        Self::is_at_work(self, holder, since)
+    }
 }
 
 fn cause(error: StoreError) -> Cause {
@@ -64,8 +80,11 @@ pub struct Entry {
     pub record: RecordSet,
     /// What `present` returned; none when it is not known whether it came through.
     pub handle: Option<String>,
-    /// Seconds since 1970, for people who read the file.
+    /// Seconds since 1970.
     pub written_at: i64,
+    /// Which of several gateways on one store wrote it.
+    #[serde(default)]
+    pub holder: Option<String>,
 }
 
 /// An entry that this process works on. While it lives, [`Journal::leftovers`] does not report it.
@@ -124,6 +143,7 @@ impl Journal {
             record,
             handle: None,
             written_at: Timestamp::now().0,
+            holder: self.keep.holder(),
         };
         let item = format!("{FOLDER}/{}.json", uuid::Uuid::now_v7());
         let line = self.claim(item, entry).ok_or("the entry's name is taken")?;
@@ -173,7 +193,15 @@ impl Journal {
             return Ok(None);
         };
         match serde_json::from_slice::<Entry>(&content) {
-            Ok(entry) if entry.version == VERSION => Ok(self.claim(item, entry)),
+            Ok(entry) if entry.version == VERSION => {
+                let since = Timestamp(entry.written_at);
+                let holder = entry.holder.as_deref();
+                // Another gateway's order may be under way.
+                match holder.is_some_and(|holder| self.keep.is_at_work(holder, since)) {
+                    true => Ok(None),
+                    false => Ok(self.claim(item, entry)),
+                }
+            }
             Ok(entry) => {
                 Err(format!("it has version {}, of a newer gateway", entry.version).into())
             }

@@ -497,6 +497,7 @@ async fn a_corrupt_entry_is_set_aside_and_a_newer_one_left_alone() {
         },
         handle: None,
         written_at: 0,
+        holder: None,
     };
     let newer = serde_json::to_vec(&newer).unwrap();
     bench.memory.write(&format!("{FOLDER}/newer.json"), &newer).unwrap();
