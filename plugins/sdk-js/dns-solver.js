@@ -10,7 +10,7 @@ connect((method, url, headers, body) => {
   try {
     return host.send(method, url, headers, body);
   } catch (error) {
-    const codes = { denied: "forbidden", "unknown-secret": "auth", "bad-request": "invalid" };
+    const codes = { denied: "forbidden", "unknown-secret": "auth", "refused-credential": "auth", "bad-request": "invalid" };
     const failure = error?.payload ?? error;
     throw new Failure(codes[failure.code] ?? "unavailable", failure.message);
   }

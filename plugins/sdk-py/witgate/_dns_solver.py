@@ -13,7 +13,12 @@ def _send(method: str, url: str, headers: list[tuple[str, str]], body: bytes) ->
         answer = _http.send(method, url, headers, body)
     except Err as error:
         failure = error.value
-        codes = {"denied": "forbidden", "unknown-secret": "auth", "bad-request": "invalid"}
+        codes = {
+            "denied": "forbidden",
+            "unknown-secret": "auth",
+            "refused-credential": "auth",
+            "bad-request": "invalid",
+        }
         raise dns.Failure(codes.get(failure.code, "unavailable"), failure.message) from None
     return dns.Answer(answer.status, list(answer.headers), bytes(answer.body))
 
