@@ -1,4 +1,5 @@
-//! `wit/crypto.wit`: keyed checks, so that the key stays here.
+//! `wit/crypto.wit`: keyed checks, so that the key stays here. Nothing interrupts the host, so what a
+//! call may hand over bounds what is computed on.
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
@@ -15,7 +16,8 @@ pub(in super::super) fn link(
     match function {
         "hmac" => at.func_wrap(
             function,
-            |store, (algorithm, secret, data): (WasmStr, WasmStr, WasmList<u8>)| {
+            |mut store, (algorithm, secret, data): (WasmStr, WasmStr, WasmList<u8>)| {
+                store.data_mut().charge(data.len())?;
                 let store = &store;
                 let (algorithm, secret) = (algorithm.to_str(store)?, secret.to_str(store)?);
                 let data = data.as_le_slice(store);
@@ -29,9 +31,10 @@ pub(in super::super) fn link(
         )?,
         "verify-hmac" => at.func_wrap(
             function,
-            |store, (algorithm, secret, data, code): (WasmStr, WasmStr, WasmList<u8>, _)| {
-                let store = &store;
+            |mut store, (algorithm, secret, data, code): (WasmStr, WasmStr, WasmList<u8>, _)| {
                 let code: WasmList<u8> = code;
+                store.data_mut().charge(data.len().saturating_add(code.len()))?;
+                let store = &store;
                 let (algorithm, secret) = (algorithm.to_str(store)?, secret.to_str(store)?);
                 let (data, code) = (data.as_le_slice(store), code.as_le_slice(store));
                 let host = store.data();
@@ -45,9 +48,11 @@ pub(in super::super) fn link(
         )?,
         "verify-signature" => at.func_wrap(
             function,
-            |store, (algorithm, key, data, signature): (WasmStr, WasmList<u8>, _, _)| {
-                let store = &store;
+            |mut store, (algorithm, key, data, signature): (WasmStr, WasmList<u8>, _, _)| {
                 let (data, signature): (WasmList<u8>, WasmList<u8>) = (data, signature);
+                let bytes = key.len().saturating_add(data.len()).saturating_add(signature.len());
+                store.data_mut().charge(bytes)?;
+                let store = &store;
                 let (name, key) = (algorithm.to_str(store)?, key.as_le_slice(store));
                 let (data, signature) = (data.as_le_slice(store), signature.as_le_slice(store));
                 Ok((verify(&name, key, data, signature).map_err(str::to_owned),))
