@@ -17,7 +17,7 @@ use crate::store::Store;
 use crate::tls::local::LocalCa;
 use crate::trust;
 use crate::upstream::sticky::StickyKey;
-use crate::workshop::{self, Project};
+use crate::workshop::{self, Language, Project, World};
 
 /// The runtime for everything that is not on a request's path.
 ///
@@ -173,6 +173,26 @@ pub fn inspect(component: &Path, is_json: bool) -> Result<(), String> {
         None if found.manifest.is_some() => println!("  config   anything"),
         None => println!("  it carries no plugin.yaml: see `witgate plugin embed`"),
     }
+    Ok(())
+}
+
+/// `witgate plugin new`.
+///
+/// # Errors
+/// When the name is none or the project cannot be written.
+pub fn new_plugin(
+    name: &str,
+    language: Language,
+    world: World,
+    folder: Option<&Path>,
+) -> Result<(), String> {
+    let folder = folder.unwrap_or(Path::new(name));
+    workshop::create(folder, name, language, world).map_err(|cause| describe(&cause))?;
+    let shown = folder.display();
+    println!("{shown}: made. README.md has the rest; to begin:\n");
+    println!("    cd {shown}");
+    println!("    witgate plugin build     # or it says what is missing, and how to get it");
+    println!("    witgate run              # with the gateway.yaml of this folder");
     Ok(())
 }
 

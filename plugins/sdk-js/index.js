@@ -87,8 +87,19 @@ export function toText(bytes) {
 /** The request in hand, over the functions of `wit/request.wit`. */
 export class Request {
   #host;
-  constructor(host) {
+  #connection;
+  constructor(host, connection) {
     this.#host = host;
+    this.#connection = connection;
+  }
+  get clientAddress() {
+    return this.#connection.clientAddress();
+  }
+  get httpVersion() {
+    return this.#connection.httpVersion();
+  }
+  get serverName() {
+    return this.#connection.tlsServerName() ?? undefined;
   }
   get id() {
     return this.#host.id();
@@ -173,3 +184,49 @@ class Headers {
     this.#host.removeHeader(name);
   }
 }
+
+// What every world imports; outside of a component, a console and a map.
+const kept = new Map();
+let gateway = {
+  write: (level, message) => console.error(`${level}: ${message}`),
+  get: (key) => kept.get(key),
+  set: (key, value) => void kept.set(key, value),
+  remove: (key) => void kept.delete(key),
+  increment(key, by) {
+    const next = BigInt(toText(kept.get(key) ?? toBytes("0"))) + by;
+    kept.set(key, toBytes(String(next)));
+    return next;
+  },
+};
+
+/** For the modules of the worlds. */
+export function connectHost(log, state) {
+  const { get, set, remove, increment } = state;
+  gateway = { write: log.write, get, set, remove, increment };
+}
+
+/** Writes a line to the gateway's log. */
+export const log = (level, message) => gateway.write(level, message);
+
+/** What the gateway throws has the code of the contract. */
+function told(call) {
+  try {
+    return call();
+  } catch (error) {
+    throw new Error(String(error?.payload ?? error?.message ?? error));
+  }
+}
+
+/** The plugin's key-value store. */
+export const state = {
+  get: (key) => gateway.get(key) ?? undefined,
+  getText(key) {
+    const value = state.get(key);
+    return value === undefined ? undefined : toText(value);
+  },
+  set(key, value, seconds) {
+    told(() => gateway.set(key, typeof value === "string" ? toBytes(value) : value, seconds ?? null));
+  },
+  remove: (key) => gateway.remove(key),
+  increment: (key, by = 1, seconds) => Number(told(() => gateway.increment(key, BigInt(by), seconds ?? null))),
+};

@@ -1,4 +1,9 @@
 // `configure` of every world.
+import log from "witgate:plugin/log@0.1.0";
+import state from "witgate:plugin/state@0.1.0";
+import { connectHost } from "./index.js";
+
+connectHost(log, state);
 
 /** Makes the plugin; what goes wrong is a text for the operator. */
 export function start(make, config) {

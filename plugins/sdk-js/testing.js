@@ -28,7 +28,7 @@ class Fields {
 }
 
 /** A request for an absolute URL. */
-export function request(url, { headers = {}, method = "GET" } = {}) {
+export function request(url, { headers = {}, method = "GET", clientAddress = "192.0.2.1" } = {}) {
   const { protocol, host, pathname, search } = new URL(url);
   const now = { method, authority: host, path: pathname, query: search ? search.slice(1) : null };
   const fields = new Fields(headers);
@@ -45,6 +45,7 @@ export function request(url, { headers = {}, method = "GET" } = {}) {
       query: () => now.query,
       setQuery: (value) => (now.query = value ?? null),
     }),
+    { clientAddress: () => clientAddress, httpVersion: () => "HTTP/2", tlsServerName: () => host },
   );
 }
 

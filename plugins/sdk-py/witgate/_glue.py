@@ -12,8 +12,11 @@ from typing import Any
 import witgate
 from componentize_py_types import Err
 from wit_world.imports import log as _log
+from wit_world.imports import state as _state
+from witgate import state
 
 witgate._log = _log.write
+state._host = _state
 
 instance: Any = None
 

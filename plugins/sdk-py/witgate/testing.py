@@ -71,13 +71,25 @@ class _ResponseHost(_Fields):
         return "upstream"
 
 
+class _Connection:
+    def __init__(self, client_address: str, server_name: Optional[str]) -> None:
+        self.client_address = lambda: client_address
+        self.http_version = lambda: "HTTP/2"
+        self.tls_server_name = lambda: server_name
+
+
 class Request(witgate.Request):
     """A request for an absolute URL."""
 
     def __init__(
-        self, url: str, headers: Optional[Mapping[str, str]] = None, method: str = "GET"
+        self,
+        url: str,
+        headers: Optional[Mapping[str, str]] = None,
+        method: str = "GET",
+        client_address: str = "192.0.2.1",
     ) -> None:
-        super().__init__(_RequestHost(url, headers, method))
+        connection = _Connection(client_address, urlsplit(url).hostname)
+        super().__init__(_RequestHost(url, headers, method), connection)
 
 
 class Response(witgate.Response):

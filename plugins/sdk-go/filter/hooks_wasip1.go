@@ -1,0 +1,23 @@
+package filter
+
+import (
+	"witgate"
+	"witgate/internal/abi"
+	"witgate/internal/decide"
+)
+
+var (
+	request  = witgate.NewRequest(abi.TheRequest{})
+	response = witgate.NewResponse(abi.TheResponse{})
+)
+
+//go:wasmexport witgate:plugin/filter-hooks@0.1.0#on-request
+func whenRequest() { decide.Tell(onRequest.OnRequest(request)) }
+
+//go:wasmexport witgate:plugin/filter-hooks@0.1.0#on-request-body
+func whenBody(address, length uint32, isComplete bool) {
+	decide.Tell(onBody.OnRequestBody(request, abi.TakeBytes(address, length), isComplete))
+}
+
+//go:wasmexport witgate:plugin/filter-hooks@0.1.0#on-response
+func whenResponse() { onResponse.OnResponse(request, response) }
