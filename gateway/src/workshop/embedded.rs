@@ -77,7 +77,8 @@ fn tree(from: &Dir<'_>, folder: &Path, endings: &[&str]) -> Result<(), WorkshopE
         DirEntry::File(inner) => {
             let name = inner.path().file_name().unwrap_or_default();
             let ending = inner.path().extension().unwrap_or_default();
-            if endings.iter().any(|one| ending == *one) {
+            let is_test = name.to_string_lossy().ends_with("_test.go");
+            if endings.iter().any(|one| ending == *one) && !is_test {
                 file(&folder.join(name), inner.contents())?;
             }
             Ok(())
