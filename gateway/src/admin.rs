@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -20,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::acme::Acme;
 use crate::clock::Timestamp;
 use crate::generation::{Generation, Live};
-use crate::plugin::{DECISIONS, HOOKS, Plugin, Totals};
+use crate::plugin::{DECISIONS, HOOKS, Kind, Plugin, SideStatus, Totals, Trial, TrialStatus};
 use crate::telemetry::Counters;
 use crate::tls::certs::Certs;
 
@@ -116,6 +117,12 @@ async fn answer(
             let ahead = std::time::Duration::from_secs(days * 24 * 3600);
             (StatusCode::OK, JSON, json(&state.acme.plan(ahead)))
         }
+        (&Method::POST, path) if path.starts_with("/plugins/") && path.ends_with("/record") => {
+            let name = path.trim_start_matches("/plugins/").trim_end_matches("/record");
+            let prefix = parameter(&request, "path").unwrap_or("/");
+            let seconds = parameter(&request, "timeout").and_then(|text| text.parse().ok());
+            record(&state, name, prefix, seconds.unwrap_or(RECORD_SECONDS)).await
+        }
         (&Method::POST, path) if path.starts_with("/revoke/") => {
             let host = path.trim_start_matches("/revoke/");
             let reason = parameter(&request, "reason");
@@ -123,7 +130,8 @@ async fn answer(
         }
         _ => {
             let help = "GET /status, GET /certs, GET /certs/plan?days=N, GET /metrics, \
-                        POST /reload, POST /renew/HOST, POST /revoke/HOST?reason=REASON\n";
+                        POST /reload, POST /plugins/NAME/record?path=PATH&timeout=SECONDS, \
+                        POST /renew/HOST, POST /revoke/HOST?reason=REASON\n";
             (StatusCode::NOT_FOUND, TEXT, help.to_owned())
         }
     };
@@ -132,6 +140,32 @@ async fn answer(
     let media = http::HeaderValue::from_static(media);
     response.headers_mut().insert(http::header::CONTENT_TYPE, media);
     Ok(response)
+}
+
+/// Waits for one request of a plugin and tells all about it.
+async fn record(
+    state: &State,
+    name: &str,
+    path_prefix: &str,
+    seconds: u64,
+) -> (StatusCode, &'static str, String) {
+    let refuse = |text: String| (StatusCode::UNPROCESSABLE_ENTITY, TEXT, text);
+    let Some(plugin) = state.live.current().plugins.get(name).map(Arc::clone) else {
+        return refuse(format!("there is no plugin called {name}\n"));
+    };
+    if !plugin.is("router") && !plugin.is("filter") {
+        return refuse(format!("{name} is no router and no filter: no request meets it\n"));
+    }
+    plugin.recorder().arm(path_prefix);
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds.min(RECORD_SECONDS_MAX));
+    while tokio::time::Instant::now() < end {
+        tokio::time::sleep(RECORD_POLL).await;
+        if let Some(recording) = plugin.recorder().take(&plugin) {
+            return (StatusCode::OK, JSON, json(&recording));
+        }
+    }
+    plugin.recorder().disarm();
+    refuse(format!("no request below {path_prefix} met the plugin {name} in {seconds} s\n"))
 }
 
 /// The value of a query parameter; none of ours needs escapes.
@@ -164,7 +198,9 @@ fn outcome(outcome: Result<u64, String>) -> (StatusCode, &'static str, String) {
 
 fn status(state: &State) -> String {
     let generation = state.live.current();
-    let plugins = generation.plugins.iter().map(|(name, plugin)| plugin_status(name, plugin));
+    let plugins = generation.plugins.iter().map(|(name, plugin)| {
+        plugin_status(name, plugin, generation.trials.get(name).map(|trial| &**trial))
+    });
     let plugins: Vec<_> = plugins.collect();
     let served = state.certs.all().into_iter().map(|(slot, certificate)| {
         let names: Vec<String> = certificate.names.iter().map(ToString::to_string).collect();
@@ -188,9 +224,16 @@ fn status(state: &State) -> String {
 }
 
 /// What one plugin is and how it does.
-fn plugin_status(name: &str, plugin: &Plugin) -> serde_json::Value {
+fn plugin_status(name: &str, plugin: &Plugin, trial: Option<&Trial>) -> serde_json::Value {
     let totals = plugin.stats().totals();
+    let (shadow, canary) = match trial.map(|trial| (trial.kind(), trial.status())) {
+        Some((Kind::Shadow, status)) => (Some(status), None),
+        Some((Kind::Canary(_), status)) => (None, Some(status)),
+        None => (None, None),
+    };
     serde_json::json!({
+        "shadow": shadow,
+        "canary": canary,
         "name": name,
         "version": plugin.locked().version,
         "digest": plugin.digest(),
@@ -251,6 +294,53 @@ fn plugin_metrics(text: &mut String, generation: &Generation) {
     one("witgate_plugin_quarantined", "gauge", quarantined, &|t| t.quarantined.len().to_string());
 }
 
+/// The metrics of versions on trial.
+fn trial_metrics(text: &mut String, generation: &Generation) {
+    let trials: Vec<_> = generation
+        .trials
+        .iter()
+        .map(|(name, trial)| {
+            let kind = match trial.kind() {
+                Kind::Shadow => "shadow",
+                Kind::Canary(_) => "canary",
+            };
+            (name, kind, trial.status())
+        })
+        .collect();
+    if trials.is_empty() {
+        return;
+    }
+    let mut family = |name: &str, kind: &str, help: &str, value: &dyn Fn(&TrialStatus) -> u64| {
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for (plugin, trial, status) in &trials {
+            let value = value(status);
+            let _ = writeln!(text, "{name}{{plugin=\"{plugin}\",trial=\"{trial}\"}} {value}");
+        }
+    };
+    let help = "Whether a version is on trial and has not been rolled back.";
+    family("witgate_plugin_trial", "gauge", help, &|s| u64::from(s.state != "rolled-back"));
+    let help = "Calls that the version in use and its shadow both got.";
+    family("witgate_plugin_trial_compared_total", "counter", help, &|s| s.compared);
+    let help = "Those with the same decision and the same edits.";
+    family("witgate_plugin_trial_equal_total", "counter", help, &|s| s.equal);
+    for of in ["present", "next"] {
+        let pick = |status: &TrialStatus| match of {
+            "present" => status.present,
+            _ => status.next,
+        };
+        let mut one = |what: &str, kind: &str, help: &str, value: &dyn Fn(&SideStatus) -> u64| {
+            let name = format!("witgate_plugin_trial_{of}_{what}");
+            family(&name, kind, help, &|status| value(&pick(status)));
+        };
+        one("calls_total", "counter", "Calls of this version.", &|s| s.calls);
+        one("failures_total", "counter", "Its calls that failed.", &|s| s.failures);
+        one("nanoseconds_total", "counter", "Time in its calls.", &|s| s.nanoseconds);
+        one("median_nanoseconds", "gauge", "The middle time of a call.", &|s| s.median_nanoseconds);
+        one("answers_total", "counter", "Responses it had a hand in.", &|s| s.answers);
+        one("errors_total", "counter", "Those with 5xx.", &|s| s.errors);
+    }
+}
+
 /// Prometheus text format.
 fn metrics(state: &State) -> String {
     let sum = |pick: fn(&Counters) -> u64| state.counters.iter().map(|c| pick(c)).sum::<u64>();
@@ -276,6 +366,7 @@ fn metrics(state: &State) -> String {
         let _ = writeln!(text, "witgate_requests_total{{status=\"{}xx\"}} {value}", class + 1);
     }
     plugin_metrics(&mut text, &state.live.current());
+    trial_metrics(&mut text, &state.live.current());
     text.push_str("# HELP witgate_certificate_not_after_seconds End of validity.\n");
     text.push_str("# TYPE witgate_certificate_not_after_seconds gauge\n");
     for (slot, certificate) in state.certs.all() {
@@ -311,6 +402,10 @@ fn runway(state: &State, text: &mut String) {
     gauge("witgate_certificates_failing", help, failing.try_into().unwrap_or(u64::MAX));
 }
 
+/// How long a request to record is waited for.
+const RECORD_SECONDS: u64 = 60;
+const RECORD_SECONDS_MAX: u64 = 3600;
+const RECORD_POLL: Duration = Duration::from_millis(50);
 /// How far `plan` looks ahead.
 const PLAN_DAYS: u64 = 90;
 const PLAN_DAYS_MAX: u64 = 3650;

@@ -184,6 +184,51 @@ pub enum PluginCommand {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Run a router or filter against cases, without a gateway or a network.
+    ///
+    /// A file of cases holds the plugin's stanza, requests, and what is to become of them; see
+    /// docs/PLUGINS.md.
+    Test {
+        /// The component.
+        file: PathBuf,
+        /// Files of cases (YAML).
+        #[arg(required = true)]
+        cases: Vec<PathBuf>,
+    },
+    /// Measure what the calls of cases cost.
+    Bench {
+        /// The component.
+        file: PathBuf,
+        /// A file of cases (YAML), as for `test`.
+        cases: PathBuf,
+        /// Rounds of a thousand calls.
+        #[arg(long, default_value_t = 50)]
+        rounds: usize,
+    },
+    /// Record the next request that a plugin of the running gateway meets, as JSON on standard
+    /// output: heads, connection and every answer it got. Fields that it may not read are left out;
+    /// those that it may can be anybody's secrets.
+    Record {
+        /// The plugin's name in gateway.yaml.
+        name: String,
+        /// Only a request whose path begins with this.
+        #[arg(long, default_value = "/")]
+        path: String,
+        /// How many seconds to wait for it.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        timeout: u32,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Run a recorded request again, offline, with this version of the plugin, and show what becomes
+    /// different.
+    Replay {
+        /// What `record` wrote.
+        recording: PathBuf,
+        /// The component.
+        component: PathBuf,
+    },
     /// Show what new versions of plugins ask for beyond gateway.lock, and allow it.
     Accept {
         /// The plugins to accept, by their names in gateway.yaml; without any, only show.

@@ -4,15 +4,17 @@ pub mod certs;
 
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::cases;
+use crate::config::cases::Cases;
 use crate::config::lock::Lock;
 use crate::config::{self, Config, Manifest};
 use crate::explain;
 use crate::fault::describe;
 use crate::generation::Generation;
-use crate::plugin::{self, Engine};
+use crate::plugin::{self, Engine, Hooks, Recording};
 use crate::store::Store;
 use crate::tls::local::LocalCa;
 use crate::trust;
@@ -273,6 +275,112 @@ pub fn sign(component: &Path, key: &Path) -> Result<(), String> {
         component.display()
     );
     Ok(())
+}
+
+/// `witgate plugin test`.
+///
+/// # Errors
+/// When a file cannot be used, or a case does not come out as expected.
+pub fn test(component: &Path, files: &[PathBuf]) -> Result<(), String> {
+    let (mut passed, mut failed) = (0_usize, 0_usize);
+    with_engine(|engine| {
+        for file in files {
+            let all = Cases::load(file).map_err(|report| report.to_string())?;
+            for (name, wrong) in cases::run(engine, component, &all) {
+                if wrong.is_empty() {
+                    passed += 1;
+                    println!("ok      {name}");
+                    continue;
+                }
+                failed += 1;
+                println!("FAILED  {name}");
+                wrong
+                    .iter()
+                    .flat_map(|text| text.lines())
+                    .for_each(|line| println!("        {line}"));
+            }
+        }
+        Ok(())
+    })?;
+    match (passed, failed) {
+        (0, 0) => Err("there are no cases".to_owned()),
+        (_, 0) => {
+            println!("{passed} passed");
+            Ok(())
+        }
+        _ => Err(format!("{passed} passed, {failed} failed")),
+    }
+}
+
+/// `witgate plugin bench`.
+///
+/// # Errors
+/// When a file cannot be used or a call fails.
+pub fn bench(component: &Path, file: &Path, rounds: usize) -> Result<(), String> {
+    let all = Cases::load(file).map_err(|report| report.to_string())?;
+    let measured = with_engine(|engine| cases::bench(engine, component, &all, rounds))?;
+    println!("{:>12}{:>12}", "best", "median");
+    for (name, best, middle) in measured {
+        println!("{:>12}{:>12}  {name}", format!("{best:?}"), format!("{middle:?}"));
+    }
+    Ok(())
+}
+
+/// `witgate plugin record`.
+///
+/// # Errors
+/// When no gateway answers, it has no such plugin, or no request came.
+pub fn record(file: &Path, name: &str, path: &str, timeout: u32) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    if !path.starts_with('/') || !path.chars().all(plain) {
+        return Err(format!("{path} is not the beginning of a path in plain letters"));
+    }
+    admin(file, "POST", &format!("/plugins/{name}/record?path={path}&timeout={timeout}"))
+}
+
+/// `witgate plugin replay`.
+///
+/// # Errors
+/// When a file cannot be used, or something becomes different.
+pub fn replay(recording: &Path, component: &Path) -> Result<(), String> {
+    let shown = recording.display();
+    let text = std::fs::read_to_string(recording)
+        .map_err(|cause| format!("cannot read {shown}: {cause}"))?;
+    let tape = Recording::parse(&text)
+        .map_err(|cause| format!("{shown} is not what `witgate plugin record` writes: {cause}"))?;
+    let stanza = plugin::replay_stanza(&tape, component)?;
+    let replayed = with_engine(|engine| {
+        let upstreams: Vec<Arc<str>> = tape.upstreams.iter().map(|n| Arc::from(&**n)).collect();
+        let loaded = engine.load(&tape.plugin, &stanza, &Arc::from(upstreams));
+        let loaded = loaded.map_err(|cause| describe(&cause))?;
+        let hooks = Hooks::new(loaded, &stanza.config).map_err(|cause| describe(&cause))?;
+        tape.replay(&hooks)
+    })?;
+    let mut is_same = true;
+    for call in &replayed {
+        match call.differences.is_empty() {
+            true => println!("same       {}", call.hook),
+            false => println!("DIFFERENT  {}", call.hook),
+        }
+        call.differences.iter().for_each(|difference| println!("           {difference}"));
+        for missing in &call.missing {
+            println!("           not in the recording, answered anew: {missing}");
+        }
+        is_same &= call.differences.is_empty();
+    }
+    match is_same {
+        true => Ok(()),
+        false => Err("the recorded request comes out different".to_owned()),
+    }
+}
+
+/// An engine with a cache of its own, gone afterwards.
+fn with_engine<T>(work: impl FnOnce(&Arc<Engine>) -> Result<T, String>) -> Result<T, String> {
+    let cache = tempfile_folder()?;
+    let engine = Engine::start(cache.clone()).map_err(|cause| describe(&cause));
+    let done = engine.and_then(|engine| work(&engine));
+    let _ = std::fs::remove_dir_all(&cache);
+    done
 }
 
 /// `witgate plugin accept`.

@@ -13,11 +13,13 @@ use crate::acme::solve::dns01::DnsSolver;
 use crate::acme::solve::http01::Tokens;
 use crate::acme::{Acme, Want, Wants};
 use crate::admin;
-use crate::config::{self, Challenge, Config, HostPattern, Issuer, Scheme, SiteCertificate};
+use crate::config::{
+    self, Challenge, Config, HostPattern, Issuer, Loaded, Scheme, SecretText, SiteCertificate,
+};
 use crate::fault::describe;
 use crate::generation::{Generation, GenerationError, Live};
 use crate::listen::Workers;
-use crate::plugin::Engine;
+use crate::plugin::{Engine, Kind, Verdict};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Counters, LevelHandle};
 use crate::tls::accept::Acceptor;
@@ -31,6 +33,8 @@ use crate::worker::Worker;
 /// A running gateway.
 pub struct Gateway {
     file: PathBuf,
+    /// What the file held when the configuration in force was read from it.
+    text: SecretText,
     levels: LevelHandle,
     engine: Arc<Engine>,
     live: Arc<Live>,
@@ -78,6 +82,7 @@ enum Event {
     Changed(Vec<PathBuf>),
     Order(admin::Order),
     Renewals,
+    Trials,
     Stop(&'static str),
 }
 
@@ -88,9 +93,10 @@ impl Gateway {
     /// Whatever keeps it from serving.
     pub async fn start(
         file: &Path,
-        config: Config,
+        loaded: Loaded,
         levels: LevelHandle,
     ) -> Result<Self, StartError> {
+        let Loaded { config, text, .. } = loaded;
         let store = Store::open(&config.store).map_err(StartError::Store)?;
         let cache = store.cache_folder("compiled").map_err(StartError::Store)?;
         let engine = Engine::start(cache).map_err(StartError::Engine)?;
@@ -114,6 +120,7 @@ impl Gateway {
         let (order_sender, orders) = mpsc::channel(16);
         let mut gateway = Self {
             file: file.to_owned(),
+            text,
             levels,
             engine,
             live,
@@ -150,8 +157,10 @@ impl Gateway {
         let mut term = signal(SignalKind::terminate()).map_err(StartError::System)?;
         let mut int = signal(SignalKind::interrupt()).map_err(StartError::System)?;
         let mut renewals = tokio::time::interval(LOCAL_RENEWALS);
+        let mut trials = tokio::time::interval(TRIALS);
         loop {
             let event = tokio::select! {
+                _ = trials.tick() => Event::Trials,
                 _ = hup.recv() => Event::Reload("SIGHUP"),
                 _ = term.recv() => Event::Stop("SIGTERM"),
                 _ = int.recv() => Event::Stop("SIGINT"),
@@ -168,6 +177,7 @@ impl Gateway {
                 Event::Renewals => {
                     self.local.ensure(&self.certs, &local_names(&self.live.current().config))
                 }
+                Event::Trials => self.judge_trials().await,
                 Event::Stop(why) => {
                     tracing::info!(signal = why, "draining");
                     break;
@@ -208,8 +218,35 @@ impl Gateway {
         }
         if files.iter().any(|file| watched.contains(file)) {
             let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-            // Its `config:` has to fit what the new component says about it.
-            let _ = self.reload(&names.join(", ")).await;
+            let _ = self.reload_components(&names.join(", ")).await;
+        }
+    }
+
+    /// Lets canaries take over that did well, and tells about those that did not.
+    async fn judge_trials(&mut self) {
+        let mut is_promoted = false;
+        for (name, trial) in &self.live.current().trials {
+            if trial.is_told() {
+                continue;
+            }
+            let digest = short(trial.plugin().digest());
+            match trial.judge() {
+                None => continue,
+                Some(Verdict::Promoted) => {
+                    tracing::info!(plugin = name, digest, "the canary did well and takes over");
+                    is_promoted = true;
+                }
+                Some(Verdict::RolledBack(reason)) => tracing::error!(
+                    plugin = name,
+                    digest,
+                    "the new version is rolled back, the one before serves on: {reason}"
+                ),
+            }
+            trial.tell();
+        }
+        if is_promoted {
+            let config = self.live.current().config.clone();
+            let _ = self.replace(config, "canary").await;
         }
     }
 
@@ -224,24 +261,48 @@ impl Gateway {
         }
     }
 
+    /// Takes in changed components. A `config:` has to fit what its component says by now, so the
+    /// configuration is read again; where the file is being edited and wrong just now, as it was
+    /// when it was last in order, so that nobody's typing error holds up a plugin.
+    async fn reload_components(&mut self, why: &str) -> Result<u64, String> {
+        let report = match config::load(&self.file) {
+            Ok(loaded) => return self.take(loaded, why).await,
+            Err(report) => report,
+        };
+        match config::load_text(&self.text, &self.file) {
+            Ok(loaded) => {
+                tracing::warn!(
+                    reason = why,
+                    "the configuration file has mistakes and stays out of this reload:\n{report}"
+                );
+                self.take(loaded, why).await
+            }
+            Err(_) => Err(self.refuse(why, &report.to_string())),
+        }
+    }
+
     /// Reads the configuration again and puts it in force, or says why not and changes nothing.
     async fn reload(&mut self, why: &str) -> Result<u64, String> {
-        let mut config = match config::load(&self.file) {
-            Ok(loaded) => {
-                for warning in &loaded.warnings {
-                    tracing::warn!("{warning}");
-                }
-                loaded.config
-            }
-            Err(report) => return Err(self.refuse(why, &report.to_string())),
-        };
+        match config::load(&self.file) {
+            Ok(loaded) => self.take(loaded, why).await,
+            Err(report) => Err(self.refuse(why, &report.to_string())),
+        }
+    }
+
+    async fn take(&mut self, loaded: Loaded, why: &str) -> Result<u64, String> {
+        let Loaded { mut config, warnings, text } = loaded;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
         let running = &self.live.current().config;
         if config.store != running.store || config.workers != running.workers {
             tracing::warn!("`store` and `workers` take effect at the next start");
             config.store.clone_from(&running.store);
             config.workers = running.workers;
         }
-        self.replace(config, why).await
+        let id = self.replace(config, why).await?;
+        self.text = text;
+        Ok(id)
     }
 
     /// Builds the next generation and swaps it in, or changes nothing.
@@ -409,6 +470,17 @@ fn issued(config: &Config) -> impl Iterator<Item = (&[HostPattern], &SiteCertifi
 }
 
 fn report_swaps(previous: &Generation, next: &Generation) {
+    for (name, trial) in &next.trials {
+        let known = previous.trials.get(name);
+        if known.is_some_and(|known| Arc::ptr_eq(known, trial)) {
+            continue;
+        }
+        let what = match trial.kind() {
+            Kind::Shadow => "a shadow runs beside the plugin",
+            Kind::Canary(_) => "a canary gets its share of the requests",
+        };
+        tracing::info!(plugin = name, digest = short(trial.plugin().digest()), "{what}");
+    }
     for (name, plugin) in &next.plugins {
         match previous.plugins.get(name) {
             Some(known) if known.digest() == plugin.digest() => {}
@@ -478,5 +550,7 @@ impl std::error::Error for StartError {
 }
 
 /// How often certificates of the local CA are looked at.
-const STICKY_KEY: &str = "sticky.key";
 const LOCAL_RENEWALS: Duration = Duration::from_secs(3600);
+/// How often canaries are judged.
+const TRIALS: Duration = Duration::from_secs(1);
+const STICKY_KEY: &str = "sticky.key";

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use crate::config::lock::Lock;
 use crate::config::{Config, PluginUse, Report, Server, SiteCertificate, Upstream};
 use crate::fault::Fault;
-use crate::plugin::{Engine, Hooks, Plugin, PluginError};
+use crate::plugin::{Engine, Hooks, Kind, Plugin, PluginError, Trial, Verdict};
 use crate::policy::{PolicyError, PolicyTable};
 use crate::route::RouteTable;
 use crate::tls::roots::{self, RootsError};
@@ -31,6 +31,8 @@ pub struct Generation {
     pub routes: RouteTable,
     /// Plugins by name.
     pub plugins: BTreeMap<String, Arc<Plugin>>,
+    /// Versions on trial, by the names of the plugins they are beside.
+    pub trials: BTreeMap<String, Arc<Trial>>,
     /// Upstreams by name.
     pub upstreams: BTreeMap<Arc<str>, Parts>,
     /// Every place where a router or filter is used, each once.
@@ -129,6 +131,17 @@ impl Generation {
         if errors.is_empty() {
             try_uses(&uses, &plugins, &mut errors).await;
         }
+        let mut trials = BTreeMap::new();
+        if errors.is_empty() {
+            trials = shadows(&config, engine, &names, &plugins, previous).await;
+            if let Some(previous) = previous {
+                let begun = canaries(&config, engine, &names, &mut plugins, previous);
+                trials.extend(begun.unwrap_or_else(|cause| {
+                    errors.push(GenerationError::Plugin(cause));
+                    BTreeMap::new()
+                }));
+            }
+        }
         let mut upstreams = BTreeMap::new();
         for (name, upstream) in &config.upstreams {
             match tls_client(upstream) {
@@ -155,7 +168,7 @@ impl Generation {
         }
         let id = previous.map_or(1, |previous| previous.id + 1);
         let routes = RouteTable::new(&config.sites);
-        Ok(Arc::new(Self { id, config, routes, plugins, upstreams, uses, sites, policies }))
+        Ok(Arc::new(Self { id, config, routes, plugins, trials, upstreams, uses, sites, policies }))
     }
 
     /// Writes the versions in use into `gateway.lock`. Where that cannot be, later versions are not
@@ -176,7 +189,8 @@ impl Generation {
     /// Files that decide about this generation beside the configuration: a change of one is a reason
     /// to build the next.
     pub fn watched(&self) -> Vec<PathBuf> {
-        let plugins = self.config.plugins.values().map(|plugin| plugin.component.clone());
+        let plugins = self.config.plugins.values();
+        let plugins = plugins.flat_map(|p| std::iter::once(&p.component).chain(&p.shadow).cloned());
         let roots = self.config.upstreams.values().filter_map(|upstream| upstream.roots.clone());
         let pairs = self.config.upstreams.values().filter_map(|u| u.client_certificate.as_ref());
         let pairs = pairs.flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]);
@@ -252,6 +266,116 @@ fn keep_unchanged(
             *plugin = Arc::clone(known);
         }
     }
+}
+
+/// Loads the shadows. One that cannot be used is not worth a refusal: nothing depends on it.
+async fn shadows(
+    config: &Config,
+    engine: &Arc<Engine>,
+    upstreams: &Arc<[Arc<str>]>,
+    plugins: &BTreeMap<String, Arc<Plugin>>,
+    previous: Option<&Generation>,
+) -> BTreeMap<String, Arc<Trial>> {
+    let mut trials = BTreeMap::new();
+    for (name, stanza) in &config.plugins {
+        let (Some(shadow), Some(plugin)) = (&stanza.shadow, plugins.get(name)) else { continue };
+        let (engine, upstreams) = (Arc::clone(engine), Arc::clone(upstreams));
+        let (its_name, its_stanza, file) = (name.clone(), stanza.clone(), shadow.clone());
+        let loading = tokio::task::spawn_blocking(move || {
+            engine.load_shadow(&its_name, &its_stanza, &file, &upstreams)
+        });
+        let loaded = match loading.await {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(cause)) => {
+                let cause = crate::fault::describe(&cause);
+                tracing::error!(plugin = name, "there is no shadow: {cause}");
+                continue;
+            }
+            Err(_) => continue,
+        };
+        if let Some(cause) = misfit(config, name, &loaded) {
+            tracing::error!(plugin = name, "there is no shadow: {cause}");
+            continue;
+        }
+        let more = plugin.locked().more(loaded.locked());
+        if !more.is_empty() {
+            let difference = plugin.locked().difference(loaded.locked());
+            tracing::warn!(
+                plugin = name,
+                "there is no shadow: its version asks for more than the one in use:\n{difference}"
+            );
+            continue;
+        }
+        let known = previous.and_then(|previous| {
+            let trial = previous.trials.get(name)?;
+            let is_same = trial.plugin().digest() == loaded.digest()
+                && previous.plugins.get(name).is_some_and(|known| Arc::ptr_eq(known, plugin));
+            (is_same && *trial.kind() == Kind::Shadow).then(|| Arc::clone(trial))
+        });
+        let trial = known.unwrap_or_else(|| Trial::new(loaded, Kind::Shadow));
+        trials.insert(name.clone(), trial);
+    }
+    trials
+}
+
+/// Where a plugin with `canary` has a new version, the one before stays in use, and the new one goes
+/// on trial, unless it has been.
+fn canaries(
+    config: &Config,
+    engine: &Arc<Engine>,
+    upstreams: &Arc<[Arc<str>]>,
+    plugins: &mut BTreeMap<String, Arc<Plugin>>,
+    previous: &Generation,
+) -> Result<BTreeMap<String, Arc<Trial>>, PluginError> {
+    let same_upstreams = config.upstreams.keys().eq(previous.config.upstreams.keys());
+    let mut trials = BTreeMap::new();
+    for (name, next) in plugins.iter_mut() {
+        let Some((stanza, before)) =
+            config.plugins.get(name).zip(previous.config.plugins.get(name))
+        else {
+            continue;
+        };
+        let (Some(canary), Some(known)) = (&stanza.canary, previous.plugins.get(name)) else {
+            continue;
+        };
+        let trial = previous.trials.get(name).filter(|t| matches!(t.kind(), Kind::Canary(_)));
+        let promoted = trial.filter(|trial| trial.verdict() == Some(Verdict::Promoted));
+        let known = promoted.map_or(known, |trial| trial.plugin());
+        let can_stay = misfit(config, name, known).is_none()
+            && known.worlds().iter().any(|world| *world != "dns-solver")
+            && stanza.keys == before.keys;
+        if known.digest() == next.digest() || !can_stay {
+            continue;
+        }
+        let is_same = same_upstreams && stanza == before;
+        let was_tried = trial.filter(|trial| trial.plugin().digest() == next.digest());
+        let trial = match (was_tried, is_same) {
+            (Some(trial), true) => Arc::clone(trial),
+            (Some(trial), false) => {
+                let again = Trial::new(Arc::clone(next), Kind::Canary(canary.clone()));
+                // What it did then it would do again.
+                if let Some(verdict) = trial.verdict() {
+                    again.end(verdict);
+                }
+                again
+            }
+            (None, _) => Trial::new(Arc::clone(next), Kind::Canary(canary.clone())),
+        };
+        *next = match is_same {
+            true => Arc::clone(known),
+            false => engine.load_again(known, stanza, upstreams)?,
+        };
+        trials.insert(name.clone(), trial);
+    }
+    Ok(trials)
+}
+
+/// Why a version cannot be used where the configuration names the plugin, if it cannot.
+fn misfit(config: &Config, name: &str, plugin: &Arc<Plugin>) -> Option<GenerationError> {
+    let alone = BTreeMap::from([(name.to_owned(), Arc::clone(plugin))]);
+    let mut errors = Vec::new();
+    check_worlds(config, &alone, &mut errors);
+    errors.pop()
 }
 
 fn collect_uses(config: &Config) -> (Vec<PluginUse>, Vec<SiteUses>) {

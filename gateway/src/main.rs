@@ -34,6 +34,16 @@ fn main() -> ExitCode {
         Command::Plugin(PluginCommand::Accept { names, file }) => {
             commands::accept(&file.config, &names)
         }
+        Command::Plugin(PluginCommand::Test { file, cases }) => commands::test(&file, &cases),
+        Command::Plugin(PluginCommand::Bench { file, cases, rounds }) => {
+            commands::bench(&file, &cases, rounds)
+        }
+        Command::Plugin(PluginCommand::Record { name, path, timeout, file }) => {
+            commands::record(&file.config, &name, &path, timeout)
+        }
+        Command::Plugin(PluginCommand::Replay { recording, component }) => {
+            commands::replay(&recording, &component)
+        }
         Command::Plugin(PluginCommand::Sign { file, key }) => commands::sign(&file, &key),
         Command::Plugin(PluginCommand::Inspect { file, json }) => commands::inspect(&file, json),
     };
@@ -54,7 +64,7 @@ fn run(file: &Path) -> Result<(), String> {
     }
     let runtime = commands::runtime()?;
     runtime.block_on(async {
-        let started = gateway::Gateway::start(file, loaded.config, levels).await;
+        let started = gateway::Gateway::start(file, loaded, levels).await;
         let gateway = started.map_err(|error| fault::describe(&error))?;
         gateway.run().await.map_err(|error| fault::describe(&error))
     })

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Watches files by their folders, so that a file that is replaced by a rename is still seen.
 pub struct Watcher {
@@ -14,6 +15,10 @@ pub struct Watcher {
     events: mpsc::Receiver<()>,
     folders: BTreeSet<PathBuf>,
     known: BTreeMap<PathBuf, Signature>,
+    /// Changes that have not been told yet.
+    seen: BTreeSet<PathBuf>,
+    /// When to look even without a notification.
+    look_anyway: Instant,
 }
 
 /// What tells two versions of a file apart without reading it.
@@ -31,7 +36,14 @@ impl Watcher {
         let inner = inner
             .inspect_err(|cause| tracing::warn!(%cause, "no file notifications, polling instead"))
             .ok();
-        Self { inner, events, folders: BTreeSet::new(), known: BTreeMap::new() }
+        Self {
+            inner,
+            events,
+            folders: BTreeSet::new(),
+            known: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            look_anyway: Instant::now(),
+        }
     }
 
     /// Sets the files to watch from now on; their present state counts as known.
@@ -55,40 +67,38 @@ impl Watcher {
         self.folders = folders;
     }
 
-    /// Waits until watched files have changed and been quiet since; returns which.
+    /// Waits until watched files have changed and been quiet since; returns which, sorted. Whoever
+    /// stops waiting misses nothing: the next call goes on.
     pub async fn changed(&mut self) -> Vec<PathBuf> {
         loop {
             // The timer also covers what notifications miss: network file systems, mounts.
-            let pause = if self.inner.is_some() { LOOK_ANYWAY } else { POLL };
-            let _ = tokio::time::timeout(pause, self.events.recv()).await;
-            let mut seen = self.look();
-            if seen.is_empty() {
-                continue;
+            if self.seen.is_empty() {
+                let _ = tokio::time::timeout_at(self.look_anyway, self.events.recv()).await;
+                self.look();
             }
-            loop {
+            while !self.seen.is_empty() {
                 tokio::time::sleep(QUIET).await;
-                let again = self.look();
-                if again.is_empty() {
-                    break;
+                if !self.look() {
+                    return std::mem::take(&mut self.seen).into_iter().collect();
                 }
-                seen.extend(again);
             }
-            seen.sort();
-            seen.dedup();
-            return seen;
         }
     }
 
-    fn look(&mut self) -> Vec<PathBuf> {
-        let mut changed = Vec::new();
+    /// Notes what has changed since the last look; whether anything has.
+    fn look(&mut self) -> bool {
+        let pause = if self.inner.is_some() { LOOK_ANYWAY } else { POLL };
+        self.look_anyway = Instant::now() + pause;
+        let mut is_changed = false;
         for (file, known) in &mut self.known {
             let now = signature(file);
             if now != *known {
                 *known = now;
-                changed.push(file.clone());
+                self.seen.insert(file.clone());
+                is_changed = true;
             }
         }
-        changed
+        is_changed
     }
 }
 
@@ -133,6 +143,18 @@ mod tests {
         std::fs::write(folder.path().join("new"), "333").unwrap();
         std::fs::rename(folder.path().join("new"), &file).unwrap();
         let seen = tokio::time::timeout(Duration::from_secs(20), watcher.changed()).await.unwrap();
+        assert_eq!(seen, std::slice::from_ref(&file));
+        // Somebody who stops waiting again and again misses nothing.
+        std::fs::write(&file, "4444").unwrap();
+        let impatient = async {
+            loop {
+                let moment = Duration::from_millis(120);
+                if let Ok(seen) = tokio::time::timeout(moment, watcher.changed()).await {
+                    return seen;
+                }
+            }
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(20), impatient).await.unwrap();
         assert_eq!(seen, [file]);
     }
 }

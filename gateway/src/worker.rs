@@ -11,7 +11,7 @@ use crate::config::PluginUse;
 use crate::fault::describe;
 use crate::generation::{Generation, Live};
 use crate::http::body::RequestBody;
-use crate::plugin::{Hooks, Plugin};
+use crate::plugin::{Placed, Plugin, Trial};
 use crate::telemetry::{AccessLog, Counters, Ids};
 use crate::tls::accept::Acceptor;
 use crate::upstream::Upstream;
@@ -85,7 +85,8 @@ pub struct View {
 struct UseHooks {
     place: PluginUse,
     plugin: Option<Arc<Plugin>>,
-    hooks: Result<Hooks, String>,
+    trial: Option<Arc<Trial>>,
+    hooks: Result<Placed, String>,
 }
 
 impl Worker {
@@ -157,7 +158,7 @@ impl View {
     ///
     /// # Errors
     /// When its instance did not start on this worker.
-    pub fn hooks(&self, index: usize) -> Result<&Hooks, String> {
+    pub fn hooks(&self, index: usize) -> Result<&Placed, String> {
         match self.hooks.get(index).map(|hooks| &hooks.hooks) {
             Some(Ok(hooks)) => Ok(hooks),
             Some(Err(cause)) => Err(cause.clone()),
@@ -173,13 +174,15 @@ impl View {
 
 fn hooks(generation: &Generation, place: &PluginUse, old: Option<&View>) -> Rc<UseHooks> {
     let plugin = generation.plugins.get(&place.plugin);
+    let trial = generation.trials.get(&place.plugin);
     let kept = old.and_then(|old| {
         old.hooks.iter().find(|known| {
             let same = match (&known.plugin, plugin) {
                 (Some(one), Some(other)) => Arc::ptr_eq(one, other),
                 _ => false,
             };
-            same && known.place == *place && known.hooks.is_ok()
+            let same_trial = known.trial.as_ref().map(Arc::as_ptr) == trial.map(Arc::as_ptr);
+            same && same_trial && known.place == *place && known.hooks.is_ok()
         })
     });
     if let Some(kept) = kept {
@@ -187,9 +190,14 @@ fn hooks(generation: &Generation, place: &PluginUse, old: Option<&View>) -> Rc<U
     }
     let hooks = match plugin {
         Some(plugin) => {
-            Hooks::new(Arc::clone(plugin), &place.config).map_err(|cause| describe(&cause))
+            Placed::new(Arc::clone(plugin), &place.config, trial).map_err(|cause| describe(&cause))
         }
         None => Err(format!("plugin {} is not in this generation", place.plugin)),
     };
-    Rc::new(UseHooks { place: place.clone(), plugin: plugin.map(Arc::clone), hooks })
+    Rc::new(UseHooks {
+        place: place.clone(),
+        plugin: plugin.map(Arc::clone),
+        trial: trial.map(Arc::clone),
+        hooks,
+    })
 }

@@ -164,3 +164,60 @@ plugins:
     assert_eq!(code, Some(1));
     assert!(err.contains("bad.yaml:2:1") && err.contains("worlds"), "{err}");
 }
+
+#[tokio::test]
+async fn a_plugin_is_tested_by_cases_without_a_gateway() {
+    let gateway = Gateway::new();
+    let headers = gateway.text("@plugins@/headers.wasm").lines().last().expect("a path").to_owned();
+    let router = guests::folder().join("router.wasm").display().to_string();
+    let good = gateway.file(
+        "good.yaml",
+        "plugin:
+  config: {request: {set: {x-tenant: blue}, remove: [x-debug]}, response: {append: {vary: x-tenant}}}
+cases:
+  - name: a tenant is tagged
+    request: {url: https://blue.example.com/, headers: {x-tenant: forged, x-debug: \"1\"}}
+    response: {headers: {vary: accept}}
+    expect:
+      decision: continue
+      request-headers: {x-tenant: blue, x-debug: null}
+      response-headers: {vary: [accept, x-tenant]}
+  - name: a mistake is refused
+    config: {reqest: {}}
+    expect: {load-error: unknown key `reqest` in `config`}
+",
+    );
+    let good = good.display().to_string();
+    let (code, out, err) = witgate(&["plugin", "test", &headers, &good]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("ok      a tenant is tagged") && out.contains("2 passed"), "{out}");
+
+    let cases = gateway.file(
+        "router.yaml",
+        "plugin: {limits: {deadline: 2s}}
+upstreams: [web]
+cases:
+  - {name: chosen, request: {url: \"https://a.example/api/x\"}, expect: {upstream: api}}
+  - {name: redirected, request: {url: \"https://a.example/redirect\"}, expect: {decision: redirect, status: 308, location: \"https://other.example/\"}}
+  - {name: wrong, request: {url: \"https://a.example/respond\"}, expect: {status: 200, body: tea}}
+  - {name: rewritten, request: {url: \"https://a.example/rewrite\"}, expect: {method: PUT, target: \"/new?from=router\", authority: \"inner.example:8000\"}}
+",
+    );
+    let cases = cases.display().to_string();
+    let (code, out, err) = witgate(&["plugin", "test", &router, &cases]).await;
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert_eq!(out.matches("ok      ").count(), 3, "{out}");
+    assert!(out.contains("FAILED  wrong"), "{out}");
+    assert!(out.contains("status: expected \"200\", found \"418\""), "{out}");
+    assert!(out.contains("body: expected \"tea\", found \"short and stout\""), "{out}");
+    assert!(err.contains("3 passed, 1 failed"), "{err}");
+
+    let (code, out, err) = witgate(&["plugin", "bench", &router, &cases, "--rounds", "2"]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("median") && out.contains("rewritten"), "{out}");
+
+    let bad = gateway.file("bad.yaml", "cases:\n  - {name: x, expct: {}}\n");
+    let (code, _, err) = witgate(&["plugin", "test", &router, &bad.display().to_string()]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("bad.yaml") && err.contains("expct") && err.contains("line 2"), "{err}");
+}

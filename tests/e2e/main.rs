@@ -31,6 +31,7 @@ mod peers;
 mod plugin_grants;
 mod plugin_swap;
 mod plugin_trap;
+mod plugin_trials;
 mod plugins;
 mod policies;
 mod redirect;

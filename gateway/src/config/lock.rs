@@ -167,6 +167,7 @@ pub fn asks(manifest: Option<&Manifest>, sends: bool, has_heads: bool) -> Vec<St
     }
     if let Some(manifest) = manifest {
         asks.extend(manifest.grants.http.iter().map(|pattern| format!("http {pattern}")));
+        asks.extend(manifest.grants.hmac.iter().map(|name| format!("hmac {name}")));
         asks.extend(manifest.secrets.keys().map(|name| format!("secret {name}")));
     }
     if has_heads {

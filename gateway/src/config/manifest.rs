@@ -39,6 +39,8 @@ pub struct Manifest {
 pub struct Wanted {
     /// Patterns as in `plugins.*.grants.http`.
     pub http: Vec<String>,
+    /// Names of secrets whose HMAC it uses.
+    pub hmac: Vec<String>,
     /// What it does with heads of requests.
     pub request: WantedHead,
     /// What it does with heads of responses.
@@ -216,6 +218,9 @@ impl Reader {
                 }
             }
         }
+        if let Some(hmac) = entry(grants, "hmac") {
+            wanted.hmac = self.texts(&hmac.node).into_iter().map(|(name, _)| name).collect();
+        }
         wanted.request = self.head(grants, "request", &[":method", ":path", ":authority"]);
         wanted.response = self.head(grants, "response", &[":status"]);
         wanted
@@ -343,7 +348,7 @@ fn entry<'e>(entries: &'e [Entry], key: &str) -> Option<&'e Entry> {
 /// The keys of `plugin.yaml`.
 const KEYS: &[&str] =
     &["name", "version", "worlds", "license", "description", "grants", "secrets", "config"];
-const GRANTS: &[&str] = &["http", "request", "response"];
+const GRANTS: &[&str] = &["http", "hmac", "request", "response"];
 const HEAD: &[&str] = &["read", "set"];
 const SECRET: &[&str] = &["description", "required"];
 /// The worlds of the contract.

@@ -4,6 +4,7 @@
 //! std; never tokio, wasmtime or rustls, and it opens no file but the configuration itself, what
 //! its secrets name, and the components whose own words about their `config:` it takes.
 
+pub mod cases;
 mod check;
 mod conform;
 mod field_grant;
@@ -41,6 +42,8 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed and probably not meant, in the order of the file.
     pub warnings: Vec<Diagnostic>,
+    /// The file itself, which may hold secrets.
+    pub text: SecretText,
 }
 
 /// Reads and checks a file, and the `config:` of each plugin against what its component says about
@@ -73,6 +76,15 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     parse_with(&text, path, path.parent().unwrap_or(Path::new("")), &Manifest::of_file)
 }
 
+/// Checks the text that a file had, against components as they are now.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn load_text(text: &SecretText, file: &Path) -> Result<Loaded, Report> {
+    let base = file.parent().unwrap_or(Path::new(""));
+    parse_with(text.expose(), file, base, &Manifest::of_file)
+}
+
 /// Checks the text of a file, without a look at components. `file` is what findings call it;
 /// relative paths in the text are taken from `base`.
 ///
@@ -103,7 +115,11 @@ fn parse_with(
     let lock = base.join(file.file_name().unwrap_or_default()).with_extension("lock");
     let diagnostics = source.diagnostics(checked.findings, &checked.hidden);
     match checked.config {
-        Some(config) => Ok(Loaded { config: Config { lock, ..config }, warnings: diagnostics }),
+        Some(config) => Ok(Loaded {
+            config: Config { lock, ..config },
+            warnings: diagnostics,
+            text: SecretText::new(text.to_owned()),
+        }),
         None => Err(Report { diagnostics, omitted: checked.omitted }),
     }
 }
@@ -585,6 +601,12 @@ pub struct PluginConfig {
     pub config: serde_json::Value,
     /// What becomes of a request when the plugin fails.
     pub on_error: OnError,
+    /// How long an instance lives.
+    pub reuse: Reuse,
+    /// A version that sees what this one sees, and changes nothing.
+    pub shadow: Option<PathBuf>,
+    /// How a new version begins; at once if absent.
+    pub canary: Option<Canary>,
     /// Bounds of each call and instance.
     pub limits: PluginLimits,
     /// Secrets by the name that placeholders use.
@@ -606,6 +628,27 @@ pub struct FixedResponse {
     pub body: String,
     /// Its media type.
     pub content_type: String,
+}
+
+/// `plugins.*.canary`: a new version gets a share of the requests before it takes over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Canary {
+    /// Of ten thousand requests: 1 to 10,000.
+    pub share: u16,
+    /// How long it has to do well.
+    pub time: Duration,
+    /// How many calls it has to have had by then.
+    pub calls: u64,
+    /// How many of them may fail, inclusive.
+    pub failures_max: u64,
+}
+
+/// `plugins.*.isolation` and `plugins.*.recycle`: how many calls an instance of a router or filter
+/// serves, inclusive; none when there is no end to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reuse {
+    /// Calls.
+    pub calls_max: Option<u64>,
 }
 
 /// `plugins.*.on-error`.
@@ -688,6 +731,8 @@ impl std::fmt::Debug for SecretText {
 pub struct Grants {
     /// Outgoing requests.
     pub http: Vec<HttpGrant>,
+    /// Secrets whose HMAC it may have, by name.
+    pub hmac: Vec<String>,
     /// Heads of requests.
     pub request: HeadGrant,
     /// Heads of responses.

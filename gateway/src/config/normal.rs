@@ -401,6 +401,29 @@ fn plugin(p: &PluginConfig) -> Tree {
         fields.push(("config", Tree::Json(p.config.clone())));
     }
     fields.push(("on-error", on_error));
+    match p.reuse.calls_max {
+        Some(1) => fields.push(("isolation", text("request"))),
+        calls_max => {
+            fields.push(("isolation", text("worker")));
+            let recycle = calls_max.map_or(text("never"), int);
+            fields.push(("recycle", recycle));
+        }
+    }
+    if let Some(shadow) = &p.shadow {
+        fields.push(("shadow", path(shadow)));
+    }
+    if let Some(canary) = &p.canary {
+        let share = format!("{}.{:02}%", canary.share / 100, canary.share % 100);
+        fields.push((
+            "canary",
+            map([
+                ("share", text(&share)),
+                ("time", wait(canary.time)),
+                ("calls", int(canary.calls)),
+                ("failures", int(canary.failures_max)),
+            ]),
+        ));
+    }
     fields.push(("limits", limits));
     let secret = |s: &Secret| source(&s.source, Some(&s.hosts));
     fields.push(("secrets", names(p.secrets.iter(), secret)));
@@ -410,6 +433,7 @@ fn plugin(p: &PluginConfig) -> Tree {
     };
     let grants = map([
         ("http", list(p.grants.http.iter().map(|g| text(&g.pattern)))),
+        ("hmac", list(p.grants.hmac.iter().map(text))),
         ("request", head(&p.grants.request)),
         ("response", head(&p.grants.response)),
     ]);

@@ -28,7 +28,7 @@ use crate::config::policies::ForwardAuth;
 use crate::config::{self, AccessLog, OnError, RouteAction, Scheme, Server};
 use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
-use crate::plugin::{Decision, Hooked, Hooks, PluginError};
+use crate::plugin::{Decision, Hooked, Placed, PluginError};
 use crate::policy::{Admission, Pass, Policy};
 use crate::route::split_authority;
 use crate::telemetry::{Counters, Record};
@@ -70,6 +70,8 @@ struct Exchange<'a> {
     /// What they said, for the response.
     pass: Option<Box<Pass>>,
     record: Box<Record>,
+    /// Places of use that were called with two versions at hand.
+    tried: Vec<usize>,
 }
 
 /// Serves one request. Every failure becomes a response here. `client` is the way to the connection
@@ -117,6 +119,7 @@ async fn respond(
         policy: None,
         pass: None,
         record,
+        tried: Vec::new(),
     };
     exchange.record.client = exchange.facts.client.ip();
     finished(exchange.run(incoming, wish).await)
@@ -271,7 +274,7 @@ impl Exchange<'_> {
         for position in 0..self.filters.len() {
             let Some(&index) = self.filters.get(position) else { break };
             // One that did not start is called all the same: the call says why, once.
-            let hooked = self.view.hooks(index).map_or(NOT_STARTED, Hooks::hooked);
+            let hooked = self.view.hooks(index).map_or(NOT_STARTED, Placed::hooked);
             if hooked.request {
                 let decided =
                     self.call(index, |hooks, facts, head| hooks.on_request(facts, head))?;
@@ -299,9 +302,12 @@ impl Exchange<'_> {
     fn call<T>(
         &mut self,
         index: usize,
-        hook: impl FnOnce(&Hooks, &Arc<ConnectionFacts>, &mut RequestHead) -> Result<T, PluginError>,
+        hook: impl FnOnce(&Placed, &Arc<ConnectionFacts>, &mut RequestHead) -> Result<T, PluginError>,
     ) -> Result<Option<T>, ExchangeError> {
         let view = Rc::clone(&self.view);
+        if view.hooks(index).is_ok_and(Placed::is_on_trial) && !self.tried.contains(&index) {
+            self.tried.push(index);
+        }
         let outcome = match view.hooks(index) {
             Ok(hooks) => hook(hooks, &self.facts, &mut self.head).map_err(|e| describe(&e)),
             Err(why) => Err(why),
@@ -578,6 +584,11 @@ impl Exchange<'_> {
                     return Err(ExchangeError::Internal("there is no memory for an encoder"));
                 };
                 body = compressed;
+            }
+        }
+        for index in self.tried.drain(..) {
+            if let Ok(hooks) = self.view.hooks(index) {
+                hooks.answered(&self.head.id, head.status.as_u16());
             }
         }
         let mut record = self.take_record();

@@ -15,6 +15,8 @@ pub(super) struct Facts {
     pub subject: Subject,
     pub limits: PluginLimits,
     pub grants: Vec<HttpGrant>,
+    /// Secrets whose HMAC it may have.
+    pub hmac: Vec<String>,
     /// What it may do with heads of requests.
     pub request: HeadGrant,
     /// What it may do with heads of responses.
@@ -45,6 +47,24 @@ impl Facts {
             digest,
             "the plugin may not read {name:?} of a {side} and finds it absent; to allow it, name it \
              in plugins.{plugin}.grants.{side}.read"
+        );
+    }
+}
+
+impl Facts {
+    /// Tells the log, once for each secret, that a plugin may not use it as a key.
+    pub(super) fn refuse_hmac(&self, secret: &str) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= REFUSED_MAX || !refused.insert(format!("hmac {secret}")) {
+            return;
+        }
+        drop(refused);
+        let (plugin, digest) = (&*self.subject.name, self.subject.short_digest());
+        tracing::warn!(
+            plugin,
+            digest,
+            "the plugin may not use the secret {secret:?} as a key; to allow it, name it in \
+             plugins.{plugin}.grants.hmac"
         );
     }
 }

@@ -15,9 +15,9 @@ use super::host::http::Client;
 use super::host::log::Rate;
 use super::secret::Secrets;
 use super::v0_1::{self, Exports, Unlinked};
-use super::{Inspection, Plugin, pool, sign, solver};
+use super::{Inspection, Plugin, Recorder, pool, sign, solver};
 use crate::config::lock::{self, Locked};
-use crate::config::{Manifest, PluginConfig, Secret};
+use crate::config::{Manifest, PluginConfig, Secret, Wanted};
 
 /// SHA-256 of a component file.
 pub(super) type Digest = [u8; 32];
@@ -28,6 +28,21 @@ pub(super) struct Compiled {
     pub exports: Exports,
     pub worlds: Vec<&'static str>,
     pub imports_http: bool,
+}
+
+/// What a plugin is loaded as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Used,
+    Shadow,
+}
+
+/// A component that can be used, without the configuration it is used with.
+struct Parts {
+    subject: Subject,
+    compiled: Arc<Compiled>,
+    wanted: Wanted,
+    locked: Locked,
 }
 
 impl Compiled {
@@ -51,16 +66,74 @@ impl Engine {
         config: &PluginConfig,
         upstreams: &Arc<[Arc<str>]>,
     ) -> Result<Arc<Plugin>, PluginError> {
+        self.load_as(Role::Used, name, config, &config.component, upstreams)
+    }
+
+    /// Loads the version at `config.shadow`, whose state and counts are its own.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_shadow(
+        self: &Arc<Self>,
+        name: &str,
+        config: &PluginConfig,
+        shadow: &Path,
+        upstreams: &Arc<[Arc<str>]>,
+    ) -> Result<Arc<Plugin>, PluginError> {
+        self.load_as(Role::Shadow, name, config, shadow, upstreams)
+    }
+
+    /// The version that `plugin` is, whatever lies in its file by now, with another configuration.
+    ///
+    /// # Errors
+    /// When it does not start with that.
+    pub fn load_again(
+        self: &Arc<Self>,
+        plugin: &Plugin,
+        config: &PluginConfig,
+        upstreams: &Arc<[Arc<str>]>,
+    ) -> Result<Arc<Plugin>, PluginError> {
+        let subject = plugin.facts.subject.clone();
+        let (compiled, wanted) = (Arc::clone(&plugin.compiled), plugin.wanted.clone());
+        let parts = Parts { subject, compiled, wanted, locked: plugin.locked.clone() };
+        self.assemble(Role::Used, parts, config, upstreams)
+    }
+
+    fn load_as(
+        self: &Arc<Self>,
+        role: Role,
+        name: &str,
+        config: &PluginConfig,
+        component: &Path,
+        upstreams: &Arc<[Arc<str>]>,
+    ) -> Result<Arc<Plugin>, PluginError> {
         let name: Arc<str> = Arc::from(name);
-        let (file, digest, subject) = read(&name, &config.component)?;
+        let (file, digest, subject) = read(&name, component)?;
         if !config.keys.is_empty() && !sign::is_signed(&file, &config.keys) {
             return Err(PluginError::Unsigned(subject));
         }
-        let manifest = Manifest::of_component(&file, &config.component)
+        let manifest = Manifest::of_component(&file, component)
             .map_err(|cause| PluginError::Manifest(subject.clone(), cause))?;
         let wanted = manifest.as_ref().map(|manifest| manifest.grants.clone()).unwrap_or_default();
         let compiled = self.compile(&file, digest, &subject)?;
         drop(file);
+        let locked = Locked {
+            digest: hex(&digest),
+            version: manifest.as_ref().map(|manifest| manifest.version.clone()),
+            asks: lock::asks(manifest.as_ref(), compiled.imports_http, compiled.has_heads()),
+        };
+        self.assemble(role, Parts { subject, compiled, wanted, locked }, config, upstreams)
+    }
+
+    fn assemble(
+        self: &Arc<Self>,
+        role: Role,
+        parts: Parts,
+        config: &PluginConfig,
+        upstreams: &Arc<[Arc<str>]>,
+    ) -> Result<Arc<Plugin>, PluginError> {
+        let Parts { subject, compiled, wanted, locked } = parts;
+        let name = Arc::clone(&subject.name);
         let secrets = Secrets::read(&config.secrets).map_err(|(secret, from, cause)| {
             PluginError::Secret { of: subject.clone(), secret, from, cause }
         })?;
@@ -72,24 +145,29 @@ impl Engine {
         let facts = Facts {
             limits: config.limits.clone(),
             grants: config.grants.http.clone(),
+            hmac: config.grants.hmac.clone(),
             request: wanted.request.granted(&config.grants.request),
             response: wanted.response.granted(&config.grants.response),
             refused: Mutex::default(),
             secrets,
             upstreams: upstreams.iter().cloned().collect(),
-            state: self.state(&name),
+            state: match role {
+                Role::Used => self.state(&name),
+                Role::Shadow => Arc::default(),
+            },
             log: Rate::new(config.limits.log_lines_per_second_max),
             client,
             subject,
         };
-        let locked = Locked {
-            digest: hex(&digest),
-            version: manifest.as_ref().map(|manifest| manifest.version.clone()),
-            asks: lock::asks(manifest.as_ref(), compiled.imports_http, compiled.has_heads()),
-        };
         let plugin = Arc::new(Plugin {
+            calls_max: config.reuse.calls_max.unwrap_or(u64::MAX),
             locked,
-            stats: self.stats(&name),
+            wanted,
+            stats: match role {
+                Role::Used => self.stats(&name),
+                Role::Shadow => Arc::default(),
+            },
+            recorder: Recorder::default(),
             engine: Arc::clone(self),
             compiled,
             facts: Arc::new(facts),

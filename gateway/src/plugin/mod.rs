@@ -18,8 +18,10 @@ mod secret;
 mod sign;
 mod solver;
 mod stats;
+mod tape;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod v0_1;
 
 use std::sync::Arc;
@@ -27,14 +29,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::acme::solve::dns01::DnsSolver;
-use crate::config::Manifest;
 use crate::config::lock::Locked;
+use crate::config::{Manifest, Wanted};
 
 pub use engine::Engine;
 pub use error::{PluginError, Subject};
 pub use pool::Hooks;
 pub use sign::{SignError, sign};
 pub use stats::{DECISIONS, Failure, HOOKS, Stats, Totals};
+pub use tape::{Recorder, Recording, Replayed, replay_stanza};
+pub use trial::{Kind, Placed, SideStatus, Trial, TrialStatus, Verdict};
 
 /// A component, compiled, linked and self-tested: `configure` succeeded with the plugin's own
 /// config.
@@ -44,8 +48,13 @@ pub struct Plugin {
     facts: Arc<facts::Facts>,
     /// `config:` as JSON text.
     config: Box<str>,
+    /// Calls that an instance serves, inclusive.
+    calls_max: u64,
     locked: Locked,
+    /// What its manifest asks for.
+    wanted: Wanted,
     stats: Arc<Stats>,
+    recorder: Recorder,
 }
 
 /// The hooks that an instance asked for in `configure`.
@@ -138,6 +147,11 @@ impl Plugin {
     /// What is counted about it and the versions before it.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Records one request of it.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// The worlds it can be used as: `router`, `filter`, `dns-solver`.

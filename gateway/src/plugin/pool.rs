@@ -13,6 +13,7 @@ use super::engine::TICK;
 use super::error::PluginError;
 use super::host::{Host, Phase};
 use super::stats::{self, Calls};
+use super::tape::Tape;
 use super::{Decision, Hooked, Plugin};
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead};
 
@@ -24,6 +25,8 @@ pub struct Hooks {
     hooked: Hooked,
     slot: RefCell<Slot>,
     calls: Arc<Calls>,
+    /// The host's answers for the next call, in a replay; what is left of them after it.
+    tape: RefCell<Option<Tape>>,
 }
 
 struct Slot {
@@ -44,7 +47,8 @@ impl Hooks {
         let slot = Slot { instance: Some(instance), breaker: Breaker::default() };
         let calls = plugin.stats.place();
         calls.started();
-        Ok(Self { plugin, config, hooked, slot: RefCell::new(slot), calls })
+        let (slot, tape) = (RefCell::new(slot), RefCell::default());
+        Ok(Self { plugin, config, hooked, slot, calls, tape })
     }
 
     /// The plugin in use.
@@ -55,6 +59,21 @@ impl Hooks {
     /// Which hooks to call.
     pub fn hooked(&self) -> Hooked {
         self.hooked
+    }
+
+    /// The host's answers for the next call.
+    pub(super) fn load_tape(&self, tape: Tape) {
+        *self.tape.borrow_mut() = Some(tape);
+    }
+
+    /// What is left of them after it.
+    pub(super) fn take_tape(&self) -> Option<Tape> {
+        self.tape.borrow_mut().take()
+    }
+
+    /// The configuration of this place of use, as JSON.
+    pub(super) fn config(&self) -> &str {
+        &self.config
     }
 
     /// Starts the instance that a failed call left behind dead, so that the next request does not
@@ -75,7 +94,7 @@ impl Hooks {
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
     ) -> Result<Decision, PluginError> {
-        self.call(Phase::Route, "router.route", connection, request, None, |instance| {
+        self.call(Phase::Route, "router.route", connection, request, None, None, |instance| {
             call_plain(&instance.route, &mut instance.store)
         })
     }
@@ -89,9 +108,15 @@ impl Hooks {
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
     ) -> Result<Decision, PluginError> {
-        self.call(Phase::Request, "filter.on-request", connection, request, None, |instance| {
-            call_plain(&instance.on_request, &mut instance.store)
-        })
+        self.call(
+            Phase::Request,
+            "filter.on-request",
+            connection,
+            request,
+            None,
+            None,
+            |instance| call_plain(&instance.on_request, &mut instance.store),
+        )
     }
 
     /// Calls `filter.on-request-body`. On an error the head is as it was before.
@@ -106,7 +131,8 @@ impl Hooks {
         is_complete: bool,
     ) -> Result<Decision, PluginError> {
         let hook = "filter.on-request-body";
-        self.call(Phase::RequestBody, hook, connection, request, None, |instance| {
+        let body = Some((prefix, is_complete));
+        self.call(Phase::RequestBody, hook, connection, request, None, body, |instance| {
             let filter = self.plugin.compiled.exports.filter.as_ref();
             let index = filter.map(|filter| &filter.on_request_body).ok_or_else(not_there)?;
             let function =
@@ -126,12 +152,13 @@ impl Hooks {
         response: &mut ResponseHead,
     ) -> Result<(), PluginError> {
         let hook = "filter.on-response";
-        self.call(Phase::Response, hook, connection, request, Some(response), |instance| {
+        self.call(Phase::Response, hook, connection, request, Some(response), None, |instance| {
             call_plain(&instance.on_response, &mut instance.store)
         })
         .map(|_| ())
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what one call of any hook is about")]
     fn call(
         &self,
         phase: Phase,
@@ -139,15 +166,26 @@ impl Hooks {
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
         mut response: Option<&mut ResponseHead>,
+        body: Option<(&[u8], bool)>,
         run: impl FnOnce(&mut Instance) -> wasmtime::Result<()>,
     ) -> Result<Decision, PluginError> {
         let slot = &mut *self.slot.borrow_mut();
         let instance = slot.instance(&self.plugin, &self.config, &self.calls)?;
+        let recorder = &self.plugin.recorder;
+        let noting = match recorder.is_armed() {
+            true => recorder.begin(self, phase, connection, request, response.as_deref(), body),
+            false => None,
+        };
+        let tape = match &noting {
+            Some(_) => Some(Tape::Recording(Vec::new())),
+            None => self.tape.borrow_mut().take(),
+        };
         let started = self.calls.begin(counted(phase)).then(Instant::now);
         let deadline = self.plugin.facts.limits.deadline;
         instance.store.set_epoch_deadline(ticks(deadline));
         let host = instance.store.data_mut();
         host.refill(deadline);
+        host.put_tape(tape);
         host.exchange.phase = phase;
         host.exchange.connection = Some(Arc::clone(connection));
         std::mem::swap(&mut host.exchange.request, request);
@@ -159,6 +197,7 @@ impl Hooks {
             self.calls.measured(started.elapsed());
             self.calls.memory(instance.store.data().memory.used());
         }
+        let tape = instance.store.data_mut().take_tape();
         let Host { exchange, output, facts, .. } = instance.store.data_mut();
         match &result {
             Ok(()) => exchange.journal.clear(),
@@ -168,14 +207,25 @@ impl Hooks {
             output.flush(facts, &exchange.request.id);
         }
         std::mem::swap(&mut exchange.request, request);
-        if let Some(response) = response {
+        if let Some(response) = response.as_deref_mut() {
             std::mem::swap(&mut exchange.response, response);
         }
         exchange.phase = Phase::Idle;
         exchange.connection = None;
         let decision = std::mem::replace(&mut exchange.decision, Decision::Continue);
+        if let Some(noting) = noting {
+            let error = result.as_ref().err().map(|cause| cause.root_cause().to_string());
+            let outcome = error.map_or(Ok(&decision), Err);
+            recorder.end(self, noting, tape, outcome, request, response.as_deref());
+        } else if tape.is_some() {
+            *self.tape.borrow_mut() = tape;
+        }
         match result {
             Ok(()) => {
+                instance.calls_left = instance.calls_left.saturating_sub(1);
+                if instance.calls_left == 0 {
+                    slot.instance = None;
+                }
                 if slot.breaker.failures > 0 {
                     slot.breaker.failures = 0;
                     self.calls.recovered();
@@ -283,6 +333,8 @@ struct Instance {
     route: Option<Hook>,
     on_request: Option<Hook>,
     on_response: Option<Hook>,
+    /// Calls that it may still serve.
+    calls_left: u64,
 }
 
 /// A function without parameters, its type checked.
@@ -331,7 +383,8 @@ impl Instance {
         let on_request = hook(&mut store, &handle, on_request, plugin)?;
         let on_response = filter.map(|filter| &filter.on_response);
         let on_response = hook(&mut store, &handle, on_response, plugin)?;
-        Ok((Self { store, handle, route, on_request, on_response }, hooked))
+        let calls_left = plugin.calls_max;
+        Ok((Self { store, handle, route, on_request, on_response, calls_left }, hooked))
     }
 }
 

@@ -72,6 +72,11 @@ impl Secrets {
         Ok(Self { secrets, masks })
     }
 
+    /// The secret called `name`, for use as a key inside the host.
+    pub(super) fn expose(&self, name: &str) -> Option<&str> {
+        self.secrets.get(name).map(|held| held.text.expose())
+    }
+
     /// Fills in every placeholder of `text` for a request to `host`. `also_masked` gets what the
     /// filling made (Basic credentials) and must not come back either.
     pub(super) fn fill<'t>(

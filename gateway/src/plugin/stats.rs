@@ -171,8 +171,7 @@ impl Calls {
     /// Notes a failure, and whether calls are refused from now on.
     pub(super) fn failed(&self, request: &str, what: String, is_quarantined: bool) {
         add(&self.failures, 1);
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let at = at.map(|since| since.as_secs()).unwrap_or_default();
+        let at = seconds_now();
         let mut trouble = self.trouble();
         trouble.quarantine = is_quarantined.then(|| what.clone());
         trouble.last = Some(Failure { at, request: request.to_owned(), what });
@@ -217,7 +216,14 @@ fn later(one: Option<Failure>, other: Option<Failure>) -> Option<Failure> {
     }
 }
 
-fn decision_index(decision: &Decision) -> usize {
+/// Seconds since 1970.
+pub(super) fn seconds_now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map(|since| since.as_secs()).unwrap_or_default()
+}
+
+/// The place of a decision in [`DECISIONS`].
+pub(super) fn decision_index(decision: &Decision) -> usize {
     match decision {
         Decision::Continue => 0,
         Decision::Upstream(_) => 1,

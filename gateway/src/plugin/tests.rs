@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::*;
 use crate::acme::solve::dns01::{RecordSet, SolverFailure, Zone};
 use crate::config::{
-    FieldGrant, Grants, HeadGrant, HttpGrant, OnError, PluginConfig, PluginLimits, Scheme, Secret,
-    SecretRef, SecretText,
+    FieldGrant, Grants, HeadGrant, HttpGrant, OnError, PluginConfig, PluginLimits, Reuse, Scheme,
+    Secret, SecretRef, SecretText,
 };
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use crate::tls::TlsFacts;
@@ -49,6 +49,9 @@ fn config(component: PathBuf, config: serde_json::Value) -> PluginConfig {
         component,
         config,
         on_error: OnError::FailClosed,
+        reuse: Reuse { calls_max: None },
+        shadow: None,
+        canary: None,
         limits: PluginLimits {
             deadline: Duration::from_millis(200),
             solver_deadline: Duration::from_secs(5),
@@ -256,6 +259,36 @@ fn a_filter_reads_and_changes_heads() {
             "{line}: {lines:?}"
         );
     }
+}
+
+#[test]
+fn a_filter_has_data_signed_with_a_secret_it_never_sees() {
+    let log = Log::capture();
+    let mut config = config(guest("prober"), serde_json::Value::Null);
+    let secret = |text: &str| Secret {
+        source: SecretRef::Inline(SecretText::new(text.to_owned())),
+        hosts: Vec::new(),
+    };
+    config.secrets.insert("key".to_owned(), secret("Jefe"));
+    config.secrets.insert("other".to_owned(), secret("not for this"));
+    config.grants.hmac = vec!["key".to_owned()];
+    let plugin = engine().load("signer", &config, &upstreams()).unwrap();
+    let hooks = Hooks::new(plugin, &config.config).unwrap();
+    let saw = |target: &str| {
+        let mut head = request(target);
+        hooks.on_request(&connection(), &mut head).unwrap();
+        field(&head.headers, "x-saw").to_owned()
+    };
+    let made = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"Jefe");
+    let made = aws_lc_rs::hmac::sign(&made, b"data");
+    let hex: String = made.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(saw("/hmac/key"), format!("{hex} Ok(true) Ok(false)"));
+    assert_eq!(saw("/hmac/other"), "denied");
+    assert_eq!(saw("/hmac/nobody"), "unknown-secret");
+    assert_eq!(saw("/hmac-algorithm/md5"), "unknown-algorithm");
+    let told = log.lines("may not use the secret");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("plugins.signer.grants.hmac"), "{told:?}");
 }
 
 /// A filter that tries one thing with one field, under these grants.
@@ -684,24 +717,73 @@ fn compiled_code_is_kept_and_rebuilt_when_broken() {
     assert!(file.exists());
 }
 
+/// A plugin that 80 routes use alike is one place of use on a worker, so a swap is one load and one
+/// instance there.
 #[test]
-fn swapping_a_thousand_times_leaves_nothing_behind() {
+fn ten_thousand_swaps_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::start(folder.path().join("compiled")).unwrap();
-    let configs =
-        ["router", "router_next"].map(|name| config(guest(name), serde_json::Value::Null));
+    let small =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/museum/0.1.0/rust-router.wasm");
+    let one = std::fs::read(small).unwrap();
+    let two = crate::config::section::put(&one, "another digest", b"").unwrap();
+    let configs = [one, two].map(|component| {
+        let file = folder.path().join(format!("{}.wasm", component.len()));
+        std::fs::write(&file, component).unwrap();
+        config(file, serde_json::Value::Null)
+    });
     let connection = connection();
     let mut live: Option<Hooks> = None;
-    for turn in 0..1000 {
+    let mut rss_after_warm_up = 0;
+    for turn in 0..10_000 {
         let plugin = engine.load("swapped", &configs[turn % 2], &upstreams()).unwrap();
         live = Some(Hooks::new(plugin, &serde_json::Value::Null).unwrap());
         let mut head = request("/web");
         live.as_ref().unwrap().route(&connection, &mut head).unwrap();
-        assert_eq!(field(&head.headers, "x-router"), ["one", "two"][turn % 2]);
+        assert_eq!(field(&head.headers, "x-router"), "one");
         assert_eq!(engine.instances(), 1);
+        if turn == 1_000 {
+            rss_after_warm_up = rss_kib();
+        }
     }
+    // Other tests run in this process at the same time, so this only finds what grows with swaps.
+    let growth = rss_kib().saturating_sub(rss_after_warm_up);
+    assert!(growth < 200_000, "{growth} KiB for 9000 swaps");
+    let totals = live.as_ref().unwrap().plugin().stats().totals();
+    assert_eq!((totals.calls[0], totals.instances), (10_000, 10_000));
     drop(live);
     assert_eq!(engine.instances(), 0);
+}
+
+fn rss_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn an_instance_serves_as_many_calls_as_it_may() {
+    let seen = |name: &str, calls_max: Option<u64>| {
+        let mut config = config(guest("prober"), serde_json::Value::Null);
+        config.reuse = Reuse { calls_max };
+        let plugin = engine().load(name, &config, &upstreams()).unwrap();
+        let hooks = Hooks::new(plugin, &config.config).unwrap();
+        let mut seen = Vec::new();
+        for target in ["/remember/a", "/remember/b", "/remember/c", "/remember/d"] {
+            let mut head = request(target);
+            hooks.on_request(&connection(), &mut head).unwrap();
+            seen.push(field(&head.headers, "x-saw").to_owned());
+        }
+        (seen, hooks.plugin().stats().totals().instances)
+    };
+    let texts = |texts: [&str; 4]| texts.map(str::to_owned).to_vec();
+    let kept = texts(["nothing", "a", "b", "c"]);
+    assert_eq!(seen("kept", None), (kept, 1));
+    // Nothing of one request reaches another.
+    let fresh = texts(["nothing", "nothing", "nothing", "nothing"]);
+    assert_eq!(seen("fresh", Some(1)), (fresh, 4));
+    let some = texts(["nothing", "a", "b", "nothing"]);
+    assert_eq!(seen("some", Some(3)), (some, 2));
 }
 
 #[test]

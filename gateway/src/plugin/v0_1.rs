@@ -4,7 +4,7 @@
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, Linker, LinkerInstance};
 
-use super::host::{Host, connection, decision, http, log, request, response, state, wasi};
+use super::host::{Host, connection, crypto, decision, http, log, request, response, state, wasi};
 
 /// Where the exports of a component lie.
 pub(super) struct Exports {
@@ -140,6 +140,7 @@ fn link_function(
 ) -> wasmtime::Result<bool> {
     match interface.strip_prefix(PACKAGE) {
         Some("connection") => connection::link(at, function),
+        Some("crypto") => crypto::link(at, function),
         Some("decision") => decision::link(at, function),
         Some("log") => log::link(at, function),
         Some("request") => request::link(at, function),

@@ -16,6 +16,7 @@ pub mod imports {
                 import witgate:plugin/log@0.1.0;
                 import witgate:plugin/state@0.1.0;
                 import witgate:plugin/http@0.1.0;
+                import witgate:plugin/crypto@0.1.0;
             }
         ",
         world: "witgate:sdk/imports",

@@ -33,8 +33,8 @@
 //! witgate_sdk::export!(Greeter: filter);
 //! ```
 //!
-//! The modules [`connection`], [`request`], [`response`], [`decision`], [`log`], [`state`] and
-//! [`http`] are the interfaces of the same names in `wit/`. On the host, under `cargo test`, they
+//! The modules [`connection`], [`request`], [`response`], [`decision`], [`log`], [`state`],
+//! [`crypto`] and [`http`] are the interfaces of the same names in `wit/`. On the host, under `cargo test`, they
 //! speak to the doubles of [`testing`] instead of the gateway.
 
 #![cfg_attr(target_family = "wasm", no_std)]
@@ -43,6 +43,7 @@ extern crate alloc;
 
 pub mod config;
 pub mod connection;
+pub mod crypto;
 pub mod decision;
 pub mod dns;
 pub mod export;

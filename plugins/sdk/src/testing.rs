@@ -383,9 +383,24 @@ pub fn logged() -> Vec<(String, String)> {
     LOG.take()
 }
 
+/// Makes HMACs in the gateway's place, for instance with the crate `hmac`: gets algorithm, the
+/// secret's name and data, and returns the code or an error's code.
+pub fn with_hmac(make: impl Fn(&str, &str, &[u8]) -> Result<Vec<u8>, String> + 'static) {
+    HMAC.set(Some(Box::new(make)));
+}
+
+/// Judges signatures in the gateway's place: gets algorithm, public key, data and signature.
+pub fn with_signatures(judge: impl Fn(&str, &[u8], &[u8], &[u8]) -> bool + 'static) {
+    SIGNATURES.set(Some(Box::new(judge)));
+}
+
+type Make = Box<dyn Fn(&str, &str, &[u8]) -> Result<Vec<u8>, String>>;
+type Judge = Box<dyn Fn(&str, &[u8], &[u8], &[u8]) -> bool>;
 type Server = Box<dyn FnMut(&Sent) -> Result<http::Response, http::Error>>;
 
 thread_local! {
+    static HMAC: RefCell<Option<Make>> = const { RefCell::new(None) };
+    static SIGNATURES: RefCell<Option<Judge>> = const { RefCell::new(None) };
     static EXCHANGE: RefCell<Option<Exchange>> = const { RefCell::new(None) };
     static SERVER: RefCell<Option<Server>> = const { RefCell::new(None) };
     static LOG: RefCell<Vec<(String, String)>> = const { RefCell::new(Vec::new()) };
@@ -401,6 +416,38 @@ pub(crate) mod host {
             Some(exchange) => f(exchange),
             None => panic!("called outside an exchange: the gateway would trap"),
         })
+    }
+
+    pub(crate) mod crypto {
+        use super::super::{HMAC, SIGNATURES};
+
+        pub(crate) fn hmac(algorithm: &str, secret: &str, data: &[u8]) -> Result<Vec<u8>, String> {
+            HMAC.with_borrow(|make| match make {
+                Some(make) => make(algorithm, secret, data),
+                None => panic!("no `with_hmac` in this test: the gateway would make it"),
+            })
+        }
+
+        pub(crate) fn verify_hmac(
+            algorithm: &str,
+            secret: &str,
+            data: &[u8],
+            code: &[u8],
+        ) -> Result<bool, String> {
+            Ok(hmac(algorithm, secret, data)? == code)
+        }
+
+        pub(crate) fn verify_signature(
+            algorithm: &str,
+            public_key: &[u8],
+            data: &[u8],
+            signature: &[u8],
+        ) -> Result<bool, String> {
+            SIGNATURES.with_borrow(|judge| match judge {
+                Some(judge) => Ok(judge(algorithm, public_key, data, signature)),
+                None => panic!("no `with_signatures` in this test: the gateway would judge"),
+            })
+        }
     }
 
     pub(crate) mod connection {

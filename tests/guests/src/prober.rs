@@ -1,12 +1,18 @@
 //! A filter that tries one thing with one field, as the request's path says: `/VERB/NAME`. What it
 //! could read goes into `x-saw` of the head it read from, which it must be allowed to set.
 
+use std::cell::RefCell;
+
 use exports::witgate::plugin::{filter_hooks, plugin};
-use witgate::plugin::{decision, request, response};
+use witgate::plugin::{crypto, decision, request, response};
 
 wit_bindgen::generate!({ world: "filter", path: "../../wit" });
 
 struct Guest;
+
+thread_local! {
+    static LAST: RefCell<String> = RefCell::new("nothing".to_owned());
+}
 
 impl plugin::Guest for Guest {
     fn configure(_config: String) -> Result<Vec<String>, String> {
@@ -25,6 +31,18 @@ impl filter_hooks::Guest for Guest {
             }
             "header-values" => Some(request::header_values(name).join("+")),
             "header-names" => Some(request::header_names().join(" ")),
+            "hmac" => Some(match crypto::hmac("sha256", name, b"data") {
+                Ok(code) => format!(
+                    "{} {:?} {:?}",
+                    code.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+                    crypto::verify_hmac("sha256", name, b"data", &code),
+                    crypto::verify_hmac("sha256", name, b"data", &code[1..]),
+                ),
+                Err(code) => code,
+            }),
+            "hmac-algorithm" => crypto::hmac(name, "key", b"").err(),
+            // What an instance keeps between calls is what one request could learn of another.
+            "remember" => Some(LAST.replace(name.to_owned())),
             _ => None,
         };
         match verb {
@@ -36,6 +54,8 @@ impl filter_hooks::Guest for Guest {
             "path" => request::set_path("/changed"),
             "query" => request::set_query(Some("changed")),
             "authority" => request::set_authority("changed.example"),
+            "fail" => decision::respond(503, &[], b""),
+            "spin" => spin(name.parse().unwrap_or(0)),
             "respond" => decision::respond(200, &[(name.into(), "set".into())], b""),
             _ => {}
         }
@@ -71,6 +91,14 @@ impl filter_hooks::Guest for Guest {
         if let Some(saw) = saw {
             response::set_header("x-saw", &saw);
         }
+    }
+}
+
+/// Computes for a while.
+fn spin(turns: u64) {
+    let mut n = 1_u64;
+    for turn in 0..turns {
+        n = std::hint::black_box(n.wrapping_mul(31).wrapping_add(turn));
     }
 }
 

@@ -9,8 +9,8 @@ use super::super::conform;
 use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    FieldGrant, FixedResponse, Grants, HeadGrant, HttpGrant, OnError, PluginConfig, PluginLimits,
-    PluginUse, RouteAction, Secret, WantedHead,
+    Canary, FieldGrant, FixedResponse, Grants, HeadGrant, HttpGrant, OnError, PluginConfig,
+    PluginLimits, PluginUse, Reuse, RouteAction, Secret, WantedHead,
 };
 use super::fields::Fields;
 use super::upstreams::host_and_port;
@@ -45,6 +45,9 @@ impl<'a> Checker<'a> {
         let fields = self.fields(node, "plugins.*")?;
         let component = self.required(&fields, "component").and_then(|n| self.path(n));
         let on_error = self.on_error(&fields);
+        let reuse = self.reuse(&fields);
+        let shadow = fields.get("shadow").and_then(|n| self.path(n));
+        let canary = self.canary(&fields);
         let limits = self.plugin_limits(&fields);
         let grants = self.grants(&fields);
         let secrets = self.secrets(&fields, &grants);
@@ -52,12 +55,69 @@ impl<'a> Checker<'a> {
             component: component?,
             config: fields.get("config").map(|n| n.value.to_json()).unwrap_or_default(),
             on_error,
+            reuse,
+            shadow,
+            canary,
             limits,
             secrets,
             grants,
             keys: Vec::new(),
             line,
         })
+    }
+
+    fn reuse(&mut self, fields: &Fields<'a>) -> Reuse {
+        let words = [("worker", false), ("request", true)];
+        let is_fresh = self.with_default(fields, "isolation", |c, n| c.word(n, &words));
+        let recycle = self.with_default(fields, "recycle", |c, n| match &n.value {
+            Value::Text(text) if text == "never" => Some(None),
+            _ => c.number(n, 1, u64::from(u32::MAX)).map(Some),
+        });
+        let calls_max = match (is_fresh, recycle.flatten()) {
+            (Some(true), _) => Some(1),
+            (_, recycle) => recycle,
+        };
+        Reuse { calls_max }
+    }
+
+    fn canary(&mut self, fields: &Fields<'a>) -> Option<Canary> {
+        let node = fields.get("canary")?;
+        let (fields, short) = match &node.value {
+            Value::Map(_) => (self.fields(node, "plugins.*.canary")?, None),
+            _ => (Fields::empty("plugins.*.canary", node.at), Some(node)),
+        };
+        let share = match short {
+            Some(node) => self.share(node),
+            None => self.with_default(&fields, "share", |c, n| c.share(n)),
+        };
+        let time = self.with_default(&fields, "time", |c, n| c.duration(n, true));
+        let mut count = |key, min| {
+            let max = u64::from(u32::MAX);
+            self.with_default(&fields, key, |c, n| c.number(n, min, max)).unwrap_or_default()
+        };
+        let (calls, failures_max) = (count("calls", 1), count("failures", 0));
+        Some(Canary { share: share?, time: time.unwrap_or_default(), calls, failures_max })
+    }
+
+    /// Percent, as parts of ten thousand.
+    fn share(&mut self, node: &Node) -> Option<u16> {
+        let text = self.line(node, "a share such as 5%")?;
+        let share = text.strip_suffix('%').and_then(|number| {
+            let (whole, part) = number.trim().split_once('.').unwrap_or((number.trim(), "0"));
+            let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+            let hundredths: u16 = match (part.len(), is_digits(part)) {
+                (1, true) => part.parse::<u16>().ok()? * 10,
+                (2, true) => part.parse().ok()?,
+                _ => return None,
+            };
+            let whole: u16 = is_digits(whole).then_some(whole)?.parse().ok()?;
+            whole.checked_mul(100)?.checked_add(hundredths).filter(|n| (1..=10_000).contains(n))
+        });
+        if share.is_none() {
+            let message = format!("{} is not a share of requests", quoted(text));
+            self.error(node.at, message, "write 5%, or from 0.01% to 100%".to_owned());
+        }
+        share
     }
 
     fn on_error(&mut self, fields: &Fields<'a>) -> OnError {
@@ -229,7 +289,7 @@ impl<'a> Checker<'a> {
                     hosts.push(text);
                 }
             }
-            if grants.http.is_empty() {
+            if grants.http.is_empty() && !grants.hmac.contains(&entry.key) {
                 let message = format!(
                     "the secret {} can be sent nowhere: the plugin has no grants",
                     quoted(&entry.key)
@@ -239,6 +299,21 @@ impl<'a> Checker<'a> {
                 self.warning(entry.at, message, help);
             }
             secrets.insert(entry.key.clone(), Secret { source, hosts });
+        }
+        let hmac = fields.get("grants").and_then(|grants| child(grants, "hmac"));
+        if let Some(Node { value: Value::List(names), .. }) = hmac {
+            for node in names {
+                let Value::Text(name) = &node.value else { continue };
+                if secrets.contains_key(name) {
+                    continue;
+                }
+                let message = format!("there is no secret {} in this plugin", quoted(name));
+                let help = match nearest(name, secrets.keys().map(String::as_str)) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => format!("add `secrets: {{{name}: {{env: VARIABLE}}}}`"),
+                };
+                self.error(node.at, message, help);
+            }
         }
         secrets
     }
@@ -257,7 +332,10 @@ impl<'a> Checker<'a> {
         }
         let request = self.head_grant(&grants, "request", &[":method", ":path", ":authority"]);
         let response = self.head_grant(&grants, "response", &[":status"]);
-        Grants { http, request, response }
+        let hmac = self.list_of(&grants, "hmac", "names of secrets");
+        let hmac = hmac.iter().filter_map(|n| self.line(n, "the name of a secret"));
+        let hmac = hmac.map(str::to_owned).collect();
+        Grants { http, hmac, request, response }
     }
 
     fn head_grant(&mut self, grants: &Fields<'a>, side: &str, parts: &[&str]) -> HeadGrant {

@@ -500,6 +500,7 @@ mod tests {
                 digest: Arc::from(""),
             },
             limits,
+            hmac: Vec::new(),
             grants,
             request: HeadGrant::default(),
             response: HeadGrant::default(),

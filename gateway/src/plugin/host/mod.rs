@@ -3,6 +3,7 @@
 //! a solver's store.
 
 pub(super) mod connection;
+pub(super) mod crypto;
 pub(super) mod decision;
 pub(super) mod fields;
 pub(super) mod http;
@@ -12,16 +13,19 @@ pub(super) mod response;
 pub(super) mod state;
 pub(super) mod wasi;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use wasmtime::ResourceLimiter;
 
 use super::Decision;
 use super::call::{Overrun, rule};
 use super::engine::TABLE_ELEMENTS_MAX;
 use super::facts::Facts;
+use super::tape::Tape;
 use crate::config::Scheme;
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 
@@ -37,6 +41,9 @@ pub(super) struct Host {
     pub sleep_left: Duration,
     /// Outgoing requests left in this call.
     pub requests_left: u32,
+    /// Whether there is a tape: looked at before the lock.
+    is_taped: bool,
+    tape: Mutex<Option<Tape>>,
     _alive: Alive,
 }
 
@@ -51,6 +58,8 @@ impl Host {
             sleep_left: Duration::ZERO,
             requests_left: facts.limits.requests_max,
             facts,
+            is_taped: false,
+            tape: Mutex::default(),
             _alive: Alive::new(live),
         }
     }
@@ -60,6 +69,35 @@ impl Host {
         self.output_left = self.facts.limits.output_bytes_max;
         self.requests_left = self.facts.limits.requests_max;
         self.sleep_left = sleep;
+    }
+
+    /// Puts a tape in, for one call.
+    pub(super) fn put_tape(&mut self, tape: Option<Tape>) {
+        self.is_taped = tape.is_some();
+        self.tape = Mutex::new(tape);
+    }
+
+    /// Takes the tape out.
+    pub(super) fn take_tape(&mut self) -> Option<Tape> {
+        self.is_taped = false;
+        self.tape.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// An answer to the guest that does not follow from heads and connection: what `make` makes,
+    /// noted when this request is recorded, or what it was then.
+    #[inline]
+    pub(super) fn answer<T: Serialize + DeserializeOwned>(
+        &self,
+        call: impl FnOnce() -> String,
+        make: impl FnOnce() -> T,
+    ) -> T {
+        if !self.is_taped {
+            return make();
+        }
+        match &mut *self.tape.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(tape) => tape.answer(call(), make),
+            None => make(),
+        }
     }
 
     /// Takes `bytes` off what the guest may hand over.

@@ -158,15 +158,19 @@ pub(in super::super) fn link(
         "get" => at.func_wrap(function, |store, (key,): (WasmStr,)| {
             let store = &store;
             let key = key.to_str(store)?;
-            Ok((store.data().facts.state.get(&key),))
+            let host = store.data();
+            Ok((host.answer(|| format!("state.get {key}"), || host.facts.state.get(&key)),))
         })?,
         "set" => at.func_wrap(
             function,
             |store, (key, value, ttl): (WasmStr, WasmList<u8>, Option<u32>)| {
                 let store = &store;
-                let (key, facts) = (key.to_str(store)?, &store.data().facts);
-                let value = value.as_le_slice(store);
-                Ok((facts.state.set(&key, value, seconds(ttl), facts.limits.state_bytes_max),))
+                let (key, host) = (key.to_str(store)?, store.data());
+                let (value, facts) = (value.as_le_slice(store), &host.facts);
+                let bytes_max = facts.limits.state_bytes_max;
+                let set = || facts.state.set(&key, value, seconds(ttl), bytes_max);
+                let call = || format!("state.set {key}");
+                Ok((host.answer(call, || set().map_err(str::to_owned)),))
             },
         )?,
         "remove" => at.func_wrap(function, |store, (key,): (WasmStr,)| {
@@ -178,8 +182,11 @@ pub(in super::super) fn link(
         "increment" => {
             at.func_wrap(function, |store, (key, by, ttl): (WasmStr, i64, Option<u32>)| {
                 let store = &store;
-                let (key, facts) = (key.to_str(store)?, &store.data().facts);
-                Ok((facts.state.increment(&key, by, seconds(ttl), facts.limits.state_bytes_max),))
+                let (key, host) = (key.to_str(store)?, store.data());
+                let (facts, bytes_max) = (&host.facts, host.facts.limits.state_bytes_max);
+                let add = || facts.state.increment(&key, by, seconds(ttl), bytes_max);
+                let call = || format!("state.increment {key} {by}");
+                Ok((host.answer(call, || add().map_err(str::to_owned)),))
             })?;
         }
         _ => return Ok(false),

@@ -380,7 +380,10 @@ fn io_error(at: &mut LinkerInstance<'_, Host>, function: &str) -> wasmtime::Resu
 
 fn monotonic(at: &mut LinkerInstance<'_, Host>, function: &str) -> wasmtime::Result<bool> {
     match function {
-        "now" => at.func_wrap(function, |_, (): ()| Ok((nanoseconds(start().elapsed()),)))?,
+        "now" => at.func_wrap(function, |store, (): ()| {
+            let now = || nanoseconds(start().elapsed());
+            Ok((store.data().answer(|| "monotonic-clock.now".to_owned(), now),))
+        })?,
         "resolution" => at.func_wrap(function, |_, (): ()| Ok((1_u64,)))?,
         "subscribe-instant" => at.func_wrap(function, |mut store, (when,): (u64,)| {
             let until = start().checked_add(Duration::from_nanos(when));
@@ -407,9 +410,13 @@ fn timer(
 
 fn wall(at: &mut LinkerInstance<'_, Host>, function: &str) -> wasmtime::Result<bool> {
     match function {
-        "now" => at.func_wrap(function, |_, (): ()| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Ok((Datetime { seconds: since.as_secs(), nanoseconds: since.subsec_nanos() },))
+        "now" => at.func_wrap(function, |store, (): ()| {
+            let now = || {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                (since.as_secs(), since.subsec_nanos())
+            };
+            let now = store.data().answer(|| "wall-clock.now".to_owned(), now);
+            Ok((Datetime { seconds: now.0, nanoseconds: now.1 },))
         })?,
         "resolution" => {
             at.func_wrap(function, |_, (): ()| Ok((Datetime { seconds: 0, nanoseconds: 1 },)))?;
@@ -422,35 +429,45 @@ fn wall(at: &mut LinkerInstance<'_, Host>, function: &str) -> wasmtime::Result<b
 fn random(at: &mut LinkerInstance<'_, Host>, function: &str) -> wasmtime::Result<bool> {
     match function {
         "get-random-bytes" | "get-insecure-random-bytes" => {
-            at.func_wrap(function, |_, (len,): (u64,)| {
+            at.func_wrap(function, |store, (len,): (u64,)| {
                 let len = usize::try_from(len).unwrap_or(usize::MAX);
                 if len > RANDOM_BYTES_MAX {
                     return Err(rule(format!(
                         "at most {RANDOM_BYTES_MAX} random bytes can be had at once"
                     )));
                 }
-                let mut bytes = vec![0; len];
-                fill(&mut bytes)?;
-                Ok((bytes,))
+                let call = || format!("random.get-random-bytes {len}");
+                let made = store.data().answer(call, || {
+                    let mut bytes = vec![0; len];
+                    fill(&mut bytes).map(|()| bytes).map_err(str::to_owned)
+                });
+                Ok((made.map_err(rule)?,))
             })?;
         }
         "get-random-u64" | "get-insecure-random-u64" => {
-            at.func_wrap(function, |_, (): ()| Ok((number()?,)))?;
+            at.func_wrap(function, |store, (): ()| Ok((number(store.data())?,)))?;
         }
-        "insecure-seed" => at.func_wrap(function, |_, (): ()| Ok(((number()?, number()?),)))?,
+        "insecure-seed" => at.func_wrap(function, |store, (): ()| {
+            Ok(((number(store.data())?, number(store.data())?),))
+        })?,
         _ => return Ok(false),
     }
     Ok(true)
 }
 
-fn number() -> wasmtime::Result<u64> {
-    let mut bytes = [0; 8];
-    fill(&mut bytes)?;
-    Ok(u64::from_le_bytes(bytes))
+fn number(host: &Host) -> wasmtime::Result<u64> {
+    let number = host.answer(
+        || "random.get-random-u64".to_owned(),
+        || {
+            let mut bytes = [0; 8];
+            fill(&mut bytes).map(|()| u64::from_le_bytes(bytes)).map_err(str::to_owned)
+        },
+    );
+    number.map_err(rule)
 }
 
-fn fill(bytes: &mut [u8]) -> wasmtime::Result<()> {
-    aws_lc_rs::rand::fill(bytes).map_err(|_| rule("the machine has no random numbers".to_owned()))
+fn fill(bytes: &mut [u8]) -> Result<(), &'static str> {
+    aws_lc_rs::rand::fill(bytes).map_err(|_| "the machine has no random numbers")
 }
 
 /// A new handle for the guest, within the number it may have.

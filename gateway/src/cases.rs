@@ -1,0 +1,300 @@
+//! `witgate plugin test` and `bench`: a router or filter against cases, without a gateway or a network.
+//! Called by the command line alone.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::config::cases::{Case, CaseRequest, Cases, Expected, Texts};
+use crate::config::{PluginConfig, Scheme};
+use crate::fault::describe;
+use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
+use crate::plugin::{Decision, Engine, Hooks};
+use crate::tls::TlsFacts;
+
+/// What became of a case.
+struct Outcome {
+    decision: Decision,
+    request: RequestHead,
+    response: Option<ResponseHead>,
+}
+
+/// Why a case did not get to its end.
+enum Stop {
+    /// The plugin did not load or refused its configuration.
+    Load(String),
+    /// A call failed.
+    Call(String),
+    /// The case itself is wrong.
+    Case(String),
+}
+
+/// Runs all cases; for each its name and what is not as expected.
+pub fn run(engine: &Arc<Engine>, component: &Path, cases: &Cases) -> Vec<(String, Vec<String>)> {
+    cases
+        .cases
+        .iter()
+        .map(|case| {
+            let outcome = outcome(engine, component, cases, case);
+            (case.name.clone(), judge(&case.expect, outcome))
+        })
+        .collect()
+}
+
+/// Measures each case that has a request: its name, and the best and the middle of `rounds` rounds of
+/// a thousand calls, for one call.
+///
+/// # Errors
+/// When the plugin does not load or a call fails.
+pub fn bench(
+    engine: &Arc<Engine>,
+    component: &Path,
+    cases: &Cases,
+    rounds: usize,
+) -> Result<Vec<(String, Duration, Duration)>, String> {
+    let mut measured = Vec::new();
+    for case in &cases.cases {
+        let Some(asked) = &case.request else { continue };
+        let failed = |stop| match stop {
+            Stop::Load(text) | Stop::Call(text) | Stop::Case(text) => {
+                format!("{}: {text}", case.name)
+            }
+        };
+        let hooks = start(engine, component, cases, case).map_err(failed)?;
+        let (facts, head) = request(asked).map_err(|text| failed(Stop::Case(text)))?;
+        let mut rounds_taken = Vec::new();
+        for _ in 0..rounds.max(1) {
+            let started = Instant::now();
+            for _ in 0..1000 {
+                let mut head = head.clone();
+                call(&hooks, &facts, &mut head, asked).map_err(failed)?;
+            }
+            let with = started.elapsed();
+            // A call changes its head, so each gets a copy; the copies are not the plugin's.
+            let started = Instant::now();
+            for _ in 0..1000 {
+                std::hint::black_box(head.clone());
+            }
+            rounds_taken.push(with.saturating_sub(started.elapsed()) / 1000);
+        }
+        rounds_taken.sort_unstable();
+        let best = rounds_taken.first().copied().unwrap_or_default();
+        let middle = rounds_taken.get(rounds_taken.len() / 2).copied().unwrap_or_default();
+        measured.push((case.name.clone(), best, middle));
+    }
+    Ok(measured)
+}
+
+fn start(
+    engine: &Arc<Engine>,
+    component: &Path,
+    cases: &Cases,
+    case: &Case,
+) -> Result<Hooks, Stop> {
+    let stanza: PluginConfig = cases.stanza(component, case.config.as_ref()).map_err(Stop::Load)?;
+    let mut upstreams: Vec<Arc<str>> =
+        cases.upstreams.iter().map(|name| Arc::from(name.as_str())).collect();
+    upstreams.extend(case.expect.upstream.as_deref().map(Arc::from));
+    let plugin = engine
+        .load("plugin", &stanza, &Arc::from(upstreams))
+        .map_err(|error| Stop::Load(describe(&error)))?;
+    if !plugin.is("router") && !plugin.is("filter") {
+        let text = "a case is a request, for a router or filter; this is a dns-solver";
+        return Err(Stop::Case(text.to_owned()));
+    }
+    Hooks::new(plugin, &stanza.config).map_err(|error| Stop::Load(describe(&error)))
+}
+
+fn outcome(
+    engine: &Arc<Engine>,
+    component: &Path,
+    cases: &Cases,
+    case: &Case,
+) -> Result<Outcome, Stop> {
+    let hooks = start(engine, component, cases, case)?;
+    let Some(asked) = &case.request else {
+        let (_, request) = request(&CaseRequest {
+            method: None,
+            url: "https://test.localhost/".to_owned(),
+            headers: BTreeMap::new(),
+            from: None,
+            body: String::new(),
+        })
+        .map_err(Stop::Case)?;
+        return Ok(Outcome { decision: Decision::Continue, request, response: None });
+    };
+    let (facts, mut request) = request(asked).map_err(Stop::Case)?;
+    let decision = call(&hooks, &facts, &mut request, asked)?;
+    let mut response = match (&decision, &case.response) {
+        (Decision::Redirect { status, location }, _) => Some(ResponseHead {
+            status: StatusCode::from_u16(*status).unwrap_or_default(),
+            headers: HeaderMap::from_iter([(http::header::LOCATION, location.clone())]),
+            source: ResponseSource::Plugin,
+        }),
+        (Decision::Respond { status, headers, .. }, _) => Some(ResponseHead {
+            status: *status,
+            headers: headers.clone(),
+            source: ResponseSource::Plugin,
+        }),
+        (_, Some(head)) => Some(ResponseHead {
+            status: StatusCode::from_u16(head.status.unwrap_or(200))
+                .map_err(|_| Stop::Case("the response's status is none".to_owned()))?,
+            headers: fields(&head.headers).map_err(Stop::Case)?,
+            source: ResponseSource::Upstream,
+        }),
+        (_, None) => None,
+    };
+    if let Some(response) = &mut response
+        && hooks.plugin().is("filter")
+        && hooks.hooked().response
+    {
+        hooks
+            .on_response(&facts, &mut request, response)
+            .map_err(|error| Stop::Call(describe(&error)))?;
+    }
+    Ok(Outcome { decision, request, response })
+}
+
+/// The request hooks, in the order of an exchange; ends with the first decision.
+fn call(
+    hooks: &Hooks,
+    facts: &Arc<ConnectionFacts>,
+    head: &mut RequestHead,
+    asked: &CaseRequest,
+) -> Result<Decision, Stop> {
+    let failed = |error| Stop::Call(describe(&error));
+    let plugin = hooks.plugin();
+    let mut decision = Decision::Continue;
+    if plugin.is("router") {
+        decision = hooks.route(facts, head).map_err(failed)?;
+    }
+    if plugin.is("filter") {
+        let hooked = hooks.hooked();
+        if hooked.request && matches!(decision, Decision::Continue) {
+            decision = hooks.on_request(facts, head).map_err(failed)?;
+        }
+        if let Some(bytes_max) = hooked.request_body_bytes_max
+            && matches!(decision, Decision::Continue)
+        {
+            let body = asked.body.as_bytes();
+            let prefix = body.get(..bytes_max).unwrap_or(body);
+            let is_whole = prefix.len() == body.len();
+            decision = hooks.on_request_body(facts, head, prefix, is_whole).map_err(failed)?;
+        }
+    }
+    Ok(decision)
+}
+
+fn request(asked: &CaseRequest) -> Result<(Arc<ConnectionFacts>, RequestHead), String> {
+    let url: http::Uri =
+        asked.url.parse().map_err(|cause| format!("{} is not a URL: {cause}", asked.url))?;
+    let scheme = match url.scheme_str() {
+        Some("https") => Scheme::Https,
+        Some("http") => Scheme::Http,
+        _ => return Err(format!("{} is not an https:// or http:// URL", asked.url)),
+    };
+    let method = asked.method.as_deref().unwrap_or("GET");
+    let method: Method = method.parse().map_err(|_| format!("{method} is not a method"))?;
+    let authority = url.authority().map(|it| it.as_str().to_ascii_lowercase()).unwrap_or_default();
+    let target = url.path_and_query().cloned();
+    let head = RequestHead {
+        id: Arc::from("case"),
+        method,
+        scheme,
+        target: target.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
+        version: http::Version::HTTP_2,
+        headers: fields(&asked.headers)?,
+        authority,
+    };
+    let tls = (scheme == Scheme::Https).then(|| {
+        Arc::new(TlsFacts {
+            server_name: url.host().map(|host| host.to_ascii_lowercase().into()),
+            version: "TLSv1.3",
+            cipher_suite: "TLS_AES_128_GCM_SHA256",
+            group: Some("X25519MLKEM768"),
+            alpn: Some("h2"),
+            is_h2: true,
+            is_resumed: false,
+        })
+    });
+    let client = asked.from.unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+    Ok((Arc::new(ConnectionFacts { client: SocketAddr::new(client, 40_000), tls }), head))
+}
+
+fn fields(given: &BTreeMap<String, Texts>) -> Result<HeaderMap, String> {
+    let mut fields = HeaderMap::new();
+    for (name, values) in given {
+        let named = HeaderName::from_bytes(name.as_bytes());
+        let named = named.map_err(|_| format!("{name:?} is not the name of a field"))?;
+        for value in values.all() {
+            let value = HeaderValue::from_str(value);
+            let value = value.map_err(|_| format!("the value of {name} cannot be sent"))?;
+            fields.append(named.clone(), value);
+        }
+    }
+    Ok(fields)
+}
+
+/// What is not as expected, one line each.
+fn judge(expect: &Expected, outcome: Result<Outcome, Stop>) -> Vec<String> {
+    let outcome = match (outcome, &expect.load_error, &expect.error) {
+        (Err(Stop::Load(found)), Some(wanted), _) | (Err(Stop::Call(found)), _, Some(wanted)) => {
+            return match found.contains(wanted.as_str()) {
+                true => Vec::new(),
+                false => vec![format!("expected an error with {wanted:?}, found: {found}")],
+            };
+        }
+        (Err(Stop::Load(found) | Stop::Call(found) | Stop::Case(found)), ..) => return vec![found],
+        (Ok(_), Some(wanted), _) | (Ok(_), None, Some(wanted)) => {
+            return vec![format!("expected an error with {wanted:?}, and all went well")];
+        }
+        (Ok(outcome), None, None) => outcome,
+    };
+    let mut wrong = Vec::new();
+    let mut same = |what: &str, wanted: Option<&str>, found: &str| {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+            wrong.push(format!("{what}: expected {wanted:?}, found {found:?}"));
+        }
+    };
+    let (decision, upstream, body) = match &outcome.decision {
+        Decision::Continue => ("continue", None, None),
+        Decision::Upstream(name) => ("upstream", Some(&**name), None),
+        Decision::Redirect { .. } => ("redirect", None, None),
+        Decision::Respond { body, .. } => ("respond", None, Some(String::from_utf8_lossy(body))),
+    };
+    same("decision", expect.decision.as_deref(), decision);
+    same("upstream", expect.upstream.as_deref(), upstream.unwrap_or("none"));
+    same("body", expect.body.as_deref(), body.as_deref().unwrap_or("none"));
+    same("method", expect.method.as_deref(), outcome.request.method.as_str());
+    same("authority", expect.authority.as_deref(), &outcome.request.authority);
+    same("target", expect.target.as_deref(), outcome.request.target.as_str());
+    let response = outcome.response.as_ref();
+    let status = response.map_or("none".to_owned(), |head| head.status.as_u16().to_string());
+    same("status", expect.status.map(|it| it.to_string()).as_deref(), &status);
+    let none = HeaderMap::new();
+    let response_fields = response.map_or(&none, |head| &head.headers);
+    let location = joined(response_fields, "location");
+    same("location", expect.location.as_deref(), location.as_deref().unwrap_or("none"));
+    for (side, wanted, found) in [
+        ("request field", &expect.request_headers, &outcome.request.headers),
+        ("response field", &expect.response_headers, response_fields),
+    ] {
+        for (name, wanted) in wanted {
+            let found = joined(found, name);
+            let wanted = wanted.as_ref().map(|wanted| wanted.all().join(", "));
+            let (wanted, found) = (wanted.as_deref(), found.as_deref());
+            same(&format!("{side} {name}"), wanted.or(Some("absent")), found.unwrap_or("absent"));
+        }
+    }
+    wrong
+}
+
+fn joined(fields: &HeaderMap, name: &str) -> Option<String> {
+    let values: Vec<_> =
+        fields.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
+    (!values.is_empty()).then(|| values.join(", "))
+}
