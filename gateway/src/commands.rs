@@ -318,6 +318,21 @@ pub fn test(component: &Path, files: &[PathBuf]) -> Result<(), String> {
 /// When a file cannot be used or a call fails.
 pub fn bench(component: &Path, file: &Path, rounds: usize) -> Result<(), String> {
     let all = Cases::load(file).map_err(|report| report.to_string())?;
+    let cache = tempfile_folder()?;
+    let standing = cases::standing(&cache, component, &all);
+    let _ = std::fs::remove_dir_all(&cache);
+    let found = standing?;
+    let kib = |bytes: u64| format!("{} KiB", bytes.div_ceil(1024));
+    for (name, value) in [
+        ("component", kib(found.component_bytes)),
+        ("compiled", kib(found.compiled_bytes)),
+        ("compiling", format!("{:.2?}", found.compile)),
+        ("loading", format!("{:.2?}", found.load)),
+        ("instance", format!("{:.2?}", found.start)),
+        ("memory", kib(found.memory_bytes)),
+    ] {
+        println!("{value:>12}  {name}");
+    }
     let measured = with_engine(|engine| cases::bench(engine, component, &all, rounds))?;
     println!("{:>12}{:>12}", "best", "median");
     for (name, best, middle) in measured {

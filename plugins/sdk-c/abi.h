@@ -63,6 +63,20 @@ typedef struct {
     };
 } abi_count;
 
+/* Bytes, or the code of an error. */
+typedef struct {
+    bool is_error;
+    abi_text bytes_or_code;
+} abi_maybe_bytes;
+
+typedef struct {
+    bool is_error;
+    union {
+        bool is_good;
+        abi_text code;
+    };
+} abi_verdict;
+
 WG_IMPORT("request", "id") void abi_request_id(abi_text *);
 WG_IMPORT("request", "method") void abi_request_method(abi_text *);
 WG_IMPORT("request", "scheme") void abi_request_scheme(abi_text *);
@@ -99,6 +113,9 @@ WG_IMPORT("state", "get") void abi_state_get(const char *, size_t, abi_maybe_tex
 WG_IMPORT("state", "set") void abi_state_set(const char *, size_t, const char *, size_t, bool, uint32_t, abi_maybe_text *);
 WG_IMPORT("state", "remove") void abi_state_remove(const char *, size_t);
 WG_IMPORT("state", "increment") void abi_state_increment(const char *, size_t, int64_t, bool, uint32_t, abi_count *);
+WG_IMPORT("crypto", "hmac") void abi_hmac(const char *, size_t, const char *, size_t, const void *, size_t, abi_maybe_bytes *);
+WG_IMPORT("crypto", "verify-hmac") void abi_verify_hmac(const char *, size_t, const char *, size_t, const void *, size_t, const void *, size_t, abi_verdict *);
+WG_IMPORT("crypto", "verify-signature") void abi_verify_signature(const char *, size_t, const void *, size_t, const void *, size_t, const void *, size_t, abi_verdict *);
 WG_IMPORT("http", "send") void abi_send(const char *, size_t, const char *, size_t, const abi_pair *, size_t, const void *, size_t, abi_sent *);
 
 /* A text as it crosses the border. */

@@ -176,6 +176,32 @@ const char *wg_state_increment(const char *key, int64_t by, unsigned life, int64
     return NULL;
 }
 
+const char *wg_hmac(const char *algorithm, const char *secret, wg_bytes data, wg_bytes *code) {
+    abi_maybe_bytes made;
+    abi_hmac(TEXT(algorithm), TEXT(secret), data.data, data.length, &made);
+    if (made.is_error) return abi_lift(made.bytes_or_code);
+    *code = (wg_bytes){(const uint8_t *)made.bytes_or_code.data, made.bytes_or_code.length};
+    return NULL;
+}
+
+static const char *told(abi_verdict verdict, bool *is_good) {
+    if (verdict.is_error) return abi_lift(verdict.code);
+    *is_good = verdict.is_good;
+    return NULL;
+}
+
+const char *wg_verify_hmac(const char *algorithm, const char *secret, wg_bytes data, wg_bytes code, bool *is_good) {
+    abi_verdict verdict;
+    abi_verify_hmac(TEXT(algorithm), TEXT(secret), data.data, data.length, code.data, code.length, &verdict);
+    return told(verdict, is_good);
+}
+
+const char *wg_verify_signature(const char *algorithm, wg_bytes key, wg_bytes data, wg_bytes signature, bool *is_good) {
+    abi_verdict verdict;
+    abi_verify_signature(TEXT(algorithm), key.data, key.length, data.data, data.length, signature.data, signature.length, &verdict);
+    return told(verdict, is_good);
+}
+
 static const wg_failure *failure(const char *code, const char *message, unsigned retry_after) {
     wg_failure *made = wg_alloc(sizeof(wg_failure));
     *made = (wg_failure){code, message, retry_after};

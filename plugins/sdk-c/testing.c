@@ -11,6 +11,9 @@ const char *test_decision = "", *test_target, *test_body;
 unsigned test_status;
 test_answer (*test_server)(test_sent sent);
 
+wg_bytes (*test_hmac)(const char *algorithm, const char *secret, wg_bytes data);
+bool (*test_signature)(const char *algorithm, wg_bytes public_key, wg_bytes data, wg_bytes signature);
+
 enum { FIELDS_MAX = 64, KEYS_MAX = 64 };
 
 typedef struct {
@@ -174,6 +177,29 @@ void abi_state_increment(const char *key, size_t length, int64_t by, bool expire
     int64_t value = by + (found->value == NULL ? 0 : strtoll(found->value, NULL, 10));
     found->value = strdup(wg_format("%lld", (long long)value));
     *result = (abi_count){.is_error = false, .value = value};
+}
+
+void abi_hmac(const char *a, size_t al, const char *s, size_t sl, const void *data, size_t length, abi_maybe_bytes *result) {
+    *result = (abi_maybe_bytes){true, abi_lower("unknown-secret")};
+    if (test_hmac == NULL) return;
+    wg_bytes code = test_hmac(copy(a, al), copy(s, sl), (wg_bytes){data, length});
+    *result = (abi_maybe_bytes){false, {(const char *)code.data, code.length}};
+}
+
+void abi_verify_hmac(const char *a, size_t al, const char *s, size_t sl, const void *data, size_t length, const void *code, size_t code_length, abi_verdict *result) {
+    abi_maybe_bytes made;
+    abi_hmac(a, al, s, sl, data, length, &made);
+    *result = (abi_verdict){.is_error = made.is_error};
+    if (made.is_error) {
+        result->code = made.bytes_or_code;
+    } else {
+        result->is_good = made.bytes_or_code.length == code_length && memcmp(made.bytes_or_code.data, code, code_length) == 0;
+    }
+}
+
+void abi_verify_signature(const char *a, size_t al, const void *key, size_t kl, const void *data, size_t length, const void *signature, size_t sl, abi_verdict *result) {
+    bool is_good = test_signature != NULL && test_signature(copy(a, al), (wg_bytes){key, kl}, (wg_bytes){data, length}, (wg_bytes){signature, sl});
+    *result = (abi_verdict){.is_error = false, .is_good = is_good};
 }
 
 void abi_send(const char *m, size_t ml, const char *url, size_t ul, const abi_pair *headers, size_t count, const void *body, size_t length, abi_sent *result) {

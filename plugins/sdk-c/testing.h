@@ -27,6 +27,10 @@ extern unsigned test_status;
 extern const char *test_target;
 extern const char *test_body;
 
+/* Makes HMACs and judges signatures from now on; without them every secret is unknown, and no signature good. */
+extern wg_bytes (*test_hmac)(const char *algorithm, const char *secret, wg_bytes data);
+extern bool (*test_signature)(const char *algorithm, wg_bytes public_key, wg_bytes data, wg_bytes signature);
+
 /* A request that was sent, and what to answer. */
 typedef struct {
     const char *method, *url, *authorization;

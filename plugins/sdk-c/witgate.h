@@ -163,6 +163,22 @@ const char *wg_state_set(const char *key, const char *value, unsigned life);
 void wg_state_remove(const char *key);
 const char *wg_state_increment(const char *key, int64_t by, unsigned life, int64_t *value);
 
+typedef struct {
+    const uint8_t *data;
+    size_t length;
+} wg_bytes;
+
+/* Keyed checks that the gateway makes, so that no key enters the plugin. `secret` is the name of one in the
+ * plugin's stanza, which needs `grants: {hmac: [NAME]}`. `algorithm` is sha256, sha384 or sha512. Functions
+ * return NULL, or the code of an error: unknown-algorithm, unknown-secret, denied, bad-key. */
+const char *wg_hmac(const char *algorithm, const char *secret, wg_bytes data, wg_bytes *code);
+/* Whether `code` is that HMAC, compared in constant time. */
+const char *wg_verify_hmac(const char *algorithm, const char *secret, wg_bytes data, wg_bytes code, bool *is_good);
+/* Whether `signature` is one of `data`. `algorithm` is a name of JSON Web Algorithms, such as RS256;
+ * wit/crypto.wit has the form of each key. */
+const char *wg_verify_signature(const char *algorithm, wg_bytes public_key, wg_bytes data, wg_bytes signature,
+                                bool *is_good);
+
 /* ---- HTTP: solvers ---- */
 
 /* Why a call did not succeed: a code of wit/dns-solver.wit, words for the operator, and the seconds that

@@ -19,7 +19,7 @@ func (store) Get(key string) (value []byte, has bool) { return abi.StateGet(key)
 
 // Set sets a key. With a life of a second or more it expires after that time, else it does not.
 func (store) Set(key string, value []byte, life time.Duration) error {
-	return stateError(abi.StateSet(key, value, seconds(life)))
+	return codeError(abi.StateSet(key, value, seconds(life)))
 }
 
 // Remove removes a key; does nothing when it is absent.
@@ -29,12 +29,12 @@ func (store) Remove(key string) { abi.StateRemove(key) }
 // life; a present one keeps its own.
 func (store) Increment(key string, by int64, life time.Duration) (int64, error) {
 	value, code := abi.StateIncrement(key, by, seconds(life))
-	return value, stateError(code)
+	return value, codeError(code)
 }
 
 func seconds(life time.Duration) uint32 { return uint32(life / time.Second) }
 
-func stateError(code string) error {
+func codeError(code string) error {
 	if code == "" {
 		return nil
 	}

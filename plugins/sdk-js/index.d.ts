@@ -64,6 +64,33 @@ export const state: {
   increment(key: string, by?: number, seconds?: number): number;
 };
 
+/**
+ * Keyed checks that the gateway makes, so that no key enters the plugin. `secret` is the name of one in the
+ * plugin's stanza, which needs `grants: {hmac: [NAME]}`. Throws errors whose message is a code:
+ * `unknown-algorithm`, `unknown-secret`, `denied`, `bad-key`.
+ */
+export const crypto: {
+  /** The HMAC of `data`. */
+  hmac(algorithm: "sha256" | "sha384" | "sha512", secret: string, data: Uint8Array): Uint8Array;
+  /** Whether `code` is that HMAC, compared in constant time. */
+  verifyHmac(
+    algorithm: "sha256" | "sha384" | "sha512",
+    secret: string,
+    data: Uint8Array,
+    code: Uint8Array,
+  ): boolean;
+  /**
+   * Whether `signature` is one of `data`. `algorithm` is a name of JSON Web Algorithms, such as `RS256`;
+   * `wit/crypto.wit` has the form of each key.
+   */
+  verifySignature(
+    algorithm: string,
+    publicKey: Uint8Array,
+    data: Uint8Array,
+    signature: Uint8Array,
+  ): boolean;
+};
+
 /** UTF-8. */
 export function toBytes(text: string): Uint8Array;
 /** Text of UTF-8; what is none becomes U+FFFD. */

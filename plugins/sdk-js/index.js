@@ -193,16 +193,26 @@ let gateway = {
   set: (key, value) => void kept.set(key, value),
   remove: (key) => void kept.delete(key),
   increment(key, by) {
-    const next = BigInt(toText(kept.get(key) ?? toBytes("0"))) + by;
+    const next = Number(toText(kept.get(key) ?? toBytes("0"))) + by;
     kept.set(key, toBytes(String(next)));
     return next;
   },
 };
 
+const absent = () => {
+  throw new Error("there is no gateway: a test calls `connectCrypto` of witgate/testing.js first");
+};
+let keyed = { hmac: absent, verifyHmac: absent, verifySignature: absent };
+
 /** For the modules of the worlds. */
 export function connectHost(log, state) {
   const { get, set, remove, increment } = state;
   gateway = { write: log.write, get, set, remove, increment };
+}
+
+/** For the modules of the worlds, and for tests. */
+export function connectKeys({ hmac, verifyHmac, verifySignature }) {
+  keyed = { hmac, verifyHmac, verifySignature };
 }
 
 /** Writes a line to the gateway's log. */
@@ -228,5 +238,14 @@ export const state = {
     told(() => gateway.set(key, typeof value === "string" ? toBytes(value) : value, seconds ?? null));
   },
   remove: (key) => gateway.remove(key),
-  increment: (key, by = 1, seconds) => Number(told(() => gateway.increment(key, BigInt(by), seconds ?? null))),
+  // 64 bits, which componentize-qjs takes as a number.
+  increment: (key, by = 1, seconds) => Number(told(() => gateway.increment(key, by, seconds ?? null))),
+};
+
+/** Keyed checks that the gateway makes. */
+export const crypto = {
+  hmac: (algorithm, secret, data) => told(() => keyed.hmac(algorithm, secret, data)),
+  verifyHmac: (algorithm, secret, data, code) => told(() => keyed.verifyHmac(algorithm, secret, data, code)),
+  verifySignature: (algorithm, publicKey, data, signature) =>
+    told(() => keyed.verifySignature(algorithm, publicKey, data, signature)),
 };

@@ -12,11 +12,19 @@ use super::{Process, project, within};
 pub async fn built(example: &str) -> PathBuf {
     let folder = project().join("examples").join(example);
     let component = component(&folder);
-    once(example, example, &component, async {
+    once(example, &folder, &component, async {
         build(&folder).await;
         run(&format!("the tests of {example}"), prepared(tests_of(example, &folder))).await;
     })
     .await;
+    component
+}
+
+/// Builds the probe of a language and returns its component.
+pub async fn probe(language: &str) -> PathBuf {
+    let folder = project().join("tests/probes").join(format!("in-{language}"));
+    let component = component(&folder);
+    once(&format!("probe-in-{language}"), &folder, &component, build(&folder)).await;
     component
 }
 
@@ -25,7 +33,7 @@ pub async fn built(example: &str) -> PathBuf {
 pub async fn made(example: &str, world: &str) {
     let folder = project().join("target/examples/new").join(example);
     let component = folder.join("my-plugin.wasm");
-    once(&format!("new-{example}"), example, &component, async {
+    once(&format!("new-{example}"), &project().join("examples").join(example), &component, async {
         let _ = std::fs::remove_dir_all(&folder);
         let mut new = Command::new(env!("CARGO_BIN_EXE_witgate"));
         new.args(["plugin", "new", "my-plugin", "--lang", language(example), "--world", world]);
@@ -61,14 +69,14 @@ async fn check(folder: &Path) {
 }
 
 /// Does something with an example unless it has been done with these sources.
-async fn once(name: &str, example: &str, component: &Path, doing: impl Future<Output = ()>) {
+async fn once(name: &str, source: &Path, component: &Path, doing: impl Future<Output = ()>) {
     // The tools of a language share caches and both cores: one after another.
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = TURN.lock().await;
     let sources = [
-        project().join("examples").join(example),
+        source.to_owned(),
         project().join("wit"),
-        project().join("plugins").join(sdk(language(example))),
+        project().join("plugins").join(sdk(language(&source.display().to_string()))),
         project().join("gateway/src/workshop"),
     ];
     let now = digest(sources.map(|source| hash(&source)).concat().as_bytes());

@@ -184,6 +184,8 @@ fn c(project: &Project) -> Result<Vec<u8>, WorkshopError> {
     }));
     compiler(folder)?
         .args(["-mexec-model=reactor", "-Oz", "-std=gnu11", "-Wall", "-Wextra", "-I."])
+        // zig's 16 MiB would count against `limits.memory` in every instance.
+        .args(["-Wl,-z,stack-size=131072"])
         .args(["-Ibuild/witgate", "-o", "build/core.wasm"])
         .args(sources)
         .run()?;

@@ -11,6 +11,8 @@ import (
 
 //go:wasmexport witgate:plugin/dns-solver-hooks@0.1.0#traits
 func traits() unsafe.Pointer {
+	abi.Enter()
+	defer abi.Leave()
 	var pairs []abi.Pair
 	if hook, has := solver.(TraitsHook); has {
 		traits := hook.Traits()
@@ -25,6 +27,7 @@ func traits() unsafe.Pointer {
 func findZone(candidates, count uint32) unsafe.Pointer {
 	names := abi.Texts(candidates, count)
 	abi.Settle()
+	defer abi.Leave()
 	zone, err := solver.FindZone(names)
 	if err != nil {
 		return failed(err)
@@ -37,6 +40,7 @@ func present(zone, zoneLength, id, idLength, name, nameLength, values, count, tt
 	in := Zone{abi.Text(zone, zoneLength), abi.Text(id, idLength)}
 	record, texts := abi.Text(name, nameLength), abi.Texts(values, count)
 	abi.Settle()
+	defer abi.Leave()
 	handle, err := solver.Present(in, record, texts, int(ttl))
 	if err != nil {
 		return failed(err)
@@ -49,6 +53,7 @@ func poll(zone, zoneLength, id, idLength, handle, handleLength uint32) unsafe.Po
 	in := Zone{abi.Text(zone, zoneLength), abi.Text(id, idLength)}
 	change := abi.Text(handle, handleLength)
 	abi.Settle()
+	defer abi.Leave()
 	hook, has := solver.(PollHook)
 	if !has {
 		return abi.Result(7).Address()
@@ -69,6 +74,7 @@ func cleanup(zone, zoneLength, id, idLength, name, nameLength, values, count, ha
 	record, texts := abi.Text(name, nameLength), abi.Texts(values, count)
 	change := abi.Text(handle, handleLength)
 	abi.Settle()
+	defer abi.Leave()
 	if err := solver.Cleanup(in, record, texts, change); err != nil {
 		return failed(err)
 	}

@@ -12,12 +12,22 @@ var (
 )
 
 //go:wasmexport witgate:plugin/filter-hooks@0.1.0#on-request
-func whenRequest() { decide.Tell(onRequest.OnRequest(request)) }
+func whenRequest() {
+	abi.Enter()
+	defer abi.Leave()
+	decide.Tell(onRequest.OnRequest(request))
+}
 
 //go:wasmexport witgate:plugin/filter-hooks@0.1.0#on-request-body
 func whenBody(address, length uint32, isComplete bool) {
-	decide.Tell(onBody.OnRequestBody(request, abi.TakeBytes(address, length), isComplete))
+	prefix := abi.TakeBytes(address, length)
+	defer abi.Leave()
+	decide.Tell(onBody.OnRequestBody(request, prefix, isComplete))
 }
 
 //go:wasmexport witgate:plugin/filter-hooks@0.1.0#on-response
-func whenResponse() { onResponse.OnResponse(request, response) }
+func whenResponse() {
+	abi.Enter()
+	defer abi.Leave()
+	onResponse.OnResponse(request, response)
+}

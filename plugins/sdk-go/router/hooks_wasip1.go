@@ -9,4 +9,8 @@ import (
 var request = witgate.NewRequest(abi.TheRequest{})
 
 //go:wasmexport witgate:plugin/router-hooks@0.1.0#route
-func route() { decide.Tell(router.Route(request)) }
+func route() {
+	abi.Enter()
+	defer abi.Leave()
+	decide.Tell(router.Route(request))
+}

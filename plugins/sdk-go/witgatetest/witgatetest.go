@@ -150,3 +150,15 @@ func Serve(t *testing.T, serve func(Sent) (status int, body any)) {
 	}
 	t.Cleanup(func() { abi.Server = nil })
 }
+
+// Secrets are what witgate.HMAC and witgate.VerifyHMAC use in this test.
+func Secrets(t *testing.T, secrets map[string][]byte) {
+	abi.Secrets = secrets
+	t.Cleanup(func() { abi.Secrets = nil })
+}
+
+// Signatures judges what witgate.VerifySignature asks in this test.
+func Signatures(t *testing.T, judge func(algorithm string, publicKey, data, signature []byte) bool) {
+	abi.Signatures = judge
+	t.Cleanup(func() { abi.Signatures = nil })
+}

@@ -3,7 +3,11 @@
 package abi
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/sha512"
 	"fmt"
+	"hash"
 	"os"
 	"strconv"
 )
@@ -51,4 +55,40 @@ func StateIncrement(key string, by int64, _ uint32) (int64, string) {
 	value += by
 	state[key] = strconv.AppendInt(nil, value, 10)
 	return value, ""
+}
+
+// Secrets are what HMACs are made with; witgatetest sets them.
+var Secrets map[string][]byte
+
+// Signatures judges signatures; witgatetest sets it.
+var Signatures func(algorithm string, key, data, signature []byte) bool
+
+// HMAC makes it with one of Secrets.
+func HMAC(algorithm, secret string, data []byte) ([]byte, string) {
+	makers := map[string]func() hash.Hash{"sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New}
+	maker, isKnown := makers[algorithm]
+	if !isKnown {
+		return nil, "unknown-algorithm"
+	}
+	key, has := Secrets[secret]
+	if !has {
+		return nil, "unknown-secret"
+	}
+	code := hmac.New(maker, key)
+	code.Write(data)
+	return code.Sum(nil), ""
+}
+
+// VerifyHMAC compares with HMAC.
+func VerifyHMAC(algorithm, secret string, data, code []byte) (bool, string) {
+	expected, failure := HMAC(algorithm, secret, data)
+	return failure == "" && hmac.Equal(expected, code), failure
+}
+
+// VerifySignature asks Signatures.
+func VerifySignature(algorithm string, key, data, signature []byte) (bool, string) {
+	if Signatures == nil {
+		panic("there is no gateway here: a test calls witgatetest.Signatures first")
+	}
+	return Signatures(algorithm, key, data, signature), ""
 }

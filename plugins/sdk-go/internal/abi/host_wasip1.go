@@ -146,7 +146,7 @@ func Log(level, message string) { logWrite(level, message) }
 func StateGet(key string) ([]byte, bool) {
 	stateGet(key, result())
 	if !isSet(0) {
-		return nil, false
+		return settled[[]byte](nil), false
 	}
 	return settled(Bytes(word(4), word(8))), true
 }
@@ -169,7 +169,7 @@ func StateIncrement(key string, by int64, seconds uint32) (int64, string) {
 	if isSet(0) {
 		return 0, settled(textAt(8))
 	}
-	return *(*int64)(unsafe.Add(result(), 8)), ""
+	return settled(*(*int64)(unsafe.Add(unsafe.Pointer(&area), 8))), ""
 }
 
 // Send is `http.send`.
@@ -184,9 +184,46 @@ func Send(method, url string, headers []Pair, body []byte) (Answer, *Failure) {
 	return settled(Answer{int(short(4)), pairs(word(8), word(12)), Bytes(word(16), word(20))}), nil
 }
 
+// HMAC is `crypto.hmac`; it returns the code, or the code of the error.
+func HMAC(algorithm, secret string, data []byte) ([]byte, string) {
+	Result(0)
+	address, length := lowerBytes(data)
+	cryptoHMAC(algorithm, secret, address, length, result())
+	if isSet(0) {
+		return nil, settled(textAt(4))
+	}
+	return settled(Bytes(word(4), word(8))), ""
+}
+
+// VerifyHMAC is `crypto.verify-hmac`.
+func VerifyHMAC(algorithm, secret string, data, code []byte) (bool, string) {
+	Result(0)
+	address, length := lowerBytes(data)
+	codeAddress, codeLength := lowerBytes(code)
+	cryptoVerifyHMAC(algorithm, secret, address, length, codeAddress, codeLength, result())
+	return verdict()
+}
+
+// VerifySignature is `crypto.verify-signature`.
+func VerifySignature(algorithm string, key, data, signature []byte) (bool, string) {
+	Result(0)
+	keyAddress, keyLength := lowerBytes(key)
+	address, length := lowerBytes(data)
+	signatureAddress, signatureLength := lowerBytes(signature)
+	cryptoVerifySignature(algorithm, keyAddress, keyLength, address, length, signatureAddress, signatureLength, result())
+	return verdict()
+}
+
+func verdict() (bool, string) {
+	if isSet(0) {
+		return false, settled(textAt(4))
+	}
+	return settled(isSet(4)), ""
+}
+
 func optional() (string, bool) {
 	if !isSet(0) {
-		return "", false
+		return settled(""), false
 	}
 	return settled(textAt(4)), true
 }

@@ -121,3 +121,12 @@ func stateIncrement(key string, by int64, expires bool, seconds uint32, result u
 
 //go:wasmimport witgate:plugin/http@0.1.0 send
 func httpSend(method, url string, headers, count, body, length uint32, result unsafe.Pointer)
+
+//go:wasmimport witgate:plugin/crypto@0.1.0 hmac
+func cryptoHMAC(algorithm, secret string, data, length uint32, result unsafe.Pointer)
+
+//go:wasmimport witgate:plugin/crypto@0.1.0 verify-hmac
+func cryptoVerifyHMAC(algorithm, secret string, data, length, code, codeLength uint32, result unsafe.Pointer)
+
+//go:wasmimport witgate:plugin/crypto@0.1.0 verify-signature
+func cryptoVerifySignature(algorithm string, key, keyLength, data, length, signature, signatureLength uint32, result unsafe.Pointer)

@@ -19,10 +19,23 @@ var given []any
 //go:linkname sbrk runtime.sbrk
 func sbrk(size uintptr) unsafe.Pointer
 
-// The collector looks at the clock, and a component may not call out while it is asked for memory.
+// A component may not call out while it is asked for memory. Go does when its scheduler looks at the clock,
+// which can happen at every entry; so the WASI adapter is told to answer by itself, with the last time it
+// knows, whenever the gateway may ask: between calls, and while an import runs.
 //
 //go:wasmimport wasi_snapshot_preview1 adapter_monotonic_clock_set_paused
 func pauseClock(isPaused bool)
+
+func init() { pauseClock(true) }
+
+// Enter begins a call.
+func Enter() {
+	pauseClock(false)
+	collect()
+}
+
+// Leave ends a call.
+func Leave() { pauseClock(true) }
 
 // allocate gives the gateway memory for what it hands over.
 //
@@ -31,8 +44,6 @@ func allocate(_ unsafe.Pointer, _, align, size uintptr) unsafe.Pointer {
 	if size == 0 {
 		return unsafe.Pointer(&area)
 	}
-	pauseClock(true)
-	defer pauseClock(false)
 	if align == 1 {
 		block := make([]byte, size)
 		taken = append(taken, block)
@@ -51,10 +62,13 @@ func allocateForAdapter(_ unsafe.Pointer, _, align, size uintptr) unsafe.Pointer
 	return unsafe.Pointer((start + align - 1) &^ (align - 1))
 }
 
-// settle lets go of the gateway's blocks; what was read out of them holds them now.
+// settle ends an import, or the taking of a call's values: lets go of the gateway's blocks, which what was
+// read out of them holds now.
 func settle() {
 	clear(taken)
 	taken = taken[:0]
+	pauseClock(false)
+	collect()
 }
 
 func word(at uintptr) uint32 { return *(*uint32)(unsafe.Add(unsafe.Pointer(&area), at)) }
@@ -63,7 +77,11 @@ func short(at uintptr) uint16 { return *(*uint16)(unsafe.Add(unsafe.Pointer(&are
 
 func isSet(at uintptr) bool { return *(*byte)(unsafe.Add(unsafe.Pointer(&area), at)) != 0 }
 
-func result() unsafe.Pointer { return unsafe.Pointer(&area) }
+// result is where an import is to write; it begins one, and settle ends it.
+func result() unsafe.Pointer {
+	pauseClock(true)
+	return unsafe.Pointer(&area)
+}
 
 // Text takes a text over from the gateway.
 func Text(address, length uint32) string {
