@@ -17,12 +17,11 @@ pub(crate) fn write(witgate: Option<&str>) -> Result<(), String> {
     }
     let mut table = HEAD.to_owned();
     for (name, language, source) in LANGUAGES {
-        println!("{name}");
         let at = Place { root: &root, witgate: &witgate, language, source };
         let (seconds, filter) = measured(&at, "filter")?;
         let (_, router) = measured(&at, "router")?;
         let cell = |key: &str| filter.get(key);
-        table += &format!(
+        let row = format!(
             "| {name} | {seconds:.1} s | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             cell("component")?,
             cell("compiled")?,
@@ -33,6 +32,8 @@ pub(crate) fn write(witgate: Option<&str>) -> Result<(), String> {
             router.get(CASE)?,
             cell(CASE)?,
         );
+        print!("{row}");
+        table += &row;
     }
     let page = root.join("docs/PLUGINS.md");
     let text = fs::read_to_string(&page).map_err(|cause| shown(&page, &cause))?;
@@ -79,7 +80,8 @@ fn measured(at: &Place<'_>, world: &str) -> Result<(f64, Measured), String> {
     let seconds = began.elapsed().as_secs_f64();
     let cases = at.root.join("tests/xtask/cases").join(format!("{world}.yaml"));
     let component = folder.join("measured.wasm");
-    let said = run(Command::new(at.witgate).args(["plugin", "bench"]).arg(component).arg(cases))?;
+    let bench = ["plugin", "bench", "--rounds", "5"];
+    let said = run(Command::new(at.witgate).args(bench).arg(component).arg(cases))?;
     Ok((seconds, Measured(said.lines().filter_map(line).collect())))
 }
 
