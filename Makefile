@@ -28,6 +28,7 @@ lint:
 test: tools lint plugins guests
 	RUST_TEST_THREADS=4 cargo test --workspace --locked
 	cargo test --locked --manifest-path plugins/Cargo.toml
+	cd plugins/sdk-go && go vet ./... && go test ./...
 
 ## fuzz: every target of tests/fuzz for a minute; tests/fuzz/run says what it needs
 fuzz:

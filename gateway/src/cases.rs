@@ -45,6 +45,71 @@ pub fn run(engine: &Arc<Engine>, component: &Path, cases: &Cases) -> Vec<(String
         .collect()
 }
 
+/// What a component costs before its first call, and while it waits for the next.
+pub struct Standing {
+    /// Its size.
+    pub component_bytes: u64,
+    /// The size of its compiled form in the cache.
+    pub compiled_bytes: u64,
+    /// Reading and compiling it, once for each version.
+    pub compile: Duration,
+    /// Loading it from the cache, with the start that tries it.
+    pub load: Duration,
+    /// Starting one instance, with its `configure`: the best of ten.
+    pub start: Duration,
+    /// What one instance holds of `limits.memory` after it was called.
+    pub memory_bytes: u64,
+}
+
+/// Measures what a router or filter costs beside its calls, with the configuration of the first case
+/// that has a request. `cache` is an empty folder.
+///
+/// # Errors
+/// When there is no such case, the plugin does not load or a call fails.
+pub fn standing(cache: &Path, component: &Path, cases: &Cases) -> Result<Standing, String> {
+    let told = |stop| match stop {
+        Stop::Load(text) | Stop::Call(text) | Stop::Case(text) => text,
+    };
+    let engine = || Engine::start(cache.to_owned()).map_err(|error| describe(&error));
+    let case = cases.cases.iter().find_map(|case| Some((case, case.request.as_ref()?)));
+    let (case, asked) = case.ok_or("no case has a request")?;
+    let first = engine()?;
+    let began = Instant::now();
+    start(&first, component, cases, case).map_err(told)?;
+    let compile = began.elapsed();
+    drop(first);
+    let second = engine()?;
+    let began = Instant::now();
+    let hooks = start(&second, component, cases, case).map_err(told)?;
+    let load = began.elapsed();
+    let (facts, head) = request(asked)?;
+    // The first of many calls is measured, and so is what it leaves behind.
+    for _ in 0..1000 {
+        call(&hooks, &facts, &mut head.clone(), asked).map_err(told)?;
+    }
+    let plugin = hooks.plugin();
+    let stanza = cases.stanza(component, case.config.as_ref())?;
+    let started = || {
+        let began = Instant::now();
+        Hooks::new(Arc::clone(plugin), &stanza.config).map(|_| began.elapsed())
+    };
+    let starts: Result<Vec<_>, _> = (0..10).map(|_| started()).collect();
+    let start = starts.map_err(|error| describe(&error))?.into_iter().min().unwrap_or_default();
+    Ok(Standing {
+        component_bytes: std::fs::metadata(component).map_or(0, |file| file.len()),
+        compiled_bytes: bytes_in(cache),
+        compile,
+        load,
+        start,
+        memory_bytes: plugin.stats().totals().memory_peak_bytes,
+    })
+}
+
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.metadata().map_or(0, |file| file.len())).sum()
+}
+
 /// What a call of one case takes.
 pub struct Measured {
     /// The case's name.

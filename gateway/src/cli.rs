@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::workshop::{Language, World};
+
 /// A TLS gateway extended by sandboxed WebAssembly components.
 ///
 /// Start with `witgate run`: it reads gateway.yaml in the present folder, obtains certificates and
@@ -265,6 +267,23 @@ pub enum CertsCommand {
 /// Work with plugins.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// Make a new plugin: a project that builds, passes its tests and runs at once.
+    ///
+    /// It is one of the examples under your name: a router that sends each tenant to an upstream, a
+    /// filter that checks tokens, or a DNS-01 solver for a JSON API. Change what you need.
+    New {
+        /// The plugin's name.
+        name: String,
+        /// The language to write it in.
+        #[arg(short, long, value_enum)]
+        lang: Language,
+        /// What it is to be.
+        #[arg(short, long, value_enum)]
+        world: World,
+        /// Where to make it (default: a folder with its name, here).
+        #[arg(short, long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
     /// Build a plugin with the tools of its language: FOLDER/NAME.wasm.
     Build {
         /// The plugin's folder, which has a plugin.yaml.

@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::tls::local::LocalCa;
 use crate::trust;
 use crate::upstream::sticky::StickyKey;
-use crate::workshop::{self, Project};
+use crate::workshop::{self, Language, Project, World};
 
 /// The runtime for everything that is not on a request's path.
 ///
@@ -180,6 +180,26 @@ pub fn inspect(component: &Path, is_json: bool) -> Result<(), String> {
     Ok(())
 }
 
+/// `witgate plugin new`.
+///
+/// # Errors
+/// When the name is none or the project cannot be written.
+pub fn new_plugin(
+    name: &str,
+    language: Language,
+    world: World,
+    folder: Option<&Path>,
+) -> Result<(), String> {
+    let folder = folder.unwrap_or(Path::new(name));
+    workshop::create(folder, name, language, world).map_err(|cause| describe(&cause))?;
+    let shown = folder.display();
+    println!("{shown}: made. README.md has the rest; to begin:\n");
+    println!("    cd {shown}");
+    println!("    witgate plugin build     # or it says what is missing, and how to get it");
+    println!("    witgate run              # with the gateway.yaml of this folder");
+    Ok(())
+}
+
 /// `witgate plugin build`: builds, and looks at what was made.
 ///
 /// # Errors
@@ -305,6 +325,21 @@ pub fn bench(
     with_deadlines: bool,
 ) -> Result<(), String> {
     let all = Cases::load(file).map_err(|report| report.to_string())?;
+    let cache = tempfile_folder()?;
+    let standing = cases::standing(&cache, component, &all);
+    let _ = std::fs::remove_dir_all(&cache);
+    let found = standing?;
+    let kib = |bytes: u64| format!("{} KiB", bytes.div_ceil(1024));
+    for (name, value) in [
+        ("component", kib(found.component_bytes)),
+        ("compiled", kib(found.compiled_bytes)),
+        ("compiling", format!("{:.2?}", found.compile)),
+        ("loading", format!("{:.2?}", found.load)),
+        ("instance", format!("{:.2?}", found.start)),
+        ("memory", kib(found.memory_bytes)),
+    ] {
+        println!("{value:>12}  {name}");
+    }
     let measured = with_engine(|engine| {
         if !with_deadlines {
             return cases::bench(engine, None, component, &all, rounds);

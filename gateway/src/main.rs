@@ -23,6 +23,9 @@ fn main() -> ExitCode {
         Command::Status(file) => commands::admin(&file.config, "GET", "/status"),
         Command::Reload(file) => commands::admin(&file.config, "POST", "/reload"),
         Command::HashPassword => commands::hash_password(),
+        Command::Plugin(PluginCommand::New { name, lang, world, folder }) => {
+            commands::new_plugin(&name, lang, world, folder.as_deref())
+        }
         Command::Plugin(PluginCommand::Build { folder }) => commands::build_plugin(&folder),
         Command::Solver(command) => commands::solver::run(&command),
         Command::Certs(command) => commands::certs::run(&command),

@@ -1,10 +1,15 @@
 // The exports of the world `dns-solver`.
 import host from "witgate:plugin/http@0.1.0";
-import make from "../../plugin.js";
 import { Failure, connect } from "./dns.js";
 import { start } from "./start.js";
 
+let make;
 let instance;
+
+/** Makes the plugin of this component; its module exports `make` as `default`. */
+export function begin(plugin) {
+  make = plugin;
+}
 
 connect((method, url, headers, body) => {
   try {

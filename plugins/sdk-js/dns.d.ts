@@ -29,8 +29,8 @@ export interface Zone {
   handle: string;
 }
 
-/** What the module `plugin` of a solver exports as `default`. Every call may come again. */
-export type SolverPlugin = (config: unknown) => {
+/** A DNS-01 solver. Every call may come again. */
+export interface Solver {
   /** Facts about the provider, such as `{"ttl-min": 60}`. */
   traits?(): Record<string, string | number>;
   findZone(candidates: string[]): Zone;
@@ -38,7 +38,10 @@ export type SolverPlugin = (config: unknown) => {
   /** Seconds after which to ask again, or nothing when it is live. */
   poll?(zone: Zone, handle: string): number | undefined;
   cleanup(zone: Zone, name: string, values: string[], handle: string): void;
-};
+}
+
+/** What the module `plugin` of a solver exports as `default`: makes it from `config:`. */
+export type SolverPlugin = (config: unknown) => Solver;
 
 /**
  * Sends a request through the gateway, within `grants`. `bearer` is the NAME of a secret: its value

@@ -87,8 +87,19 @@ export function toText(bytes) {
 /** The request in hand, over the functions of `wit/request.wit`. */
 export class Request {
   #host;
-  constructor(host) {
+  #connection;
+  constructor(host, connection) {
     this.#host = host;
+    this.#connection = connection;
+  }
+  get clientAddress() {
+    return this.#connection.clientAddress();
+  }
+  get httpVersion() {
+    return this.#connection.httpVersion();
+  }
+  get serverName() {
+    return this.#connection.tlsServerName() ?? undefined;
   }
   get id() {
     return this.#host.id();
@@ -173,3 +184,68 @@ class Headers {
     this.#host.removeHeader(name);
   }
 }
+
+// What every world imports; outside of a component, a console and a map.
+const kept = new Map();
+let gateway = {
+  write: (level, message) => console.error(`${level}: ${message}`),
+  get: (key) => kept.get(key),
+  set: (key, value) => void kept.set(key, value),
+  remove: (key) => void kept.delete(key),
+  increment(key, by) {
+    const next = Number(toText(kept.get(key) ?? toBytes("0"))) + by;
+    kept.set(key, toBytes(String(next)));
+    return next;
+  },
+};
+
+const absent = () => {
+  throw new Error("there is no gateway: a test calls `connectCrypto` of witgate/testing.js first");
+};
+let keyed = { hmac: absent, verifyHmac: absent, verifySignature: absent };
+
+/** For the modules of the worlds. */
+export function connectHost(log, state) {
+  const { get, set, remove, increment } = state;
+  gateway = { write: log.write, get, set, remove, increment };
+}
+
+/** For the modules of the worlds, and for tests. */
+export function connectKeys({ hmac, verifyHmac, verifySignature }) {
+  keyed = { hmac, verifyHmac, verifySignature };
+}
+
+/** Writes a line to the gateway's log. */
+export const log = (level, message) => gateway.write(level, message);
+
+/** What the gateway throws has the code of the contract. */
+function told(call) {
+  try {
+    return call();
+  } catch (error) {
+    throw new Error(String(error?.payload ?? error?.message ?? error));
+  }
+}
+
+/** The plugin's key-value store. */
+export const state = {
+  get: (key) => gateway.get(key) ?? undefined,
+  getText(key) {
+    const value = state.get(key);
+    return value === undefined ? undefined : toText(value);
+  },
+  set(key, value, seconds) {
+    told(() => gateway.set(key, typeof value === "string" ? toBytes(value) : value, seconds ?? null));
+  },
+  remove: (key) => gateway.remove(key),
+  // 64 bits, which componentize-qjs takes as a number.
+  increment: (key, by = 1, seconds) => Number(told(() => gateway.increment(key, by, seconds ?? null))),
+};
+
+/** Keyed checks that the gateway makes. */
+export const crypto = {
+  hmac: (algorithm, secret, data) => told(() => keyed.hmac(algorithm, secret, data)),
+  verifyHmac: (algorithm, secret, data, code) => told(() => keyed.verifyHmac(algorithm, secret, data, code)),
+  verifySignature: (algorithm, publicKey, data, signature) =>
+    told(() => keyed.verifySignature(algorithm, publicKey, data, signature)),
+};

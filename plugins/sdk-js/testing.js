@@ -1,5 +1,5 @@
 // A double of the gateway for a plugin's own tests, under `node --test`.
-import { Request, Response } from "./index.js";
+import { Request, Response, connectKeys } from "./index.js";
 
 class Fields {
   constructor(headers) {
@@ -28,7 +28,7 @@ class Fields {
 }
 
 /** A request for an absolute URL. */
-export function request(url, { headers = {}, method = "GET" } = {}) {
+export function request(url, { headers = {}, method = "GET", clientAddress = "192.0.2.1" } = {}) {
   const { protocol, host, pathname, search } = new URL(url);
   const now = { method, authority: host, path: pathname, query: search ? search.slice(1) : null };
   const fields = new Fields(headers);
@@ -45,6 +45,7 @@ export function request(url, { headers = {}, method = "GET" } = {}) {
       query: () => now.query,
       setQuery: (value) => (now.query = value ?? null),
     }),
+    { clientAddress: () => clientAddress, httpVersion: () => "HTTP/2", tlsServerName: () => host },
   );
 }
 
@@ -54,4 +55,11 @@ export function response(status = 200, headers = {}) {
   const fields = new Fields(headers);
   const set = (value) => (now = value);
   return new Response(Object.assign(fields, { status: () => now, setStatus: set, source: () => "upstream" }));
+}
+
+/** Stands in for `crypto`: what is not given throws. */
+export function connectCrypto({ hmac, verifySignature }) {
+  const same = (a, b) => a.length === b.length && a.every((byte, at) => byte === b[at]);
+  const verifyHmac = (algorithm, secret, data, code) => same(hmac(algorithm, secret, data), code);
+  connectKeys({ hmac, verifyHmac, verifySignature });
 }

@@ -1,21 +1,186 @@
 //! Promise: a plugin can be written in any of these languages. The same router, filter and solver in
-//! each of them pass the same cases through a real gateway.
+//! each of them pass the same cases through a real gateway, and `witgate plugin new` makes a plugin
+//! that builds, passes its tests and loads at once.
 
-use crate::harness::{conformance, examples};
+use std::path::Path;
+use std::process::Output;
 
-/// One test for each example.
+use crate::harness::client::request;
+use crate::harness::{Gateway, LATER, conformance, examples, output, project};
+
+/// One test for each example, and one for a new plugin made from it.
 macro_rules! example {
-    ($name:ident, $folder:literal, $world:ident) => {
+    ($folder:literal, $world:ident, $name:ident, $new:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             conformance::$world(&examples::built($folder).await).await;
         }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $new() {
+            examples::made($folder, &stringify!($world).replace("solver", "dns-solver")).await;
+        }
     };
 }
 
-example!(a_router_in_rust, "11-router-in-rust", router);
-example!(a_filter_in_rust, "12-filter-in-rust", filter);
-example!(a_solver_in_rust, "13-solver-in-rust", solver);
-example!(a_router_in_javascript, "41-router-in-javascript", router);
-example!(a_filter_in_javascript, "42-filter-in-javascript", filter);
-example!(a_solver_in_javascript, "43-solver-in-javascript", solver);
+example!("11-router-in-rust", router, a_router_in_rust, a_new_router_in_rust);
+example!("12-filter-in-rust", filter, a_filter_in_rust, a_new_filter_in_rust);
+example!("13-solver-in-rust", solver, a_solver_in_rust, a_new_solver_in_rust);
+example!("21-router-in-go", router, a_router_in_go, a_new_router_in_go);
+example!("22-filter-in-go", filter, a_filter_in_go, a_new_filter_in_go);
+example!("23-solver-in-go", solver, a_solver_in_go, a_new_solver_in_go);
+example!("31-router-in-python", router, a_router_in_python, a_new_router_in_python);
+example!("32-filter-in-python", filter, a_filter_in_python, a_new_filter_in_python);
+example!("33-solver-in-python", solver, a_solver_in_python, a_new_solver_in_python);
+example!("41-router-in-javascript", router, a_router_in_javascript, a_new_router_in_javascript);
+example!("42-filter-in-javascript", filter, a_filter_in_javascript, a_new_filter_in_javascript);
+example!("43-solver-in-javascript", solver, a_solver_in_javascript, a_new_solver_in_javascript);
+example!("51-router-in-typescript", router, a_router_in_typescript, a_new_router_in_typescript);
+example!("52-filter-in-typescript", filter, a_filter_in_typescript, a_new_filter_in_typescript);
+example!("53-solver-in-typescript", solver, a_solver_in_typescript, a_new_solver_in_typescript);
+example!("61-router-in-c", router, a_router_in_c, a_new_router_in_c);
+example!("62-filter-in-c", filter, a_filter_in_c, a_new_filter_in_c);
+example!("63-solver-in-c", solver, a_solver_in_c, a_new_solver_in_c);
+
+/// One test for each "after" of docs/MIGRATING-PLUGINS.md: it builds, passes its tests, loads with its
+/// `gateway.yaml`, and is what the guide shows.
+macro_rules! migration {
+    ($name:ident, $folder:literal, $($file:literal),+) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            examples::built($folder).await;
+            examples::loads($folder).await;
+            examples::is_shown_in("docs/MIGRATING-PLUGINS.md", $folder, &[$($file),+]);
+        }
+    };
+}
+
+migration!(from_caddy, "71-from-caddy-in-go", "plugin.go", "plugin.yaml");
+migration!(from_traefik, "72-from-traefik-in-go", "plugin.go");
+migration!(from_nginx, "73-from-nginx-in-javascript", "plugin.js");
+migration!(from_envoy, "74-from-envoy-in-rust", "src/lib.rs");
+
+/// Heavy runtimes work under the default limits, which the tests of new plugins show; where they are
+/// given less they say what to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_that_does_not_fit_names_the_key_to_raise() {
+    for example in ["21-router-in-go", "31-router-in-python", "41-router-in-javascript"] {
+        let gateway = Gateway::new();
+        gateway.configure(&format!(
+            "sites: [{{hosts: [a.localhost], router: heavy, routes: [{{respond: {{body: a}}}}]}}]\n\
+             upstreams: {{web: builtin:echo}}\n\
+             plugins:\n  heavy:\n    component: {}\n    limits: {{memory: 256KiB}}\n    \
+             config: {{domain: localhost, tenants: {{a: web}}}}\n",
+            examples::built(example).await.display()
+        ));
+        let config = gateway.config().display().to_string();
+        let arguments = ["check", "--plugins", "--config", &config];
+        let Output { status, stderr, .. } =
+            output(env!("CARGO_BIN_EXE_witgate"), &arguments, 4 * LATER).await;
+        let said = String::from_utf8_lossy(&stderr);
+        assert!(!status.success() && said.contains("raise plugins.heavy.limits.memory"), "{said}");
+    }
+}
+
+/// Collectors work while calls go on for long, and a component may not call out at any time: thousands
+/// of calls of one instance, under the default memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_with_a_collector_live_long() {
+    let cases = project().join("tests/xtask/cases/filter.yaml").display().to_string();
+    for (example, thousands) in
+        [("22-filter-in-go", "30"), ("32-filter-in-python", "5"), ("42-filter-in-javascript", "3")]
+    {
+        let component = examples::built(example).await.display().to_string();
+        let arguments = ["plugin", "bench", &component, &cases, "--rounds", thousands];
+        let Output { status, stdout, stderr } =
+            output(env!("CARGO_BIN_EXE_witgate"), &arguments, 2 * LATER).await;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(status.success(), "{example}: {}{}", text(&stdout), text(&stderr));
+    }
+}
+
+/// Where a tool is missing, the message has the command that installs it.
+#[tokio::test]
+async fn what_is_missing_is_named_with_the_command_that_gets_it() {
+    let place = tempfile::tempdir().expect("a folder");
+    for (language, tool, command) in [
+        ("rust", "cargo", "rustup"),
+        ("go", "Go 1.24", "apt-get install golang"),
+        ("python", "componentize-py", ".venv/bin/pip install componentize-py=="),
+        ("javascript", "componentize-qjs", "npm install --save-dev componentize-qjs@"),
+        ("typescript", "tsc", "npm install --save-dev typescript@"),
+        ("c", "zig", ".venv/bin/pip install ziglang=="),
+    ] {
+        let folder = place.path().join(language);
+        let witgate = |arguments: &[&str]| {
+            let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_witgate"));
+            command.args(arguments).arg(&folder).env("PATH", place.path());
+            command.env_remove("WASI_SDK_PATH").kill_on_drop(true);
+            command.output()
+        };
+        let new = ["plugin", "new", "a", "--lang", language, "--world", "router", "--folder"];
+        let made = witgate(&new).await.expect("witgate runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let Output { status, stderr, .. } =
+            witgate(&["plugin", "build"]).await.expect("witgate runs");
+        let said = String::from_utf8_lossy(&stderr);
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{tool} ")) && said.contains(command), "{language}: {said}");
+    }
+}
+
+/// One test for what each SDK offers beside heads and decisions: `tests/probes`.
+macro_rules! probe {
+    ($name:ident, $language:literal) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            sdk(&examples::probe($language).await).await;
+        }
+    };
+}
+
+probe!(the_sdk_of_go, "go");
+probe!(the_sdk_of_python, "python");
+probe!(the_sdk_of_javascript, "javascript");
+probe!(the_sdk_of_c, "c");
+
+async fn sdk(component: &Path) {
+    let mut gateway = Gateway::new();
+    gateway
+        .set("component", component.display())
+        .env("KEY", "a secret of some length")
+        .start(
+            "
+sites: [{hosts: [a.localhost], filters: [probe], routes: [{upstream: app}]}]
+upstreams: {app: builtin:echo}
+plugins:
+  probe:
+    component: \"@component@\"
+    limits: {deadline: 500ms}
+    secrets: {key: {env: KEY}}
+    grants: {hmac: [key], request: {read: [\"*\"], set: [\"*\"]}, response: {set: [\"*\"]}}
+",
+        )
+        .await;
+    let client = gateway.client().await;
+    let ask = async |path: &str, body: &str| {
+        let asked =
+            request("POST", &format!("a.localhost:{}", gateway.https), path, body.to_owned());
+        let mut http = client.h1("a.localhost").await.expect("a connection");
+        let answer = http.send(asked).await.expect("an answer");
+        (answer.header("x-status").to_owned(), String::from_utf8_lossy(&answer.body).into_owned())
+    };
+    let ok = |text: &str| ("200".to_owned(), text.to_owned());
+    for n in 1..=3 {
+        assert_eq!(ask("/state", "").await, ok(&format!("n={n} k=v{n}")));
+    }
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"a secret of some length");
+    let code = aws_lc_rs::hmac::sign(&key, b"data");
+    let hex: String = code.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(ask("/crypto", "").await, ok(&format!("{hex} true false unknown-algorithm")));
+    assert_eq!(ask("/connection", "").await, ok("127.0.0.1 HTTP/1.1"));
+    assert_eq!(ask("/body", "word").await, ok("prefix=word true"));
+    assert_eq!(ask("/body", "words").await, ok("prefix=word false"));
+    assert_eq!(ask("/", "").await.0, "200");
+    gateway.logged(0, &["the probe speaks", "WARN"]).await;
+}

@@ -10,40 +10,123 @@ use super::{Process, project, within};
 /// Builds an example, runs its own tests, and returns its component. Nothing is done again while
 /// its sources, the SDKs and the contract are the same.
 pub async fn built(example: &str) -> PathBuf {
+    let folder = project().join("examples").join(example);
+    let component = component(&folder);
+    once(example, &folder, &component, async {
+        build(&folder).await;
+        run(&format!("the tests of {example}"), prepared(tests_of(example, &folder))).await;
+    })
+    .await;
+    component
+}
+
+/// Builds the probe of a language and returns its component.
+pub async fn probe(language: &str) -> PathBuf {
+    let folder = project().join("tests/probes").join(format!("in-{language}"));
+    let component = component(&folder);
+    once(&format!("probe-in-{language}"), &folder, &component, build(&folder)).await;
+    component
+}
+
+/// Makes a new plugin of the kind of an example with `witgate plugin new`, builds it, runs its own
+/// tests, and lets a gateway load it with the `gateway.yaml` it came with.
+pub async fn made(example: &str, world: &str) {
+    let folder = project().join("target/examples/new").join(example);
+    let component = folder.join("my-plugin.wasm");
+    once(&format!("new-{example}"), &project().join("examples").join(example), &component, async {
+        let _ = std::fs::remove_dir_all(&folder);
+        let mut new = Command::new(env!("CARGO_BIN_EXE_witgate"));
+        new.args(["plugin", "new", "my-plugin", "--lang", language(example), "--world", world]);
+        new.arg("--folder").arg(&folder);
+        run("witgate plugin new", prepared(new)).await;
+        build(&folder).await;
+        run(&format!("the tests of a new {example}"), prepared(tests_of(example, &folder))).await;
+        check(&folder).await;
+    })
+    .await;
+}
+
+/// Lets a gateway load an example with its `gateway.yaml`.
+pub async fn loads(example: &str) {
+    check(&project().join("examples").join(example)).await;
+}
+
+/// Looks whether a page shows these files of an example, without their tests.
+pub fn is_shown_in(page: &str, example: &str, files: &[&str]) {
+    let shown = std::fs::read_to_string(project().join(page)).expect("a page");
+    for file in files {
+        let path = project().join("examples").join(example).join(file);
+        let text = std::fs::read_to_string(&path).expect("a file of the example");
+        let text = text.split("\n#[cfg(test)]").next().unwrap_or_default().trim_end();
+        assert!(shown.contains(text), "{page} does not show {}", path.display());
+    }
+}
+
+async fn check(folder: &Path) {
+    let mut check = Command::new(env!("CARGO_BIN_EXE_witgate"));
+    check.args(["check", "--plugins"]).current_dir(folder).env("PROVIDER_TOKEN", "any");
+    run("witgate check --plugins", prepared(check)).await;
+}
+
+/// Does something with an example unless it has been done with these sources.
+async fn once(name: &str, source: &Path, component: &Path, doing: impl Future<Output = ()>) {
     // The tools of a language share caches and both cores: one after another.
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = TURN.lock().await;
-    let folder = project().join("examples").join(example);
-    let language = example.rsplit('-').next().expect("a language at the end of the name");
     let sources = [
-        folder.clone(),
+        source.to_owned(),
         project().join("wit"),
-        project().join("plugins").join(sdk(language)),
+        project().join("plugins").join(sdk(language(&source.display().to_string()))),
         project().join("gateway/src/workshop"),
     ];
     let now = digest(sources.map(|source| hash(&source)).concat().as_bytes());
     let kept = project().join("target/examples");
-    let (stamp, component) = (kept.join(format!("{example}.digest")), component(&folder));
+    let stamp = kept.join(format!("{name}.digest"));
     if component.exists() && std::fs::read_to_string(&stamp).is_ok_and(|before| before == now) {
-        return component;
+        return;
     }
     std::fs::create_dir_all(&kept).expect("target/examples");
+    doing.await;
+    std::fs::write(&stamp, now).expect("a file in target/examples");
+}
+
+/// The language of an example, the last word of its name.
+fn language(example: &str) -> &str {
+    example.rsplit('-').next().expect("a language at the end of the name")
+}
+
+/// Runs `witgate plugin build` with the tools that `tests/setup` installs.
+pub async fn build(folder: &Path) {
+    // Where `npm install` would put them.
+    let types = project().join("tests/.tools/languages/node_modules/@types");
+    if folder.join("tsconfig.json").exists() && !folder.join("node_modules/@types").exists() {
+        std::fs::create_dir_all(folder.join("node_modules")).expect("node_modules");
+        std::os::unix::fs::symlink(types, folder.join("node_modules/@types")).expect("a link");
+    }
     let mut build = Command::new(env!("CARGO_BIN_EXE_witgate"));
-    build.args(["plugin", "build"]).arg(&folder);
+    build.args(["plugin", "build"]).arg(folder);
     run("witgate plugin build", prepared(build)).await;
-    let (program, arguments): (&str, &[&str]) = match language {
-        "rust" => ("cargo", &["test", "--locked"]),
+}
+
+/// What runs a plugin's own tests, as its README says.
+fn tests_of(example: &str, folder: &Path) -> Command {
+    let (program, arguments): (&str, &[&str]) = match language(example) {
+        "rust" => ("cargo", &["test"]),
+        "go" => ("go", &["test", "."]),
         "python" => ("python3", &["-m", "unittest"]),
         "javascript" => ("node", &["--test"]),
+        "typescript" => ("node", &["--test", "build/js/"]),
+        "c" => ("sh", &["-c", C_TESTS]),
         other => panic!("no way to test {other} is known"),
     };
     let mut test = Command::new(program);
-    test.args(arguments).env("PYTHONPATH", "build");
-    test.current_dir(&folder);
-    run(&format!("the tests of {example}"), prepared(test)).await;
-    std::fs::write(&stamp, now).expect("a file in target/examples");
-    component
+    test.args(arguments).env("PYTHONPATH", "build").current_dir(folder);
+    test
 }
+
+/// As in the README.
+const C_TESTS: &str =
+    "cc -std=gnu11 -I. -Ibuild/witgate -o build/test *.c build/witgate/*.c && build/test";
 
 /// The one `.wasm` of an example's folder, by the name in its `plugin.yaml`.
 fn component(folder: &Path) -> PathBuf {
@@ -57,8 +140,10 @@ fn component(folder: &Path) -> PathBuf {
 fn sdk(language: &str) -> &str {
     match language {
         "rust" => "sdk",
+        "go" => "sdk-go",
         "python" => "sdk-py",
-        "javascript" => "sdk-js",
+        "javascript" | "typescript" => "sdk-js",
+        "c" => "sdk-c",
         other => panic!("no SDK for {other} is known"),
     }
 }
@@ -66,6 +151,8 @@ fn sdk(language: &str) -> &str {
 /// With the tools that `tests/setup` installs, and without what cargo tells its tests.
 fn prepared(mut command: Command) -> Command {
     let target = project().join("target/examples");
+    // zig compiles its libc once.
+    command.env("ZIG_GLOBAL_CACHE_DIR", target.join("zig"));
     command.env("CARGO_TARGET_DIR", target).env("PYTHONDONTWRITEBYTECODE", "1");
     let tools = project().join("tests/.tools");
     let mut path = vec![tools.join("languages/bin")];

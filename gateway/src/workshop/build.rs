@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::tool::{self, Tool};
-use super::{Language, Project, WorkshopError, embedded};
+use super::{Language, Project, WorkshopError, component, embedded};
 use crate::config;
 
 /// Builds the plugin of a folder and returns where its component is.
@@ -11,10 +11,14 @@ use crate::config;
 /// # Errors
 /// When a tool is missing (the message has the command that installs it) or fails.
 pub fn build(project: &Project) -> Result<PathBuf, WorkshopError> {
+    embedded::write(project.language, &project.folder)?;
     let component = match project.language {
         Language::Rust => rust(project)?,
+        Language::Go => go(project)?,
         Language::Python => python(project)?,
-        Language::JavaScript => javascript(project)?,
+        Language::JavaScript => javascript(project, "../plugin.js")?,
+        Language::TypeScript => typescript(project)?,
+        Language::C => c(project)?,
     };
     let (component, _) = config::embed(&component, &project.text, &project.manifest_path())
         .map_err(WorkshopError::Manifest)?;
@@ -64,20 +68,45 @@ fn rust(project: &Project) -> Result<Vec<u8>, WorkshopError> {
     read(&made)
 }
 
+/// The standard compiler makes a core module for wasip1, a library that is started once.
+fn go(project: &Project) -> Result<Vec<u8>, WorkshopError> {
+    let world = only_world(project)?;
+    let version = Tool::new("go", &project.folder).args(["env", "GOVERSION"]).ask();
+    if !version.is_some_and(|version| has_wasm_exports(&version)) {
+        return Err(WorkshopError::Missing {
+            tool: "Go 1.24 or newer",
+            purpose: "compiles Go for WebAssembly",
+            command: "apt-get install golang     # or https://go.dev/dl".to_owned(),
+        });
+    }
+    let core = project.folder.join("build/core.wasm");
+    Tool::new("go", &project.folder)
+        .env("GOOS", "wasip1")
+        .env("GOARCH", "wasm")
+        .args(["build", "-buildmode=c-shared", "-trimpath"])
+        // The SDK takes memory from the runtime before that has a heap.
+        .args(["-ldflags=-s -w -checklinkname=0", "-o", "build/core.wasm", "."])
+        .run()?;
+    component::of_core(read(&core)?, world)
+}
+
+/// Whether this is the version in which Go functions can be exported, or a later one.
+fn has_wasm_exports(version: &str) -> bool {
+    let minor = version.trim().strip_prefix("go1.").and_then(|rest| rest.split('.').next());
+    minor.and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor >= 24)
+}
+
 /// componentize-py puts CPython, the SDK and the plugin into one component, and starts it once so that
 /// instances need not.
 fn python(project: &Project) -> Result<Vec<u8>, WorkshopError> {
     let world = only_world(project)?;
     let build = project.folder.join("build");
-    embedded::wit(&build.join("wit"))?;
-    embedded::python(&build.join("witgate"))?;
     let glue = format!(
         "# Written by `witgate plugin build`: the exports of the world.\nimport plugin\nfrom \
          witgate._{} import *\n",
         world.replace('-', "_")
     );
-    let app = build.join("witgate_app.py");
-    std::fs::write(&app, glue).map_err(|cause| WorkshopError::File(app, cause))?;
+    embedded::file(&build.join("witgate_app.py"), glue.as_bytes())?;
     let tool = tool::find("componentize-py", &project.folder, ".venv/bin").ok_or_else(|| {
         WorkshopError::Missing {
             tool: "componentize-py",
@@ -95,11 +124,21 @@ fn python(project: &Project) -> Result<Vec<u8>, WorkshopError> {
 }
 
 /// componentize-qjs puts QuickJS, the SDK and the plugin into one component, with all modules loaded.
-fn javascript(project: &Project) -> Result<Vec<u8>, WorkshopError> {
+/// `plugin` is where the plugin's module is, seen from `build/`.
+fn javascript(project: &Project, plugin: &str) -> Result<Vec<u8>, WorkshopError> {
     let world = only_world(project)?;
     let build = project.folder.join("build");
-    embedded::wit(&build.join("wit"))?;
-    embedded::javascript(&project.folder.join("node_modules/witgate"))?;
+    let hooks = match world {
+        "router" => "routerHooks",
+        "filter" => "filterHooks",
+        _ => "dnsSolverHooks",
+    };
+    let glue = format!(
+        "// Written by `witgate plugin build`: the exports of the world.\nimport make from \
+         \"{plugin}\";\nimport {{ begin, {hooks}, plugin }} from \"witgate/{world}.js\";\n\n\
+         begin(make);\nexport {{ {hooks}, plugin }};\n",
+    );
+    embedded::file(&build.join("witgate-app.js"), glue.as_bytes())?;
     let tool = tool::find("componentize-qjs", &project.folder, "node_modules/.bin");
     let tool = tool.ok_or_else(|| WorkshopError::Missing {
         tool: "componentize-qjs",
@@ -109,10 +148,84 @@ fn javascript(project: &Project) -> Result<Vec<u8>, WorkshopError> {
     let made = build.join("component.wasm");
     Tool::new(tool, &project.folder)
         .args(["--sync", "--module-root", ".", "--wit", "build/wit", "--world", world])
-        .args(["--js", &format!("node_modules/witgate/{world}.js")])
-        .args(["--output", "build/component.wasm"])
+        .args(["--js", "build/witgate-app.js", "--output", "build/component.wasm"])
         .run()?;
     read(&made)
+}
+
+/// tsc checks the types and makes `build/js` of the folder, as tsconfig.json says.
+fn typescript(project: &Project) -> Result<Vec<u8>, WorkshopError> {
+    let tool = tool::find("tsc", &project.folder, "node_modules/.bin");
+    let tool = tool.ok_or_else(|| WorkshopError::Missing {
+        tool: "tsc",
+        purpose: "compiles TypeScript",
+        command: "npm install --save-dev typescript@5.9.3 componentize-qjs@0.4.5".to_owned(),
+    })?;
+    Tool::new(tool, &project.folder).args(["--outDir", "build/js"]).run()?;
+    let made = project.folder.join("build/js/plugin.js");
+    if !made.is_file() {
+        let what = "tsc made no build/js/plugin.js: tsconfig.json has to include plugin.ts, with \
+                    `\"rootDir\": \".\"` and without `noEmit`";
+        return Err(WorkshopError::NothingMade(what.to_owned()));
+    }
+    javascript(project, "./js/plugin.js")
+}
+
+/// clang, of zig or of a WASI SDK, makes a core module that is started once.
+fn c(project: &Project) -> Result<Vec<u8>, WorkshopError> {
+    const SDK: [&str; 4] = ["memory.c", "json.c", "host.c", "configure.c"];
+    let world = only_world(project)?;
+    let folder = &project.folder;
+    let mut sources = sources(folder)?;
+    let world_file = format!("{world}.c");
+    sources.extend(SDK.into_iter().chain([&*world_file]).map(|name| {
+        let path: PathBuf = ["build", "witgate", name].iter().collect();
+        path.to_string_lossy().into_owned()
+    }));
+    compiler(folder)?
+        .args(["-mexec-model=reactor", "-Oz", "-std=gnu11", "-Wall", "-Wextra", "-I."])
+        // zig's 16 MiB would count against `limits.memory` in every instance.
+        .args(["-Wl,-z,stack-size=131072"])
+        .args(["-Ibuild/witgate", "-o", "build/core.wasm"])
+        .args(sources)
+        .run()?;
+    component::of_core(read(&folder.join("build/core.wasm"))?, world)
+}
+
+/// A C compiler for WASI: that of a WASI SDK when `WASI_SDK_PATH` names one, else zig's.
+fn compiler(folder: &Path) -> Result<Tool, WorkshopError> {
+    if let Some(sdk) = std::env::var_os("WASI_SDK_PATH") {
+        let clang = Path::new(&sdk).join("bin/clang");
+        return Ok(Tool::new(clang, folder).args(["--target=wasm32-wasip1"]));
+    }
+    // From PyPI zig comes as a Python module, and elsewhere as a program.
+    let zig = tool::find("zig", folder, ".venv/bin").map(|zig| Tool::new(zig, folder));
+    let module = || {
+        let python = tool::find("python3", folder, ".venv/bin")?;
+        let module = ["-m", "ziglang"];
+        let answer = Tool::new(&python, folder).args(module).args(["version"]).ask();
+        answer.map(|_| Tool::new(python, folder).args(module))
+    };
+    let zig = zig.or_else(module).ok_or_else(|| WorkshopError::Missing {
+        tool: "zig",
+        purpose: "compiles C for WebAssembly",
+        command: "python3 -m venv .venv && .venv/bin/pip install ziglang==0.17.1".to_owned(),
+    })?;
+    Ok(zig.args(["cc", "-target", "wasm32-wasi"]))
+}
+
+/// The C files of a folder, but for its tests.
+fn sources(folder: &Path) -> Result<Vec<String>, WorkshopError> {
+    let failed = |cause| WorkshopError::File(folder.to_owned(), cause);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".c") && !name.starts_with("test_") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// The one world of a project whose language makes components for one at a time.
@@ -140,4 +253,18 @@ fn publish(component: &[u8], to: &Path) -> std::io::Result<()> {
     let draft = to.with_extension("wasm.new");
     std::fs::write(&draft, component)?;
     std::fs::rename(draft, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_is_new_enough_or_not() {
+        for (version, expected) in
+            [("go1.26.8\n", true), ("go1.24", true), ("go1.23.9", false), ("devel", false)]
+        {
+            assert_eq!(has_wasm_exports(version), expected, "{version}");
+        }
+    }
 }

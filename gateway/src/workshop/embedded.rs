@@ -1,52 +1,101 @@
-//! What travels in the binary: the contract and the SDKs of languages whose packages are not in a
-//! registry. A build writes them into the project's `build/`, so that they always fit this gateway.
+//! What travels in the binary: the contract and the SDKs. A build writes them into the project's
+//! `build/`, so that they always fit this gateway.
 
 use std::path::Path;
 
-use include_dir::{Dir, include_dir};
+use include_dir::{Dir, DirEntry, include_dir};
 
-use super::WorkshopError;
+use super::{Language, WorkshopError};
 
 /// The contract, `wit/`.
 static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../wit");
+/// The Rust crate `witgate-sdk`.
+static RUST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk");
+/// The workspace that the crate takes its version and its lints from.
+static RUST_WORKSPACE: &str = include_str!("../../../plugins/Cargo.toml");
+/// The Go module `witgate`.
+static GO: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk-go");
 /// The Python package `witgate`.
 static PYTHON: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk-py/witgate");
-
 /// The JavaScript package `witgate`.
 static JAVASCRIPT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk-js");
+/// The C sources `witgate.h` and what belongs to them.
+static C: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk-c");
 
-/// Writes the contract into `folder`.
-pub(super) fn wit(folder: &Path) -> Result<(), WorkshopError> {
-    write(&WIT, folder, "wit")
-}
-
-/// Writes the Python SDK into `folder`.
-pub(super) fn python(folder: &Path) -> Result<(), WorkshopError> {
-    write(&PYTHON, folder, "py")
-}
-
-/// Writes the JavaScript SDK into `folder`.
-pub(super) fn javascript(folder: &Path) -> Result<(), WorkshopError> {
-    ["js", "ts", "json"].into_iter().try_for_each(|ending| write(&JAVASCRIPT, folder, ending))
-}
-
-/// Writes the files of a folder with this ending; those of its own folders are left out.
-fn write(from: &Dir<'_>, folder: &Path, ending: &str) -> Result<(), WorkshopError> {
-    let failed = |path: &Path, cause| WorkshopError::File(path.to_owned(), cause);
-    std::fs::create_dir_all(folder).map_err(|cause| failed(folder, cause))?;
-    for file in from.files() {
-        let Some(name) = file.path().file_name() else { continue };
-        if file.path().extension().is_none_or(|found| found != ending) {
-            continue;
+/// Writes what a project in this language builds on into its folder. Its own files stay as they are.
+///
+/// # Errors
+/// When a file cannot be written.
+pub(super) fn write(language: Language, folder: &Path) -> Result<(), WorkshopError> {
+    let build = folder.join("build");
+    match language {
+        Language::Rust => {
+            // As in this repository, since the crate looks for the contract beside its workspace.
+            contract_into(&build.join("wit"))?;
+            tree(&RUST, &build.join("plugins/sdk"), &["rs", "toml"])?;
+            let workspace = alone(RUST_WORKSPACE);
+            file(&build.join("plugins/Cargo.toml"), workspace.as_bytes())
         }
-        let path = folder.join(name);
-        // Tools that look at times need not work again when nothing has changed.
-        if std::fs::read(&path).is_ok_and(|present| present == file.contents()) {
-            continue;
+        Language::Go => tree(&GO, &build.join("witgate"), &["go", "mod", "s"]),
+        Language::Python => {
+            contract_into(&build.join("wit"))?;
+            tree(&PYTHON, &build.join("witgate"), &["py", "typed"])
         }
-        std::fs::write(&path, file.contents()).map_err(|cause| failed(&path, cause))?;
+        Language::JavaScript | Language::TypeScript => {
+            contract_into(&build.join("wit"))?;
+            tree(&JAVASCRIPT, &folder.join("node_modules/witgate"), &["js", "ts", "json"])
+        }
+        Language::C => tree(&C, &build.join("witgate"), &["c", "h"]),
     }
-    Ok(())
+}
+
+/// The names and texts of the contract's files.
+pub(super) fn contract() -> impl Iterator<Item = (&'static str, &'static str)> {
+    WIT.files().filter_map(|file| Some((file.path().to_str()?, file.contents_utf8()?)))
+}
+
+fn contract_into(folder: &Path) -> Result<(), WorkshopError> {
+    contract().try_for_each(|(name, text)| file(&folder.join(name), text.as_bytes()))
+}
+
+/// The workspace without its members but the SDK.
+fn alone(workspace: &str) -> String {
+    let line = |line: &str| match line.starts_with("members = ") {
+        true => "members = [\"sdk\"]\n".to_owned(),
+        false => format!("{line}\n"),
+    };
+    workspace.lines().map(line).collect()
+}
+
+/// Writes the files below a folder that have one of these endings.
+fn tree(from: &Dir<'_>, folder: &Path, endings: &[&str]) -> Result<(), WorkshopError> {
+    from.entries().iter().try_for_each(|entry| match entry {
+        DirEntry::Dir(inner) => {
+            let name = inner.path().file_name().unwrap_or_default();
+            tree(inner, &folder.join(name), endings)
+        }
+        DirEntry::File(inner) => {
+            let name = inner.path().file_name().unwrap_or_default();
+            let ending = inner.path().extension().unwrap_or_default();
+            let is_test = name.to_string_lossy().ends_with("_test.go");
+            if endings.iter().any(|one| ending == *one) && !is_test {
+                file(&folder.join(name), inner.contents())?;
+            }
+            Ok(())
+        }
+    })
+}
+
+/// Writes a file, and the folders it is in. One that is there already is left alone, so that tools
+/// that look at times need not work again.
+pub(super) fn file(path: &Path, contents: &[u8]) -> Result<(), WorkshopError> {
+    if std::fs::read(path).is_ok_and(|present| present == contents) {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(path, contents))
+        .map_err(|cause| WorkshopError::File(path.to_owned(), cause))
 }
 
 #[cfg(test)]
@@ -55,12 +104,20 @@ mod tests {
 
     #[test]
     fn the_contract_and_the_sdks_are_inside() {
-        let folder = tempfile::tempdir().unwrap();
-        wit(folder.path()).unwrap();
-        python(folder.path()).unwrap();
-        javascript(folder.path()).unwrap();
-        for name in ["plugin.wit", "dns-solver.wit", "__init__.py", "_router.py", "index.d.ts"] {
-            assert!(folder.path().join(name).is_file(), "{name}");
+        for (language, names) in [
+            (Language::Rust, &["build/plugins/sdk/src/export/lean.rs", "build/wit/http.wit"][..]),
+            (Language::Go, &["build/witgate/go.mod", "build/witgate/internal/abi/abi.go"]),
+            (Language::Python, &["build/witgate/_router.py", "build/wit/plugin.wit"]),
+            (Language::TypeScript, &["node_modules/witgate/index.d.ts"]),
+            (Language::C, &["build/witgate/witgate.h"]),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            write(language, folder.path()).unwrap();
+            for name in names {
+                assert!(folder.path().join(name).is_file(), "{name}");
+            }
         }
+        let workspace = alone(RUST_WORKSPACE);
+        assert!(workspace.contains("members = [\"sdk\"]"), "{workspace}");
     }
 }

@@ -13,6 +13,10 @@ pub enum WorkshopError {
     File(PathBuf, std::io::Error),
     /// `plugin.yaml` does not say what is needed.
     Manifest(Report),
+    /// This is no name for a new plugin.
+    Name(String),
+    /// A new plugin is to be made where something is already.
+    Occupied(PathBuf),
     /// The folder has nothing that shows its language.
     NoLanguage(PathBuf),
     /// A tool is not installed.
@@ -44,6 +48,16 @@ impl fmt::Display for WorkshopError {
         match self {
             Self::File(path, _) => write!(f, "{}", path.display()),
             Self::Manifest(report) => report.fmt(f),
+            Self::Name(name) => write!(
+                f,
+                "`{name}` is no name for a plugin: lower-case letters, digits and `-`, at most 64, \
+                 with a letter first"
+            ),
+            Self::Occupied(folder) => write!(
+                f,
+                "{} is not empty: choose another name, or another place with --folder",
+                folder.display()
+            ),
             Self::NoLanguage(folder) => write!(
                 f,
                 "{}: cannot see which language this is: there is none of {}",

@@ -4,11 +4,14 @@
 //! for a component is done here. Never on the way of a request.
 
 mod build;
+mod component;
 mod embedded;
 mod error;
 mod project;
+mod template;
 mod tool;
 
 pub use build::build;
 pub use error::WorkshopError;
 pub use project::{Language, Project};
+pub use template::{World, create};

@@ -6,14 +6,21 @@ use super::WorkshopError;
 use crate::config::Manifest;
 
 /// A language that plugins are made in here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lowercase")]
 pub enum Language {
     /// Rust, built by cargo.
     Rust,
+    /// Go, built by its standard compiler.
+    Go,
     /// Python, made a component by componentize-py.
     Python,
     /// JavaScript, made a component by componentize-qjs.
     JavaScript,
+    /// TypeScript, compiled by tsc to JavaScript.
+    TypeScript,
+    /// C, built by zig or a WASI SDK.
+    C,
 }
 
 /// A plugin's folder.
@@ -56,8 +63,11 @@ impl Project {
 }
 
 /// The file that shows a language, the first that is there.
-pub(super) const MARKS: [(&str, Language); 3] = [
+pub(super) const MARKS: [(&str, Language); 6] = [
     ("Cargo.toml", Language::Rust),
+    ("go.mod", Language::Go),
     ("plugin.py", Language::Python),
+    ("plugin.ts", Language::TypeScript),
     ("plugin.js", Language::JavaScript),
+    ("plugin.c", Language::C),
 ];

@@ -32,6 +32,13 @@ impl Tool {
         self
     }
 
+    /// Sets a variable of its environment.
+    pub(super) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self.shown = format!("{name}={value} {}", self.shown);
+        self
+    }
+
     /// Runs it and shows the command and what it says. Gives back its standard output.
     pub(super) fn run(mut self) -> Result<Vec<u8>, WorkshopError> {
         eprintln!("  {}", self.shown);

@@ -72,6 +72,25 @@ class _Head(MutableMapping[str, str]):
 class Request(_Head):
     """The request in hand. Fields by ``request["name"]``; what may be changed has a setter."""
 
+    def __init__(self, host: Any, connection: Any) -> None:
+        super().__init__(host)
+        self._connection = connection
+
+    @property
+    def client_address(self) -> str:
+        """The client's IP address."""
+        return self._connection.client_address()
+
+    @property
+    def http_version(self) -> str:
+        """Such as ``HTTP/2``."""
+        return self._connection.http_version()
+
+    @property
+    def server_name(self) -> Optional[str]:
+        """The name in the client's ClientHello."""
+        return self._connection.tls_server_name()
+
     id = property(lambda self: self._host.id(), doc="The id of this exchange, as in the log.")
     scheme = property(lambda self: self._host.scheme(), doc="``https`` or ``http``.")
 

@@ -1,12 +1,13 @@
 """The exports of the world `filter`."""
 
 import witgate
+from wit_world.imports import connection as _connection
 from wit_world.imports import request as _request
 from wit_world.imports import response as _response
 from witgate import _glue
 from witgate._decide import decide
 
-_REQUEST = witgate.Request(_request)
+_REQUEST = witgate.Request(_request, _connection)
 _RESPONSE = witgate.Response(_response)
 
 

@@ -11,9 +11,14 @@ from typing import Any
 
 import witgate
 from componentize_py_types import Err
+from wit_world.imports import crypto as _crypto
 from wit_world.imports import log as _log
+from wit_world.imports import state as _state
+from witgate import crypto, state
 
 witgate._log = _log.write
+state._host = _state
+crypto._host = _crypto
 
 instance: Any = None
 

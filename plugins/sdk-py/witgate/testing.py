@@ -12,7 +12,7 @@ from typing import Callable, Iterator, Mapping, Optional
 from urllib.parse import urlsplit
 
 import witgate
-from witgate import dns
+from witgate import crypto, dns
 
 
 class _Fields:
@@ -71,13 +71,25 @@ class _ResponseHost(_Fields):
         return "upstream"
 
 
+class _Connection:
+    def __init__(self, client_address: str, server_name: Optional[str]) -> None:
+        self.client_address = lambda: client_address
+        self.http_version = lambda: "HTTP/2"
+        self.tls_server_name = lambda: server_name
+
+
 class Request(witgate.Request):
     """A request for an absolute URL."""
 
     def __init__(
-        self, url: str, headers: Optional[Mapping[str, str]] = None, method: str = "GET"
+        self,
+        url: str,
+        headers: Optional[Mapping[str, str]] = None,
+        method: str = "GET",
+        client_address: str = "192.0.2.1",
     ) -> None:
-        super().__init__(_RequestHost(url, headers, method))
+        connection = _Connection(client_address, urlsplit(url).hostname)
+        super().__init__(_RequestHost(url, headers, method), connection)
 
 
 class Response(witgate.Response):
@@ -95,3 +107,30 @@ def with_server(server: Callable[..., dns.Answer]) -> Iterator[None]:
         yield
     finally:
         dns._send = before
+
+
+class _Keyed:
+    def __init__(self, secrets: Mapping[str, bytes]) -> None:
+        self._secrets = secrets
+
+    def hmac(self, algorithm: str, secret: str, data: bytes) -> bytes:
+        import hmac
+
+        if algorithm not in ("sha256", "sha384", "sha512"):
+            raise crypto.CryptoError("unknown-algorithm")
+        if secret not in self._secrets:
+            raise crypto.CryptoError("unknown-secret")
+        return hmac.new(self._secrets[secret], data, algorithm).digest()
+
+    def verify_hmac(self, algorithm: str, secret: str, data: bytes, code: bytes) -> bool:
+        return self.hmac(algorithm, secret, data) == code
+
+
+@contextmanager
+def with_secrets(secrets: Mapping[str, bytes]) -> Iterator[None]:
+    """While it lasts, :mod:`witgate.crypto` makes HMACs with these secrets."""
+    before, crypto._host = crypto._host, _Keyed(secrets)
+    try:
+        yield
+    finally:
+        crypto._host = before

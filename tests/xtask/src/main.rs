@@ -1,6 +1,7 @@
 //! `cargo xtask`: what is too much logic for the Makefile. No dependencies.
 
 mod component;
+mod languages;
 mod plugins;
 mod reference;
 // Only its writing half is wanted here.
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         (Some("freeze"), Some(version)) => {
             plugins::root().and_then(|root| wit::freeze(&root, &version))
         }
+        (Some("languages"), witgate) => languages::write(witgate.as_deref()),
         (Some("reference"), None) => plugins::root().and_then(|root| reference::write(&root)),
         _ => {
             eprintln!("{USAGE}");
@@ -37,4 +39,6 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   plugins   build the first-party plugins into target/plugins/
   freeze V  keep wit/ as the contract of release V
-  reference write docs/reference/ from wit/";
+  reference write docs/reference/ from wit/
+  languages [WITGATE]
+            measure what plugins cost in each language, for the table of docs/PLUGINS.md";

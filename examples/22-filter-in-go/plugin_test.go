@@ -1,0 +1,62 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"witgate"
+	"witgate/witgatetest"
+)
+
+const key = "a key of thirty-two bytes or more"
+
+func ask(t *testing.T, claims map[string]any) (*witgate.Request, witgate.Decision) {
+	t.Helper()
+	issuer := "login"
+	filter, err := New(Config{Key: key, Issuer: &issuer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := witgatetest.NewRequest("GET", "https://example.com/", "x-user", "forged")
+	if claims != nil {
+		request.Set("authorization", "Bearer "+sign(claims, []byte(key)))
+	}
+	return request, filter.OnRequest(request)
+}
+
+func TestAGoodTokenTellsTheApplicationWhoItIs(t *testing.T) {
+	request, decision := ask(t, map[string]any{"sub": "ann", "iss": "login"})
+	if decision.Kind != "" || request.Get("x-user") != "ann" || request.Has("authorization") {
+		t.Errorf("%+v, x-user: %s", decision, request.Get("x-user"))
+	}
+}
+
+func TestBadTokensAreRefusedWithTheReason(t *testing.T) {
+	for reason, claims := range map[string]map[string]any{
+		"expired":       {"sub": "ann", "iss": "login", "exp": 1},
+		"wrong-issuer":  {"sub": "ann", "iss": "elsewhere"},
+		"missing-token": nil,
+	} {
+		request, decision := ask(t, claims)
+		if decision.Status != 401 || string(decision.Body) != `{"error":"`+reason+`"}` {
+			t.Errorf("%s: %+v", reason, decision)
+		}
+		if request.Has("x-user") {
+			t.Errorf("%s: the forged user got through", reason)
+		}
+	}
+}
+
+func TestCachesAreTold(t *testing.T) {
+	response := witgatetest.NewResponse(200)
+	(&JwtFilter{}).OnResponse(nil, response)
+	if response.Get("vary") != "authorization" {
+		t.Error(response.Names())
+	}
+}
+
+func TestAShortKeyIsALoadError(t *testing.T) {
+	if _, err := New(Config{Key: "short"}); err == nil || !strings.HasPrefix(err.Error(), "config.key: ") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,85 @@
+// A filter: lets requests through that carry a JWT signed with HMAC-SHA256 (RFC 7519, `HS256` of
+// RFC 7518), and hands its claims to the application as fields. The application need not know about
+// tokens, and cannot be told lies by clients.
+import { respond, toBytes, want } from "witgate";
+import type { Filter, Request, Respond } from "witgate";
+import { Refused, verify } from "./token.js";
+import type { Claims } from "./token.js";
+
+const OWNED = "connection keep-alive proxy-connection te trailer transfer-encoding upgrade content-length host".split(" ");
+
+export default function jwtFilter(config: unknown): Filter {
+  const keys = {
+    key: "text", issuer: "text", audience: "text", claims: "texts", leeway: "integer", "keep-token": "boolean",
+  } as const;
+  const { key, issuer, audience, claims, leeway, "keep-token": keepToken } = want(config, "config", keys, {
+    issuer: undefined, audience: undefined, claims: new Map([["sub", "x-user"]]), leeway: 0, "keep-token": false,
+  });
+  const keyBytes = toBytes(key);
+  if (keyBytes.length < 32) throw new Error("config.key: at least 32 bytes, RFC 7518 section 3.2");
+  if (leeway < 0) throw new Error("config.leeway: seconds, zero or more");
+  for (const [claim, name] of claims) {
+    if (OWNED.includes(name.toLowerCase()) || !/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) {
+      throw new Error(`config.claims.${claim}: \`${name}\` is no field that can be set`);
+    }
+  }
+
+  /** The fields that a good token gives the request. */
+  function admit(request: Request): [string, string][] {
+    const [, token] = /^bearer +(.+)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
+    if (token === undefined) throw new Refused("missing-token");
+    const found = verify(token.trim(), keyBytes);
+    check(found);
+    return [...claims].flatMap(([claim, name]) => {
+      const text = asText(found[claim]);
+      return text === undefined ? [] : [[name, text] as [string, string]];
+    });
+  }
+
+  /** Times, issuer and audience (RFC 7519, section 4.1). */
+  function check({ exp = Infinity, nbf = -Infinity, iss, aud }: Claims): void {
+    const now = Date.now() / 1000;
+    if (typeof exp !== "number" || typeof nbf !== "number") throw new Refused("malformed-claim");
+    if (now >= exp + leeway) throw new Refused("expired");
+    if (now < nbf - leeway) throw new Refused("not-yet-valid");
+    if (issuer !== undefined && iss !== issuer) throw new Refused("wrong-issuer");
+    if (audience !== undefined && ![aud].flat().includes(audience)) throw new Refused("wrong-audience");
+  }
+
+  return {
+    onRequest(request) {
+      // Only the token may say who the client is.
+      for (const name of claims.values()) request.headers.delete(name);
+      try {
+        for (const [name, value] of admit(request)) request.headers.set(name, value);
+      } catch (error) {
+        if (error instanceof Refused) return refusal(error.message);
+        throw error;
+      }
+      if (!keepToken) request.headers.delete("authorization");
+    },
+    onResponse(_request, response) {
+      // What one user may see must not come out of a cache for another.
+      response.headers.append("vary", "authorization");
+    },
+  };
+}
+
+/** A claim as the value of a field. */
+function asText(claim: unknown): string | undefined {
+  if (claim === undefined || claim === null) return undefined;
+  if (typeof claim === "boolean" || Number.isInteger(claim)) return String(claim);
+  if (typeof claim !== "string" || claim !== claim.trim() || /[\0-\x1f\x7f]/.test(claim)) {
+    throw new Refused("malformed-claim");
+  }
+  return claim;
+}
+
+/** 401 with the reason for the client (RFC 6750, section 3). */
+function refusal(reason: string): Respond {
+  const error = `Bearer error="invalid_token", error_description="${reason}"`;
+  return respond(401, JSON.stringify({ error: reason }), {
+    "content-type": "application/json",
+    "www-authenticate": reason === "missing-token" ? "Bearer" : error,
+  });
+}

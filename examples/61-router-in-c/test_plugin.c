@@ -1,0 +1,33 @@
+#include "testing.h"
+
+int main(void) {
+    /* A mistake names its key. */
+    const char *wrong = "{\"domain\":\"a.example\",\"tenants\":{\"b\":\"w\"},\"moved\":{\"c\":\"d\"}}";
+    EXPECT(wg_equal(test_configure(wrong), "config.moved.c: `d` is not in config.tenants"));
+
+    EXPECT(test_configure("{\"domain\":\"example.com\",\"tenants\":{\"blue\":\"web-1\"},\"moved\":{\"azure\":\"blue\"}}") == NULL);
+
+    /* A tenant goes to its upstream. */
+    test_request("https://blue.example.com/");
+    wg_request_set_header("x-tenant", "forged");
+    plugin_route();
+    EXPECT(wg_equal(test_decision, "upstream") && wg_equal(test_target, "web-1"));
+    EXPECT(wg_request_header_values("x-tenant").count == 1);
+    EXPECT(wg_equal(wg_request_header("x-tenant"), "blue"));
+
+    /* A moved tenant is redirected with port and query. */
+    test_request("https://azure.example.com:8443/a?b=c");
+    plugin_route();
+    EXPECT(wg_equal(test_decision, "redirect") && test_status == 308);
+    EXPECT(wg_equal(test_target, "https://blue.example.com:8443/a?b=c"));
+
+    /* An unknown tenant gets 404, and other hosts go on. */
+    test_request("https://x.example.com/");
+    plugin_route();
+    EXPECT(wg_equal(test_decision, "respond") && test_status == 404);
+    EXPECT(wg_equal(test_body, "{\"error\":\"unknown tenant\",\"tenant\":\"x\"}"));
+    test_request("https://example.com/");
+    plugin_route();
+    EXPECT(wg_equal(test_decision, ""));
+    return 0;
+}

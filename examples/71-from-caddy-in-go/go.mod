@@ -1,0 +1,7 @@
+module example/maintenance
+
+go 1.24
+
+require witgate v0.0.0
+
+replace witgate => ./build/witgate

@@ -1,0 +1,3 @@
+module witgate
+
+go 1.24
