@@ -320,16 +320,8 @@ fn request(asked: &CaseRequest) -> Result<(Arc<ConnectionFacts>, RequestHead), S
     };
     let tls = (scheme == Scheme::Https).then(|| {
         Arc::new(TlsFacts {
-            server_name: url.host().map(|host| host.to_ascii_lowercase().into()),
-            version: "TLSv1.3",
-            cipher_suite: "TLS_AES_128_GCM_SHA256",
-            group: Some("X25519MLKEM768"),
-            alpn: Some("h2"),
-            is_h2: true,
-            is_resumed: false,
             ja4: Some("t13d1516h2_8daaf6152771_e5627efa2ab1".into()),
-            demand: None,
-            client: None,
+            ..TlsFacts::usual(url.host().map(|host| host.to_ascii_lowercase().into()))
         })
     });
     let client = asked.from.unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));

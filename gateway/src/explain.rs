@@ -405,18 +405,7 @@ fn facts(config: &Config, head: &RequestHead, peer: IpAddr) -> Arc<ConnectionFac
     let (host, _) = split_authority(&head.authority);
     Arc::new(ConnectionFacts {
         client: headers::client(peer, &config.trusted_proxies, &head.headers),
-        tls: Some(Arc::new(TlsFacts {
-            server_name: Some(host.into()),
-            version: "TLSv1.3",
-            cipher_suite: "TLS_AES_128_GCM_SHA256",
-            group: Some("X25519MLKEM768"),
-            alpn: Some("h2"),
-            is_h2: true,
-            is_resumed: false,
-            ja4: None,
-            demand: None,
-            client: None,
-        })),
+        tls: Some(Arc::new(TlsFacts::usual(Some(host.into())))),
         via: None,
     })
 }

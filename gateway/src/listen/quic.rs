@@ -27,7 +27,7 @@ use quinn::{
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 
-use super::{Caller, Place, connection_of, place_of_address};
+use super::{Caller, Place, canonical, connection_of, place_of_address};
 use crate::bounds::Reason;
 use crate::config::Limits;
 use crate::http::h3;
@@ -384,8 +384,7 @@ impl Terms {
 }
 
 async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watch::Receiver<bool>) {
-    let client = incoming.remote_address();
-    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+    let client = canonical(incoming.remote_address());
     let shaken = {
         let _unproven = Unproven::count(&terms.unproven);
         match incoming.accept_with(Arc::clone(&terms.config)) {
@@ -409,7 +408,7 @@ async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watc
                 IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
                 IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
             });
-            let local = SocketAddr::new(local.to_canonical(), terms.port);
+            let local = canonical(SocketAddr::new(local, terms.port));
             let caller = Caller { client, local, via: None };
             let connection = connection_of(&worker, caller, Some(facts), None);
             h3::connection(quic, connection, terms.limits, drain).await;

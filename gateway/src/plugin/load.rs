@@ -19,6 +19,7 @@ use super::v0_1::{self, Exports, Unlinked};
 use super::{Inspection, Plugin, Recorder, pool, sign, solver};
 use crate::config::lock::{self, Locked};
 use crate::config::{Manifest, PluginConfig, Secret};
+use crate::hex;
 
 /// SHA-256 of a component file.
 pub(super) type Digest = [u8; 32];
@@ -118,7 +119,7 @@ impl Engine {
         let compiled = self.compile(&file, digest, &subject)?;
         drop(file);
         let locked = Locked {
-            digest: hex(&digest),
+            digest: hex::lower(&digest),
             version: manifest.as_ref().map(|manifest| manifest.version.clone()),
             asks: lock::asks(manifest.as_ref(), compiled.imports_http, compiled.has_heads()),
         };
@@ -206,7 +207,7 @@ impl Engine {
         let has_heads = worlds.iter().any(|world| *world != "dns-solver");
         let asks = lock::asks(manifest.as_ref(), sends, has_heads);
         Ok(Inspection {
-            digest: hex(&digest),
+            digest: hex::lower(&digest),
             bytes: u64::try_from(file.len()).unwrap_or(u64::MAX),
             worlds: worlds.into_iter().map(str::to_owned).collect(),
             imports: ty.imports(&self.wasm).map(|(name, _)| name.to_owned()).collect(),
@@ -348,7 +349,7 @@ fn read(name: &Arc<str>, path: &Path) -> Result<(Vec<u8>, Digest, Subject), Plug
     for (into, byte) in digest.iter_mut().zip(sum.as_ref()) {
         *into = *byte;
     }
-    subject.digest = Arc::from(hex(&digest));
+    subject.digest = Arc::from(hex::lower(&digest));
     Ok((bytes, digest, subject))
 }
 
@@ -375,15 +376,6 @@ fn warn_inline(of: &Subject, config: &PluginConfig) {
              keep it out of backups and version control"
         );
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The largest component file, inclusive.

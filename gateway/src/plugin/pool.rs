@@ -129,15 +129,6 @@ impl Hooks {
         &self.config
     }
 
-    /// Starts the instance that a failed call left behind dead, so that the next request does not
-    /// have to. Does nothing when there is one.
-    ///
-    /// # Errors
-    /// When no instance can be started.
-    pub fn warm(&self) -> Result<(), PluginError> {
-        self.slot.borrow_mut().instance(&self.plugin, &self.config, &self.calls).map(|_| ())
-    }
-
     /// Calls `router.route`. On an error the head is as it was before.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::config::credential::Signing;
+use crate::hex;
 
 /// A request, finished but for the signature.
 pub(super) struct Unsigned<'a> {
@@ -89,7 +90,7 @@ fn sigv4(
     for part in [region, service, "aws4_request"] {
         key = mac(&key, part.as_bytes());
     }
-    let signature = hex(&mac(&key, to_sign.as_bytes()));
+    let signature = hex::lower(&mac(&key, to_sign.as_bytes()));
     fields.push((
         "authorization",
         format!(
@@ -122,7 +123,7 @@ fn ovh(
         ("x-ovh-application", application_key.to_owned()),
         ("x-ovh-consumer", consumer_key.to_owned()),
         ("x-ovh-timestamp", stamp.to_string()),
-        ("x-ovh-signature", format!("$1${}", hex(sum.as_ref()))),
+        ("x-ovh-signature", format!("$1${}", hex::lower(sum.as_ref()))),
     ]
 }
 
@@ -149,7 +150,7 @@ fn tc3(
     for part in [service, "tc3_request"] {
         key = mac(&key, part.as_bytes());
     }
-    let signature = hex(&mac(&key, to_sign.as_bytes()));
+    let signature = hex::lower(&mac(&key, to_sign.as_bytes()));
     vec![
         ("x-tc-timestamp", stamp),
         (
@@ -184,7 +185,7 @@ fn acs3(
     signed.retain(|(_, value)| !value.is_empty());
     let (names, canonical) = canonical(request, request.path, &signed);
     let to_sign = format!("ACS3-HMAC-SHA256\n{}", sha256(canonical.as_bytes()));
-    let signature = hex(&mac(secret.as_bytes(), to_sign.as_bytes()));
+    let signature = hex::lower(&mac(secret.as_bytes(), to_sign.as_bytes()));
     vec![
         ("x-acs-content-sha256", content),
         ("x-acs-date", stamp),
@@ -320,15 +321,11 @@ fn day(now: OffsetDateTime, is_dashed: bool) -> String {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    hex(digest::digest(&SHA256, bytes).as_ref())
+    hex::lower(digest::digest(&SHA256, bytes).as_ref())
 }
 
 fn mac(key: &[u8], text: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text).as_ref().to_vec()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    super::load::hex(bytes)
 }
 
 /// Bytes of a body that count for EG1.

@@ -86,16 +86,9 @@ fn connection() -> Arc<ConnectionFacts> {
     Arc::new(ConnectionFacts {
         client: "192.0.2.7:4711".parse().unwrap(),
         tls: Some(Arc::new(TlsFacts {
-            server_name: Some("app.example".into()),
-            version: "TLSv1.3",
-            cipher_suite: "TLS_AES_128_GCM_SHA256",
-            group: Some("X25519MLKEM768"),
-            alpn: Some("h2"),
-            is_h2: true,
-            is_resumed: false,
             ja4: Some("t13d1516h2_8daaf6152771_e5627efa2ab1".into()),
-            demand: None,
             client: client_certificate().map(Arc::new),
+            ..TlsFacts::usual(Some("app.example".into()))
         })),
         via: None,
     })

@@ -26,6 +26,7 @@ use super::certs::Certs;
 use crate::clock::Timestamp;
 use crate::config::{ClientCertificateMode, ClientCertificates};
 use crate::fault::Fault;
+use crate::hex;
 
 /// Which demand a handshake was made under: of the mode and of every file of it.
 pub type Demand = [u8; 32];
@@ -161,7 +162,7 @@ impl ClientCertificate {
             subject: parsed.subject().to_string(),
             issuer: parsed.issuer().to_string(),
             serial: format!("{:x}", parsed.serial),
-            sha256: hex(digest::digest(&digest::SHA256, leaf).as_ref()),
+            sha256: hex::lower(digest::digest(&digest::SHA256, leaf).as_ref()),
             names: names.iter().filter_map(name).collect(),
             not_after: Timestamp(parsed.validity().not_after.timestamp()),
             chain: chain.iter().map(|one| one.clone().into_owned()).collect(),
@@ -197,14 +198,6 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
         }
         _ => None,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl ClientAuthError {

@@ -1,8 +1,7 @@
 //! What the bytes of a ClientHello and of the answer to it tell: the client's JA4 fingerprint, and
 //! what was agreed on where the library does not say. Pure; any input gives an answer or none.
 
-use std::fmt::Write as _;
-
+use crate::hex;
 use aws_lc_rs::digest::{SHA256, digest};
 
 /// How the hello came.
@@ -196,10 +195,7 @@ fn short_digest(text: &str) -> String {
         return "0".repeat(12);
     }
     let digest = digest(&SHA256, text.as_bytes());
-    digest.as_ref().iter().take(6).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::lower(digest.as_ref().get(..6).unwrap_or_default())
 }
 
 const HANDSHAKE_RECORD: u8 = 22;

@@ -78,3 +78,21 @@ pub struct TlsFacts {
     /// The client's certificate.
     pub client: Option<Arc<ClientCertificate>>,
 }
+
+impl TlsFacts {
+    /// What a usual client establishes, for requests that nobody has sent.
+    pub fn usual(server_name: Option<Box<str>>) -> Self {
+        Self {
+            server_name,
+            version: "TLSv1.3",
+            cipher_suite: "TLS_AES_128_GCM_SHA256",
+            group: Some("X25519MLKEM768"),
+            alpn: Some("h2"),
+            is_h2: true,
+            is_resumed: false,
+            ja4: None,
+            demand: None,
+            client: None,
+        }
+    }
+}

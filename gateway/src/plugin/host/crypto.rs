@@ -7,6 +7,7 @@ use wasmtime::component::{LinkerInstance, WasmList, WasmStr};
 
 use super::super::facts::Facts;
 use super::Host;
+use crate::hex;
 
 /// Links `function` of `crypto`; false when there is none.
 pub(in super::super) fn link(
@@ -105,19 +106,13 @@ fn verify(
 
 /// What stands for data in a recording.
 fn digest(parts: &[&[u8]]) -> String {
-    use std::fmt::Write as _;
-
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     for part in parts {
         context.update(&part.len().to_le_bytes());
         context.update(part);
     }
     let digest = context.finish();
-    let short = digest.as_ref().get(..8).unwrap_or_default();
-    short.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::lower(digest.as_ref().get(..8).unwrap_or_default())
 }
 
 #[cfg(test)]
