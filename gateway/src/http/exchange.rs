@@ -793,7 +793,9 @@ fn read_head(
     mut parts: http::request::Parts,
     id: Arc<str>,
 ) -> Result<RequestHead, (HeaderMap, ExchangeError)> {
-    let outcome = authority(&parts.uri, &parts.headers).and_then(|authority| {
+    let outcome = known_authority(connection, &parts)
+        .map_or_else(|| authority(&parts.uri, &parts.headers), Ok);
+    let outcome = outcome.and_then(|authority| {
         if parts.method == Method::CONNECT {
             return Err(ExchangeError::Method);
         }
@@ -848,6 +850,19 @@ fn fields_fit_h1(fields: &HeaderMap) -> Result<(), ExchangeError> {
         return Err(ExchangeError::BadRequest("The length of the body is not valid."));
     }
     Ok(())
+}
+
+/// The authority, when it is letter by letter the one that this connection last had: it was checked then.
+fn known_authority(connection: &Connection, parts: &http::request::Parts) -> Option<String> {
+    let known = connection.forwarding.borrow();
+    let known = known.as_ref()?.authority.to_str().ok()?;
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let said = match (parts.uri.authority(), hosts.next(), hosts.next()) {
+        (Some(authority), None, _) => authority.as_str() == known,
+        (None, Some(host), None) => host.as_bytes() == known.as_bytes(),
+        _ => false,
+    };
+    said.then(|| known.to_owned())
 }
 
 /// The one authority of a request, in lower case: `:authority` or an absolute target, and `host` must

@@ -23,6 +23,7 @@ use super::tunnel::Client;
 use super::{h1, plain};
 use crate::bounds::{Reason, Share};
 use crate::config::{Limits, Scheme};
+use crate::h1::Duplex;
 
 /// Serves a connection in a task of its own until it ends: by the client, by a limit, or by `drain`
 /// turning true. `place` is held until then.
@@ -34,7 +35,7 @@ pub fn spawn<S>(
     drain: watch::Receiver<bool>,
     place: impl Sized + 'static,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Duplex + 'static,
 {
     // Two tasks instead of one with a branch, which would be as large as the larger of them; and what
     // is large goes into boxes, since a future that takes a value and moves it holds its room twice.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::body::RequestBody;
 use crate::fault::Fault;
-use crate::h1::Upgraded;
+use crate::h1::{Duplex, Upgraded};
 use crate::telemetry::{Ending, Record};
 use crate::upstream::Lease;
 use crate::worker::OpenPlace;
@@ -22,6 +22,9 @@ pub enum Client {
     /// A whole connection.
     H1(oneshot::Receiver<Upgraded>),
 }
+
+/// HTTP/2 streams.
+impl Duplex for TokioIo<hyper::upgrade::Upgraded> {}
 
 impl Client {
     async fn open(self) -> Result<Upgraded, Box<dyn Error>> {

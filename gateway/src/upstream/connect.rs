@@ -122,7 +122,7 @@ fn peer(stream: &TcpStream) -> Option<IpAddr> {
 
 fn h1<B, S>(stream: S, peer: Option<IpAddr>) -> Sender<B>
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Duplex + 'static,
 {
     Sender::H1(Conn::new(Box::new(stream), peer))
 }
