@@ -24,6 +24,7 @@ use http::{HeaderMap, StatusCode};
 use hyper::body::Body;
 
 use balance::{Candidate, Chance, PeakEwma};
+pub use balance::{number, share};
 pub use circuit::{Circuit, Permit};
 pub use connect::TlsClient;
 use eject::Outlier;
@@ -218,19 +219,8 @@ where
         if self.servers.len() < 2 {
             return ClientKey::default();
         }
-        let address = || match client.to_canonical() {
-            IpAddr::V4(ip) => balance::number(&ip.octets()),
-            IpAddr::V6(ip) => balance::number(&ip.octets()),
-        };
-        let text = |text: Option<&[u8]>| text.map_or_else(address, balance::number);
         let hash = match &self.balance {
-            Balance::Hash(HashBy::Address) => Some(address()),
-            Balance::Hash(HashBy::Cookie(name)) => {
-                Some(text(sticky::cookie(fields, name).map(str::as_bytes)))
-            }
-            Balance::Hash(HashBy::Header(name)) => {
-                Some(text(fields.get(name).map(http::HeaderValue::as_bytes)))
-            }
+            Balance::Hash(by) => Some(number_of(by, fields, client)),
             Balance::P2c | Balance::RoundRobin | Balance::LeastConnections => None,
         };
         let sticky = self.sticky.as_ref();
@@ -434,6 +424,20 @@ where
         for server in &self.servers {
             server.pool.sweep();
         }
+    }
+}
+
+/// What a request is told apart by, as a number; the client's address where there is nothing else.
+pub fn number_of(by: &HashBy, fields: &HeaderMap, client: IpAddr) -> u64 {
+    let value = match by {
+        HashBy::Address => None,
+        HashBy::Cookie(name) => sticky::cookie(fields, name).map(str::as_bytes),
+        HashBy::Header(name) => fields.get(name).map(http::HeaderValue::as_bytes),
+    };
+    match (value, client.to_canonical()) {
+        (Some(value), _) => number(value),
+        (None, IpAddr::V4(ip)) => number(&ip.octets()),
+        (None, IpAddr::V6(ip)) => number(&ip.octets()),
     }
 }
 
