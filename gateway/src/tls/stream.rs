@@ -13,6 +13,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{CommonState, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::bounds::Share;
 use crate::h1::Duplex;
 
 /// A server's side of a TLS connection over `IO`.
@@ -29,6 +30,8 @@ pub struct TlsStream<IO> {
     has_ended: bool,
     /// We have said so.
     is_closing: bool,
+    /// What is sealed and waits for a client that does not read.
+    share: Option<Share>,
 }
 
 /// What came of a look at the input.
@@ -51,10 +54,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     pub async fn accept(io: IO, input: Buffer, config: Arc<ServerConfig>) -> io::Result<Self> {
         let session = UnbufferedServerConnection::new(config).map_err(broken)?;
         let (plain, out) = (Buffer::default(), Buffer::default());
+        let (has_ended, is_closing) = (false, false);
         let mut stream =
-            Self { io, session, input, plain, out, has_ended: false, is_closing: false };
+            Self { io, session, input, plain, out, has_ended, is_closing, share: None };
         std::future::poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(stream)
+    }
+
+    /// Has what waits for the client counted from here on.
+    pub fn counted(&mut self, share: Share) {
+        self.share = Some(share);
     }
 
     /// What the handshake agreed upon.
@@ -153,6 +162,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.poll_write_out(cx);
+        if let Some(share) = &self.share {
+            share.set(self.out.filled().len());
+        }
+        polled
+    }
+
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
             let bytes = ready!(Pin::new(&mut self.io).poll_write(cx, self.out.filled()))?;
             if bytes == 0 {
