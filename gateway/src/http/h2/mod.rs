@@ -249,7 +249,9 @@ impl Server {
             self.conn.out = SPARE.take();
         }
         self.look_at_drain(cx);
+        let mut turns = 0;
         loop {
+            turns += 1;
             let has_more = match self.poll_input(cx) {
                 Poll::Ready(Ok(has_more)) => has_more,
                 Poll::Ready(Err(fatal)) => {
@@ -271,12 +273,16 @@ impl Server {
             }
             let can_send = !self.senders.is_empty() && self.conn.is_window_open();
             if has_more || can_send && !is_blocked {
-                continue;
+                if turns < TURNS_MAX {
+                    continue;
+                }
+                cx.waker().wake_by_ref();
             }
             match self.watch(cx, is_blocked) {
                 Poll::Ready(Some(end)) => return Poll::Ready(end),
                 Poll::Ready(None) => continue,
-                Poll::Pending if self.ready.wait(cx) => continue,
+                // A stream that wakes itself lets all others of the thread come first.
+                Poll::Pending if self.ready.wait(cx) => cx.waker().wake_by_ref(),
                 Poll::Pending => {}
             }
             self.rest();
@@ -288,7 +294,7 @@ impl Server {
     fn rest(&mut self) {
         if self.input.is_empty() {
             self.input = BytesMut::new();
-            self.is_uploading = false;
+            self.is_uploading &= self.conn.open() > 0;
         }
         if self.conn.out.is_empty() {
             let out = std::mem::take(&mut self.conn.out);
@@ -298,15 +304,13 @@ impl Server {
                 }
             });
         }
-        if self.conn.open() == 0 {
-            if self.slots.len() > SLOTS_KEPT {
-                self.slots = Vec::new();
-                self.senders = VecDeque::new();
-                self.fresh = Vec::new();
-                self.woken = Vec::new();
-                self.ready.shrink();
-                self.conn.shrink();
-            }
+        if self.conn.open() == 0 && self.slots.len() > SLOTS_KEPT {
+            self.slots = Vec::new();
+            self.senders = VecDeque::new();
+            self.fresh = Vec::new();
+            self.woken = Vec::new();
+            self.ready.shrink();
+            self.conn.shrink();
         }
         let unsent = self.conn.out.len() - self.written;
         self.share.set(self.conn.held() + self.input.len() + unsent + self.waiting);
@@ -566,12 +570,12 @@ impl Server {
         let length = body.size_hint().exact().filter(|_| !has_none && tunnel.is_none());
         self.conn.write_head(key, is_last, |out| {
             hpack::write_status(out, status);
-            write_fields(out, &parts.headers);
-            if !parts.headers.contains_key(DATE) {
+            let written = write_fields(out, &parts.headers);
+            if !written.has_date {
                 hpack::write_field(out, "date", headers::date().as_bytes());
             }
             if let Some(length) = length
-                && !parts.headers.contains_key(CONTENT_LENGTH)
+                && !written.has_length
             {
                 let mut digits = [0; 20];
                 hpack::write_field(out, "content-length", decimal(length, &mut digits));
@@ -667,7 +671,9 @@ impl Server {
                     }
                     Err(frame) => {
                         let fields = frame.into_trailers().unwrap_or_default();
-                        self.conn.write_head(key, true, |out| write_fields(out, &fields));
+                        self.conn.write_head(key, true, |out| {
+                            write_fields(out, &fields);
+                        });
                         self.end_body(key);
                         return Turn::Over;
                     }
@@ -897,14 +903,27 @@ fn look(limits: &Limits) -> Duration {
     limits.request_head.min(limits.keepalive).min(least)
 }
 
+/// Which of the fields that every response should have are there.
+#[derive(Default)]
+struct Written {
+    has_date: bool,
+    has_length: bool,
+}
+
 /// All fields but those that no message of HTTP/2 has (RFC 9113, section 8.2.2).
-fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
+fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) -> Written {
+    let mut written = Written::default();
     for (name, value) in fields {
         match name.as_str() {
-            "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" => {}
+            "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" => {
+                continue;
+            }
             name => hpack::write_field(out, name, value.as_bytes()),
         }
+        written.has_date |= *name == DATE;
+        written.has_length |= *name == CONTENT_LENGTH;
     }
+    written
 }
 
 fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
@@ -930,6 +949,8 @@ const OUT_BYTES: usize = 64 * 1024;
 /// Nothing more is read while so much waits.
 const OUT_BYTES_MAX: usize = 256 * 1024;
 const SPARE_BYTES_MAX: usize = 512 * 1024;
+/// How often a connection may go on before all others of its thread come first.
+const TURNS_MAX: usize = 16;
 /// How many reads come before what they brought is served.
 const READS_AT_ONCE: usize = 8;
 /// From here on, a read goes into a buffer that becomes the body's.
