@@ -126,7 +126,7 @@ async fn respond(
     let is_head = parts.method == Method::HEAD;
     let finished = |response| if is_head { without_body(response) } else { response };
     // A connection that leaves HTTP in the middle of a body would be read in two ways.
-    let client = client.filter(|c| !matches!(c, Client::H1(_)) || incoming.is_end_stream());
+    let client = client.filter(|_| incoming.is_end_stream());
     let wish = Wish::take(&mut parts, client);
     if view.is_short_of_memory(worker) {
         worker.notices.note(Reason::Buffers, Some(connection.facts.client.ip()));

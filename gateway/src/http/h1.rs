@@ -242,7 +242,7 @@ impl Server {
         let (to_tunnel, tunnel) = match fields.contains_key(UPGRADE) {
             true => {
                 let (sender, receiver) = oneshot::channel();
-                (Some(sender), Some(Client::H1(receiver)))
+                (Some(sender), Some(Client::new(receiver)))
             }
             false => (None, None),
         };
