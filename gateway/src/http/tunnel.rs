@@ -5,16 +5,13 @@ use tokio::sync::oneshot;
 
 use super::body::RequestBody;
 use crate::fault::Fault;
-use crate::h1::{Duplex, Upgraded};
+use crate::h1::Upgraded;
 use crate::telemetry::{Ending, Record};
 use crate::upstream::Lease;
 use crate::worker::OpenPlace;
 
 /// A client's connection or stream that may leave HTTP, once the response that says so has gone out.
 pub struct Client(oneshot::Receiver<Upgraded>);
-
-/// HTTP/2 streams.
-impl Duplex for TokioIo<hyper::upgrade::Upgraded> {}
 
 impl Client {
     /// One that comes over this channel.

@@ -11,6 +11,7 @@ use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::body::{ClientBody, Reset};
+use crate::h1::Duplex;
 
 /// What goes to the client, between the tunnel and the connection.
 pub struct Pipe {
@@ -73,6 +74,8 @@ impl Pipe {
         }
     }
 }
+
+impl Duplex for Tunnel {}
 
 impl AsyncRead for Tunnel {
     fn poll_read(
