@@ -40,5 +40,6 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   plugins   build the first-party plugins into target/plugins/
   freeze V  keep wit/ as the contract of release V
   reference write docs/reference/ from wit/
-  languages [WITGATE]
-            measure what plugins cost in each language, for the table of docs/PLUGINS.md";
+  languages [WITGATE | --release]
+            measure what plugins cost in each language, for the table of docs/PLUGINS.md, with this gateway or
+            one that is built for it; when nothing else runs";
