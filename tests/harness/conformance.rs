@@ -301,9 +301,8 @@ async fn mistakes(
             (_, true) => format!(", secrets: {{key: {key}}}"),
             _ => format!(", secrets: {{key: {key}}}, grants: {{hmac: [key]}}"),
         };
-        stanzas += &format!(
-            "  mistake-{number:02}: {{component: \"@bare@\", config: {config}{keys}}}\n"
-        );
+        stanzas +=
+            &format!("  mistake-{number:02}: {{component: \"@bare@\", config: {config}{keys}}}\n");
     }
     let mark = gateway.mark();
     gateway.configure(&yaml.replacen("\nplugins:\n", &stanzas, 1));
