@@ -185,6 +185,45 @@ async fn what_is_missing_is_named_with_the_command_that_gets_it() {
     }
 }
 
+/// What editors read of a new plugin is sound: the same files, through the checks that their language
+/// servers make, find the SDK, its types and its documentation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn editors_find_the_sdk_its_types_and_its_documentation() {
+    let place = tempfile::tempdir().expect("a folder");
+    for (language, world, check) in [
+        ("go", "filter", "go doc witgate/filter Export | grep -q 'makes a filter'"),
+        ("go", "dns-solver", "go vet . && go doc witgate/dns | grep -q 'type Failure'"),
+        ("javascript", "router", CHECKED_JAVASCRIPT),
+        ("javascript", "filter", CHECKED_JAVASCRIPT),
+        ("javascript", "dns-solver", CHECKED_JAVASCRIPT),
+        (
+            "python",
+            "filter",
+            "PYTHONPATH=$(python3 -c \"import json; \
+            print(json.load(open('pyrightconfig.json'))['extraPaths'][0])\") python3 -c \"import \
+            typing, witgate; assert typing.get_type_hints(witgate.respond)['return'] is \
+            witgate.Decision; assert witgate.respond.__doc__\" && test -f build/witgate/py.typed",
+        ),
+        ("c", "filter", "cc $(cat compile_flags.txt) -Werror -fsyntax-only plugin.c"),
+        ("cpp", "filter", "c++ $(cat compile_flags.txt) -Werror -fsyntax-only plugin.cpp"),
+    ] {
+        let folder = place.path().join(format!("{language}-{world}"));
+        let path = folder.display().to_string();
+        let new = ["plugin", "new", "a", "--lang", language, "--world", world, "--folder", &path];
+        let made = output(env!("CARGO_BIN_EXE_witgate"), &new, LATER).await;
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let tools = project().join("tests/.tools/languages/bin");
+        let check = format!("cd {path} && export PATH={}:$PATH && {check}", tools.display());
+        let checked = output("sh", &["-c", &check], 2 * LATER).await;
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+        let failed = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(checked.status.success(), "{language} {world}: {said}{failed}");
+    }
+}
+
+/// Its own tests need Node's types, which `npm install` would have to bring.
+const CHECKED_JAVASCRIPT: &str = "rm plugin.test.js && tsc -p jsconfig.json --noEmit";
+
 /// One test for what each SDK offers beside heads and decisions: `tests/probes`.
 macro_rules! probe {
     ($name:ident, $language:literal) => {
