@@ -41,5 +41,5 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   freeze V  keep wit/ as the contract of release V
   reference write docs/reference/ from wit/
   languages [WITGATE | --release]
-            measure what plugins cost in each language, for the table of docs/PLUGINS.md, with this gateway or
-            one that is built for it; when nothing else runs";
+            measure what plugins cost in each language, for the table of docs/PLUGINS.md,
+            with this gateway or one that is built for it; when nothing else runs";
