@@ -860,7 +860,12 @@ fn target_of(parts: &http::request::Parts) -> Result<http::uri::PathAndQuery, Ex
     let is_all = target == "*" && parts.method == Method::OPTIONS;
     // HTTP/1.1 has no other bytes in its first line.
     let is_plain = target.as_str().bytes().all(|b| (0x21..=0x7e).contains(&b));
-    if is_plain && (is_path || is_all) { Ok(target.clone()) } else { Err(bad) }
+    match is_plain && (is_path || is_all) {
+        // Of `https://host?query`: an empty path is `/` (RFC 9110, section 4.2.3).
+        true if target.as_str().starts_with('?') => format!("/{target}").parse().map_err(|_| bad),
+        true => Ok(target.clone()),
+        false => Err(bad),
+    }
 }
 
 /// Whether fields of HTTP/2 or HTTP/3 mean the same in HTTP/1.1 (RFC 9113, section 8.2.1).
