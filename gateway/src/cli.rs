@@ -94,12 +94,16 @@ pub enum Command {
     Plugin(PluginCommand),
 }
 
-/// The folder with solvers.
+/// Where solvers are.
 #[derive(Debug, Args)]
 pub struct Catalogue {
-    /// The folder with the components.
-    #[arg(long, value_name = "FOLDER", default_value = "target/plugins")]
-    pub catalogue: PathBuf,
+    /// A folder with components, https://HOST/catalogue.json@sha256:HEX, or
+    /// oci://REGISTRY/REPOSITORY@sha256:HEX.
+    #[arg(long, value_name = "PLACE", default_value = "target/plugins")]
+    pub catalogue: String,
+    /// A PEM file with the roots to trust there, instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    pub roots: Option<PathBuf>,
 }
 
 /// Find DNS-01 solvers, write their stanzas, and try them at their provider.
@@ -119,16 +123,31 @@ pub enum SolverCommand {
         #[command(flatten)]
         catalogue: Catalogue,
     },
-    /// Print the stanza for gateway.yaml, and what the solver will be allowed to do.
+    /// Fetch a solver and print its stanza for gateway.yaml, and what it will be allowed to do.
+    ///
+    /// What is not on this machine is downloaded, held against its digest, and stored. Beside a
+    /// gateway.yaml, gateway.lock is told what was added, so that nothing else takes its place.
     Add {
-        /// The solver, with or without `dns-`.
+        /// The solver, with or without `dns-`; or a component, https://HOST/x.wasm@sha256:HEX or
+        /// oci://REGISTRY/REPOSITORY@sha256:HEX.
         name: String,
+        /// The folder to store it in.
+        #[arg(long, value_name = "FOLDER", default_value = "plugins")]
+        into: PathBuf,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
         /// What gateway.yaml shall call it; a second account at a provider is a second name.
         #[arg(long, value_name = "NAME")]
         r#as: Option<String>,
         /// The catalogue.
         #[command(flatten)]
         catalogue: Catalogue,
+    },
+    /// Print the catalogue file of a folder, to be served beside its components.
+    Index {
+        /// The folder.
+        folder: PathBuf,
     },
     /// Print stanzas for the providers whose variables Traefik, Caddy or lego were given.
     ///
@@ -151,13 +170,26 @@ pub enum SolverCommand {
         #[command(flatten)]
         file: ConfigFile,
     },
-    /// Hold a solver to the list of what each one has to do, for real, in a zone for tests.
+    /// Hold a solver to the list of what each one has to do.
+    ///
+    /// A component (my.wasm) meets a mock of its provider, which you bring, and a CA and DNS in this
+    /// process; docs/DNS01.md says what a mock is. A solver of gateway.yaml is tried for real, in a
+    /// zone for tests: that shows the points that can be seen from outside.
     Conformance {
-        /// The solver, by its name in gateway.yaml.
+        /// A component, or a solver by its name in gateway.yaml.
         name: String,
-        /// A zone that its credential may change.
-        #[arg(long, value_name = "ZONE")]
-        zone: String,
+        /// A zone that its credential may change, for a solver of gateway.yaml.
+        #[arg(long, value_name = "ZONE", conflicts_with_all = ["mock", "recording"])]
+        zone: Option<String>,
+        /// The program that plays the component's provider, for the shell.
+        #[arg(long, value_name = "COMMAND", conflicts_with = "recording")]
+        mock: Option<String>,
+        /// Keep what the mock said, for --recording.
+        #[arg(long, value_name = "FILE", requires = "mock")]
+        record: Option<PathBuf>,
+        /// Play what a mock said earlier.
+        #[arg(long, value_name = "FILE")]
+        recording: Option<PathBuf>,
         /// The configuration file.
         #[command(flatten)]
         file: ConfigFile,

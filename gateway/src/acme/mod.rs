@@ -3,8 +3,9 @@
 
 mod account;
 pub mod adopt;
-mod client;
+pub mod client;
 pub mod dns;
+mod encrypted;
 pub mod error;
 #[cfg(test)]
 mod fake_dns;
@@ -27,7 +28,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::clock::Timestamp;
-use crate::config::{AcmeIssuer, Challenge, Hook, HostPattern, Propagation};
+use crate::config::{AcmeIssuer, Challenge, Hook, HostPattern, Propagation, Resolver};
 use crate::fault::describe;
 use crate::store::{LEASE_TIME, Lease, Store, StoreError};
 use crate::tls::accept::Later;
@@ -50,7 +51,7 @@ pub struct Wants {
     /// Solvers by plugin name.
     pub solvers: BTreeMap<String, Arc<dyn DnsSolver>>,
     /// DNS servers to ask, instead of the system's.
-    pub resolvers: Vec<std::net::SocketAddr>,
+    pub resolvers: Vec<Resolver>,
     /// How to wait for DNS-01 records.
     pub propagation: Propagation,
     /// What `Challenge::Auto` may use: whether an https listener and an http listener exist.

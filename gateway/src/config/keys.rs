@@ -281,7 +281,10 @@ pub const KEYS: &[Key] = &[
     key("certificates.on-demand.remember", &[Duration], Is("10m"),
         "How long a name that is not allowed is not asked for again."),
     key("certificates.resolvers", &[Texts], Is("[]"),
-        "DNS servers to ask for zones and propagation; those of the system if empty."),
+        "DNS servers to ask for zones and propagation, also tls://ADDRESS#NAME and \
+         https://ADDRESS/PATH#NAME; those of the system if empty."),
+    key("certificates.resolver-roots", &[Text], Absent,
+        "A PEM file with the roots to trust those by that speak TLS, instead of the system's."),
     key("certificates.updates", &[Map], Absent,
         "DNS servers that take updates (RFC 2136), by name; challenges name them as plugins."),
     key("certificates.updates.*", &[Map], Absent, "A DNS server that takes updates."),
@@ -606,6 +609,9 @@ pub const KEYS: &[Key] = &[
     key("plugins.*.limits.state", &[Size], Is("1MiB"), "The plugin's key-value state."),
     key("plugins.*.limits.requests", &[Int(0, 10_000)], Is("32"), "Outgoing requests of one call."),
     key("plugins.*.limits.log-lines", &[Int(0, 1_000_000)], Is("100"), "Log lines per second."),
+    key("plugins.*.zones", &[Texts], Is("[]"),
+        "DNS zones that a solver may write in, also at the end of a CNAME; all of its account if \
+         empty."),
     key("plugins.*.secrets", &[Map], Absent,
         "Secrets by the name that the plugin's placeholders use. It never sees the values."),
     key("plugins.*.secrets.*", &[Text, Map], Absent,
@@ -634,6 +640,8 @@ pub const KEYS: &[Key] = &[
         "Fields it may set, append and remove, and :status; * is all of that but set-cookie."),
     key("plugin-keys", &[Texts], Is("[]"),
         "Ed25519 public keys (Base64); with any, each component must be signed by one of them."),
+    key("unguarded-solvers", &[Word(&["warn", "refuse"])], Is("warn"),
+        "What becomes of a solver whose plugin.yaml has no guard."),
     // Operation.
     key("log", &[Map], Absent, "What is logged."),
     key("log.level", &[Text], Is("info"),

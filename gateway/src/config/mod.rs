@@ -27,6 +27,7 @@ mod tests;
 mod units;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -158,6 +159,8 @@ pub struct Config {
     /// Ed25519 keys in Base64, as written; when there are any, every component must be signed with
     /// one of them.
     pub plugin_keys: Vec<String>,
+    /// Whether solvers without a guard are refused.
+    pub needs_guards: bool,
     /// The local control socket; `None` switches it off.
     pub admin: Option<PathBuf>,
     /// Where the versions of plugins are written down: `gateway.lock` beside `gateway.yaml`.
@@ -205,6 +208,56 @@ pub struct Sharing {
     pub seal: Option<SecretRef>,
 }
 
+/// A DNS server that resolves for the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resolver {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// How it is asked.
+    pub over: DnsOver,
+}
+
+/// How a DNS server is asked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DnsOver {
+    /// UDP, and TCP for what is cut (RFC 1035, RFC 7766).
+    Udp,
+    /// TLS (RFC 7858).
+    Tls {
+        /// The name or address in its certificate.
+        name: String,
+        /// Trusted instead of the system's roots.
+        roots: Option<PathBuf>,
+    },
+    /// HTTPS (RFC 8484).
+    Https {
+        /// The name or address in its certificate, and the host that is asked for.
+        name: String,
+        /// The path.
+        path: String,
+        /// Trusted instead of the system's roots.
+        roots: Option<PathBuf>,
+    },
+}
+
+impl From<SocketAddr> for Resolver {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, over: DnsOver::Udp }
+    }
+}
+
+impl fmt::Display for Resolver {
+    /// As in `gateway.yaml`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = &self.address;
+        match &self.over {
+            DnsOver::Udp => write!(f, "{address}"),
+            DnsOver::Tls { name, .. } => write!(f, "tls://{address}#{name}"),
+            DnsOver::Https { name, path, .. } => write!(f, "https://{address}{path}#{name}"),
+        }
+    }
+}
+
 /// `certificates:`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Certificates {
@@ -220,7 +273,9 @@ pub struct Certificates {
     /// is refused.
     pub default: Option<Hostname>,
     /// DNS servers to ask for zones and propagation, instead of those of the system.
-    pub resolvers: Vec<SocketAddr>,
+    pub resolvers: Vec<Resolver>,
+    /// The PEM file with the roots by which those that speak TLS are trusted; else the system's.
+    pub resolver_roots: Option<PathBuf>,
     /// How the host waits for DNS-01 records.
     pub propagation: Propagation,
     /// Servers that take updates, by the names that challenges call them.
@@ -893,6 +948,10 @@ pub struct PluginConfig {
     pub grants: Grants,
     /// Ed25519 public keys of which one must have signed the component; none are needed if empty.
     pub keys: Vec<[u8; 32]>,
+    /// DNS zones that a solver may write in; all of its account if empty.
+    pub zones: Vec<String>,
+    /// Whether a solver without a guard is refused.
+    pub needs_guard: bool,
     /// The line in the file, for messages.
     pub line: u64,
 }

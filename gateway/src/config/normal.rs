@@ -55,6 +55,7 @@ pub fn normal_form(config: &Config) -> String {
         ("workers", config.workers.map_or(text("auto"), |n| int(n as u64))),
         ("limits", limits(&config.limits)),
         ("plugin-keys", list(config.plugin_keys.iter().map(text))),
+        ("unguarded-solvers", text(if config.needs_guards { "refuse" } else { "warn" })),
         ("trusted-proxies", list(config.trusted_proxies.iter().map(|n| text(n.to_string())))),
         ("admin", config.admin.as_deref().map_or(text("off"), path)),
     ]);
@@ -99,6 +100,7 @@ fn certificates(c: &Certificates) -> Tree {
     fields.push(("files", list(c.files.iter().map(file))));
     fields.extend(c.default.as_ref().map(|name| ("default", text(name.as_str()))));
     fields.push(("resolvers", list(c.resolvers.iter().map(|r| text(r.to_string())))));
+    fields.extend(c.resolver_roots.as_deref().map(|file| ("resolver-roots", path(file))));
     let propagation = map([
         ("check", Tree::Bool(c.propagation.check)),
         ("delay", wait(c.propagation.delay)),
@@ -564,6 +566,7 @@ fn plugin(p: &PluginConfig) -> Tree {
         ));
     }
     fields.push(("limits", limits));
+    fields.push(("zones", list(p.zones.iter().map(text))));
     let secret = |s: &Secret| source(&s.source, Some(&s.hosts));
     fields.push(("secrets", names(p.secrets.iter(), secret)));
     let head = |grant: &HeadGrant| {

@@ -14,7 +14,6 @@ mod turns;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +24,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::acme::dns::{Patience, Resolvers};
 use crate::acme::propagation::{self, Expected, NotPropagated, Watch};
-use crate::config::{Hostname, Propagation};
+use crate::config::{Hostname, Propagation, Resolver};
 use crate::fault::Fault;
 use crate::store::Store;
 use journal::{Cause, Journal, Keep, Line};
@@ -62,13 +61,17 @@ impl Dns01 {
 
     /// Asks `resolvers` (when empty, those of the system), waits as `propagation` says, and keeps its
     /// journal in `store`.
-    pub fn new(store: Arc<Store>, resolvers: Vec<SocketAddr>, propagation: Propagation) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        resolvers: impl IntoIterator<Item = impl Into<Resolver>>,
+        propagation: Propagation,
+    ) -> Self {
         Self::with(store, resolvers, propagation, Pace::default())
     }
 
     fn with(
         keep: Arc<dyn Keep>,
-        resolvers: Vec<SocketAddr>,
+        resolvers: impl IntoIterator<Item = impl Into<Resolver>>,
         propagation: Propagation,
         pace: Pace,
     ) -> Self {
@@ -84,7 +87,11 @@ impl Dns01 {
 
     /// The same with other settings: shares turns and the journal with this one, which may still be
     /// in use.
-    pub fn reconfigured(&self, resolvers: Vec<SocketAddr>, propagation: Propagation) -> Self {
+    pub fn reconfigured(
+        &self,
+        resolvers: impl IntoIterator<Item = impl Into<Resolver>>,
+        propagation: Propagation,
+    ) -> Self {
         let shared = Shared {
             journal: Arc::clone(&self.shared.journal),
             turns: Arc::clone(&self.shared.turns),
@@ -354,6 +361,15 @@ impl Shared {
                     tracing::debug!(plugin = credential, name = end, zone, "zone found");
                     return Ok((end.clone(), Zone { name: zone.to_owned(), handle }));
                 }
+                Err(error) if error.code() == Some("ask-dns") => {
+                    let found = self.resolvers.zone_of(end).await;
+                    let zone = found.map_err(|cause| Dns01Error::NoZone {
+                        name: end.clone(),
+                        why: cause.to_string(),
+                    })?;
+                    tracing::debug!(plugin = credential, name = end, zone, "zone found in the DNS");
+                    return Ok((end.clone(), Zone { name: zone, handle: String::new() }));
+                }
                 Err(error) if error.code() == Some("zone-not-found") => {
                     first_error.get_or_insert(error);
                 }
@@ -580,7 +596,12 @@ impl Pace {
     /// How long to wait before a call is repeated; none when it shall not be.
     fn wait_before_next(&self, failure: &SolverFailure, attempt: u32) -> Option<Duration> {
         let base = match failure.code.as_str() {
-            "auth" | "forbidden" | "zone-not-found" | "invalid" | "account-not-entitled" => {
+            "auth"
+            | "forbidden"
+            | "zone-not-found"
+            | "ask-dns"
+            | "invalid"
+            | "account-not-entitled" => {
                 return None;
             }
             "trap" | "load" => return None,
@@ -632,6 +653,13 @@ pub enum Dns01Error {
         chain: String,
         /// What is wrong.
         why: &'static str,
+    },
+    /// The plugin leaves it to the DNS, and that does not know.
+    NoZone {
+        /// The name.
+        name: String,
+        /// What the resolvers say.
+        why: String,
     },
     /// The plugin failed, after as many attempts as made sense.
     Solver {
@@ -722,7 +750,9 @@ impl Dns01Error {
     /// Who has to do something about it.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Name { .. } | Self::Chain { .. } | Self::Journal { .. } => Fault::Operator,
+            Self::Name { .. } | Self::Chain { .. } | Self::NoZone { .. } | Self::Journal { .. } => {
+                Fault::Operator
+            }
             Self::Solver { failure, .. } => match failure.code.as_str() {
                 "auth" | "forbidden" | "zone-not-found" | "account-not-entitled" | "load" => {
                     Fault::Operator
@@ -744,6 +774,11 @@ impl std::fmt::Display for Dns01Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Name { name, why } => write!(f, "no DNS-01 challenge for {name}: {why}"),
+            Self::NoZone { name, why } => write!(
+                f,
+                "the plugin leaves the zone of {name} to the DNS, and the resolvers know none: {why}; see \
+                 certificates.resolvers"
+            ),
             Self::Chain { chain, why } => {
                 write!(f, "the CNAMEs {chain} cannot be followed: {why}; correct them in the DNS")
             }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     AcmeIssuer, CertificateFiles, Certificates, Challenge, ClientCertificateMode,
-    ClientCertificates, Eab, ForwardCertificate, Hook, HookBy, HostPattern, Issuer, KeyKinds,
-    Listen, LocalDomain, OnDemand, Propagation, Rfc2136, Scheme, SiteCertificate, TsigAlgorithm,
-    TsigKey, keys,
+    ClientCertificates, DnsOver, Eab, ForwardCertificate, Hook, HookBy, HostPattern, Issuer,
+    KeyKinds, Listen, LocalDomain, OnDemand, Propagation, Resolver, Rfc2136, Scheme,
+    SiteCertificate, TsigAlgorithm, TsigKey, keys,
 };
 use super::fields::Fields;
 use super::upstreams::host_and_port;
@@ -58,8 +59,9 @@ impl<'a> Checker<'a> {
         }
         let default = part.get("default").and_then(|n| self.hostname(n));
         let mut resolvers = Vec::new();
+        let resolver_roots = part.get("resolver-roots").and_then(|n| self.path(n));
         for node in self.list_of(&part, "resolvers", "DNS servers") {
-            resolvers.extend(self.resolver(node));
+            resolvers.extend(self.dns_server(node, resolver_roots.as_ref()));
         }
         let propagation = self.propagation(&part);
         let on_demand = part.get("on-demand").and_then(|n| self.on_demand(n));
@@ -80,6 +82,7 @@ impl<'a> Checker<'a> {
             files,
             default,
             resolvers,
+            resolver_roots,
             propagation,
             updates,
             on_demand,
@@ -127,19 +130,7 @@ impl<'a> Checker<'a> {
                             the server goes by addresses";
                 self.error(entry.at, message, help.to_owned());
             }
-            let mut zones = Vec::new();
-            for node in self.list_of(&fields, "zones", "zones that the server has") {
-                let Some(text) = self.line(node, "a zone") else { continue };
-                let zone = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-                // Not a host name: `_acme-challenge.example.com` is a zone that people delegate.
-                let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-                if zone.is_empty() || !zone.chars().all(is_fine) {
-                    let message = format!("{} is not the name of a zone", quoted(text));
-                    self.error(node.at, message, "as in example.com".to_owned());
-                    continue;
-                }
-                zones.push(zone);
-            }
+            let zones = self.zones(&fields, "zones that the server has");
             let Some((server, host, port)) = server else { continue };
             let key = name.zip(secret).map(|(name, secret)| TsigKey {
                 name: name.to_ascii_lowercase(),
@@ -149,6 +140,24 @@ impl<'a> Checker<'a> {
             updates.insert(entry.key.clone(), Rfc2136 { server, host, port, key, zones });
         }
         updates
+    }
+
+    /// `zones` of a place where records are written.
+    pub(super) fn zones(&mut self, fields: &Fields<'a>, what: &str) -> Vec<String> {
+        let mut zones = Vec::new();
+        for node in self.list_of(fields, "zones", what) {
+            let Some(text) = self.line(node, "a zone") else { continue };
+            let zone = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+            // Not a host name: `_acme-challenge.example.com` is a zone that people delegate.
+            let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if zone.is_empty() || !zone.chars().all(is_fine) {
+                let message = format!("{} is not the name of a zone", quoted(text));
+                self.error(node.at, message, "as in example.com".to_owned());
+                continue;
+            }
+            zones.push(zone);
+        }
+        zones
     }
 
     /// A domain, or a network in the form of addresses and prefix length.
@@ -259,6 +268,47 @@ impl<'a> Checker<'a> {
             self.error(node.at, message, "as in ops@example.com".to_owned());
         }
         Some(text.to_owned())
+    }
+
+    /// A DNS server, asked over UDP, TLS or HTTPS.
+    fn dns_server(&mut self, node: &Node, roots: Option<&PathBuf>) -> Option<Resolver> {
+        let Value::Text(text) = &node.value else { return self.resolver(node).map(Resolver::from) };
+        let (rest, is_https) = match (text.strip_prefix("tls://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (rest, false),
+            (_, Some(rest)) => (rest, true),
+            (None, None) => return self.resolver(node).map(Resolver::from),
+        };
+        let (rest, name) = match rest.split_once('#') {
+            Some((rest, name)) => (rest, Some(name.to_ascii_lowercase())),
+            None => (rest, None),
+        };
+        let (address, path) = match rest.split_once('/') {
+            Some((address, path)) if is_https => (address, format!("/{path}")),
+            None if is_https => (rest, "/dns-query".to_owned()),
+            _ => (rest, String::new()),
+        };
+        let port = if is_https { 443 } else { 853 };
+        let bare = address.trim_matches(['[', ']']).parse::<IpAddr>();
+        let bare = bare.map(|ip| SocketAddr::new(ip, port));
+        let address = bare.or_else(|_| address.parse::<SocketAddr>());
+        let is_name = |name: &String| {
+            name.parse::<IpAddr>().is_ok()
+                || host_and_port(name, port).is_some_and(|it| it.0 == *name)
+        };
+        let (Ok(address), true) = (address, name.as_ref().is_none_or(is_name)) else {
+            let message = format!("{} is not the address of a DNS server", quoted(text));
+            let help = "an IP address, since its name would have to be resolved first, and the name in its \
+                        certificate: tls://9.9.9.9#dns.quad9.net or https://9.9.9.9/dns-query#dns.quad9.net";
+            self.error(node.at, message, help.to_owned());
+            return None;
+        };
+        let name = name.unwrap_or_else(|| address.ip().to_string());
+        let roots = roots.cloned();
+        let over = match is_https {
+            true => DnsOver::Https { name, path, roots },
+            false => DnsOver::Tls { name, roots },
+        };
+        Some(Resolver { address, over })
     }
 
     pub(super) fn resolver(&mut self, node: &Node) -> Option<SocketAddr> {

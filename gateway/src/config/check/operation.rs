@@ -145,6 +145,7 @@ impl<'a> Checker<'a> {
                 files: Vec::new(),
                 default: None,
                 resolvers: Vec::new(),
+                resolver_roots: None,
                 propagation: Propagation {
                     check: true,
                     delay: std::time::Duration::ZERO,
@@ -167,6 +168,7 @@ impl<'a> Checker<'a> {
             limits,
             trusted_proxies,
             plugin_keys,
+            needs_guards: self.needs_guards(fields),
             admin,
             lock: std::path::PathBuf::new(),
         }
