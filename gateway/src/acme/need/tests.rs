@@ -435,6 +435,10 @@ struct World {
     may_expire: bool,
     /// Whether the gateway stops and starts, and reads its configuration again, at random.
     restarts: bool,
+    /// How often the CA wants to be asked when to renew.
+    ask_pause: Duration,
+    /// When the CA revokes the certificate of every so manieth name.
+    revocations: Vec<(Timestamp, usize)>,
 }
 
 /// What a CA says about when to renew.
@@ -487,6 +491,8 @@ impl World {
             worst_left: lifetime,
             may_expire: false,
             restarts: true,
+            ask_pause: 6 * HOUR,
+            revocations: Vec::new(),
         }
     }
 
@@ -505,6 +511,9 @@ impl World {
             if self.restarts && now > restart_at {
                 self.restart();
                 restart_at = now + Duration::from_secs(self.dice.roll(20 * 24 * 3600));
+            }
+            while let Some((_, each)) = self.revocations.pop_if(|(at, _)| *at <= now) {
+                self.names.iter_mut().step_by(each).for_each(|named| named.is_revoked = true);
             }
             let next = self.step(at, now);
             assert!(next > now, "{} stands still at {now}", self.names[at].name);
@@ -560,15 +569,17 @@ impl World {
         let need = need(&wanted, named.held.as_ref(), &named.history, &self.issuers, clock);
         let next = match need {
             Need::Wait { at: next, .. } => {
-                // A real gateway looks at its clock once an hour at least.
                 let wait = clock.until(next).max(Duration::from_secs(1));
-                now + if self.jumps.is_empty() { wait } else { wait.min(HOUR) }
+                // A real gateway notices within seconds when its clock jumps.
+                let jumps = self.jumps.iter().flat_map(|(from, to, _)| [*from, *to]);
+                let jump = jumps.filter(|at| *at > now).min();
+                jump.map_or(now + wait, |at| at.min(now + wait))
             }
             Need::AskWindow => {
                 let by = named.history.issued_by.clone().unwrap_or_default();
                 let held = named.held.clone().unwrap();
                 let window = self.window(&named, &held, now).filter(|_| !self.is_down(&by, now));
-                named.history.set_window(&held, window, 6 * HOUR, clock);
+                named.history.set_window(&held, window, self.ask_pause, clock);
                 now + took
             }
             Need::Order { is_replacement, issuer, .. } => {
@@ -780,6 +791,43 @@ fn ten_thousand_names_are_issued_within_the_limits_and_spread() {
     }
     let busiest = renewals.values().max().unwrap();
     assert!(*busiest <= 200, "{busiest} renewals in an hour");
+}
+
+/// Everything at once: moving windows, outages of days, revocations of a tenth, clocks that jump, failing
+/// validations, restarts and reloads, for ten thousand names.
+#[test]
+fn ten_thousand_names_live_through_a_bad_year() {
+    let mut world = World::new(10_000, days(45.0), 31);
+    world.ask_pause = DAY;
+    for day in [30.0, 120.0] {
+        let from = START + days(day);
+        world.outages.push((LETSENCRYPT, from, from + days(5.0)));
+    }
+    // The last one first.
+    let revoked = [START + days(160.0), START + days(75.0)];
+    world.revocations = revoked.iter().map(|at| (*at, 10)).collect();
+    for (day, seconds) in [(20.0, 20 * 86400), (60.0, -30 * 86400), (100.0, 3600), (140.0, -86400)]
+    {
+        let from = START + days(day);
+        world.jumps.push((from, from + 2 * HOUR, seconds));
+    }
+    world.run(START + days(200.0));
+    world.check_limits();
+    assert!(world.worst_left > days(2.0), "{:?}", world.worst_left);
+    let mut renewals: BTreeMap<i64, usize> = BTreeMap::new();
+    for named in &world.names {
+        assert!(!named.is_revoked, "{} still has what was revoked", named.name);
+        for (at, _) in named.issued.iter().skip(1) {
+            *renewals.entry((at.0 - START.0) / 3600).or_default() += 1;
+        }
+    }
+    // What was held up or called for comes when it can; all else is spread.
+    let causes = [35, 125, 75, 160, 20, 60, 100, 140].map(|day| day * 24..(day + 2) * 24);
+    let usual = |hour: &i64| !causes.iter().any(|cause| cause.contains(hour));
+    let busiest = renewals.iter().filter(|(hour, _)| usual(hour)).map(|(_, count)| *count).max();
+    assert!(busiest.unwrap() <= 400, "{busiest:?} renewals in an hour");
+    let most = renewals.values().max().unwrap();
+    assert!(*most <= 4000, "{most} renewals in an hour");
 }
 
 #[test]
