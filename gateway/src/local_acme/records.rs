@@ -114,7 +114,7 @@ impl Proof {
             "challenges": challenges.collect::<Vec<_>>(),
         });
         if self.name.starts_with("*.") {
-            document["wildcard"] = true.into();
+            add(&mut document, "wildcard", true.into());
         }
         document
     }
@@ -140,10 +140,10 @@ impl Challenge {
             "status": self.status(),
         });
         if let Some(at) = self.validated {
-            document["validated"] = at.to_string().into();
+            add(&mut document, "validated", at.to_string().into());
         }
         if let Some(error) = &self.error {
-            document["error"] = error.document();
+            add(&mut document, "error", error.document());
         }
         document
     }
@@ -175,14 +175,14 @@ impl Order {
             "finalize": format!("{base}/order/{id}/finalize"),
         });
         if let Some(serial) = &self.serial {
-            document["certificate"] = format!("{base}/certificate/{serial}").into();
+            add(&mut document, "certificate", format!("{base}/certificate/{serial}").into());
         }
         if let Some(replaced) = &self.replaces {
-            document["replaces"] = replaced.clone().into();
+            add(&mut document, "replaces", replaced.clone().into());
         }
         let errors = self.proofs.iter().flat_map(|proof| &proof.challenges);
         if let Some(error) = errors.filter_map(|one| one.error.as_ref()).next() {
-            document["error"] = error.document();
+            add(&mut document, "error", error.document());
         }
         document
     }
@@ -190,6 +190,12 @@ impl Order {
     /// Its names.
     pub fn names(&self) -> Vec<HostPattern> {
         self.proofs.iter().filter_map(|proof| HostPattern::parse(&proof.name).ok()).collect()
+    }
+}
+
+fn add(document: &mut Value, name: &str, value: Value) {
+    if let Some(fields) = document.as_object_mut() {
+        fields.insert(name.to_owned(), value);
     }
 }
 
