@@ -69,6 +69,27 @@ async fn an_account_has_a_record_of_its_own_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ca_is_not_told_while_the_dns_tells_another_story() {
+    let server = UpdateServer::bind().await;
+    // The same zone, with the same answers but for what is new.
+    let stale = UpdateServer::bind().await;
+    let how = format!("{{port: {}, timeout: 3s}}", stale.dns);
+    let yaml = YAML.replace("{port: @dns@}", &how);
+    let (gateway, pebble) = gateway_with(&yaml, server.dns, "acme", TSIG_SECRET).await;
+    gateway.logged_within(0, &["no certificate", "has 0 of 2 values"], LATER).await;
+    until("the challenge records to be removed", LATER, async || {
+        (server.txt("_acme-challenge.example.com").await == ["kept"]).then_some(())
+    })
+    .await;
+    let lines = pebble.process.out.after(0);
+    assert!(!lines.iter().any(|line| line.contains("POST /chalZ/")), "the CA was told");
+    // Once it is asked where the truth is, it does not wait for its pause.
+    gateway.configure(YAML);
+    let client = Client::new(gateway.https).trusting(&pebble.root().await);
+    client.certified("example.com", LATER).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn knot_takes_updates() {
     let server = UpdateServer::knot().await;
     certified(server.dns, async || server.txt("_acme-challenge.example.com").await).await;
