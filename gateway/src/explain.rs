@@ -434,6 +434,7 @@ fn certificate(site: &Site) -> String {
         Challenge::Http01 => "http-01".to_owned(),
         Challenge::TlsAlpn01 => "tls-alpn-01".to_owned(),
         Challenge::Dns01(plugin) => format!("dns-01 through {plugin}"),
+        Challenge::DnsAccount01(plugin) => format!("dns-account-01 or dns-01 through {plugin}"),
         Challenge::DnsPersist01 => "dns-persist-01".to_owned(),
     };
     let when = if is_on_demand { ", ordered at the first handshake" } else { "" };

@@ -17,12 +17,13 @@ use crate::acme::{Acme, Want, Wants};
 use crate::admin;
 use crate::bounds::Memory;
 use crate::config::{
-    self, Challenge, Config, HostPattern, Issuer, KeyKinds, Loaded, Scheme, SecretText,
+    self, AcmeIssuer, Config, HostPattern, Issuer, KeyKinds, Loaded, Scheme, SecretText,
     SiteCertificate,
 };
 use crate::fault::describe;
 use crate::generation::{Generation, GenerationError, Live};
 use crate::listen::Workers;
+use crate::local_acme;
 use crate::plugin::{Engine, Kind, Verdict};
 use crate::store::{Opening, Store, StoreError};
 use crate::telemetry::{Counters, LevelHandle};
@@ -53,6 +54,8 @@ pub struct Gateway {
     watcher: Watcher,
     orders: mpsc::Receiver<admin::Order>,
     admin: Option<admin::Server>,
+    store: Arc<Store>,
+    local_acme: Option<local_acme::Server>,
     order_sender: mpsc::Sender<admin::Order>,
 }
 
@@ -123,7 +126,7 @@ impl Gateway {
             .await
             .map_err(StartError::Generation)?;
         let live = Arc::new(Live::new(Arc::clone(&generation)));
-        let acme = Acme::start(store, Arc::clone(&certs), Arc::clone(&tokens));
+        let acme = Acme::start(Arc::clone(&store), Arc::clone(&certs), Arc::clone(&tokens));
         let acme = acme.map_err(StartError::Store)?;
         let acceptor = Acceptor::new(Arc::clone(&certs), acme.later()).map_err(StartError::Tls)?;
         let count = crate::worker::count(&generation.config);
@@ -148,6 +151,8 @@ impl Gateway {
             watcher: Watcher::new(),
             orders,
             admin: None,
+            store,
+            local_acme: None,
             order_sender,
         };
         let prepared = gateway.workers.prepare(&generation.config.listen);
@@ -382,6 +387,26 @@ impl Gateway {
         let files = std::iter::once(self.file.clone()).chain(generation.watched());
         self.watcher.watch(files.chain(certificates));
         self.serve_admin(config);
+        self.serve_local_acme(config);
+    }
+
+    fn serve_local_acme(&mut self, config: &Config) {
+        let Some(settings) = &config.certificates.local_acme else {
+            self.local_acme = None;
+            return;
+        };
+        let resolvers = &config.certificates.resolvers;
+        if let Some(server) = &self.local_acme
+            && server.address() == settings.listen
+        {
+            server.reconfigure(settings, resolvers);
+            return;
+        }
+        let (local, store) = (Arc::clone(&self.local), Arc::clone(&self.store));
+        match local_acme::Server::start(settings, resolvers, local, store) {
+            Ok(server) => self.local_acme = Some(server),
+            Err(cause) => tracing::error!("{}", describe(&cause)),
+        }
     }
 
     fn serve_admin(&mut self, config: &Config) {
@@ -460,6 +485,8 @@ fn start_workers(
 fn wants(generation: &Generation) -> Wants {
     let config = &generation.config;
     let mut certificates: Vec<Want> = Vec::new();
+    // By name, since two sites may want the same.
+    let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let mut patterns = Vec::new();
     let mut solvers: BTreeMap<String, Arc<dyn DnsSolver>> = BTreeMap::new();
     for (hosts, site) in issued(config) {
@@ -472,14 +499,12 @@ fn wants(generation: &Generation) -> Wants {
         if issuers.is_empty() {
             continue;
         }
-        if let Challenge::Dns01(name) = challenge
-            && let Some(plugin) = generation.plugins.get(name)
-        {
-            solvers.insert(name.clone(), plugin.solver());
-        } else if let Challenge::Dns01(name) = challenge
-            && let Some(server) = config.certificates.updates.get(name)
-        {
-            solvers.insert(name.clone(), Arc::new(UpdateServer::new(name, server)));
+        if let Some(name) = challenge.solver() {
+            if let Some(plugin) = generation.plugins.get(name) {
+                solvers.insert(name.to_owned(), plugin.solver());
+            } else if let Some(server) = config.certificates.updates.get(name) {
+                solvers.insert(name.to_owned(), Arc::new(UpdateServer::new(name, server)));
+            }
         }
         if *is_on_demand {
             patterns.extend(
@@ -487,12 +512,16 @@ fn wants(generation: &Generation) -> Wants {
             );
             continue;
         }
+        let issuers: Arc<[AcmeIssuer]> = issuers.into();
         for hosts in crate::acme::need::group(hosts) {
-            let (issuers, challenge) = (issuers.clone(), challenge.clone());
+            let (issuers, challenge) = (Arc::clone(&issuers), challenge.clone());
+            let name = crate::acme::need::name(&hosts);
             let want = Want { hosts, issuers, challenge, is_rsa: false };
-            if certificates.contains(&want) {
+            let known = places.entry(name).or_default();
+            if known.iter().any(|at| certificates.get(*at) == Some(&want)) {
                 continue;
             }
+            known.push(certificates.len());
             if config.certificates.keys == KeyKinds::Both {
                 certificates.push(Want { is_rsa: true, ..want.clone() });
             }
@@ -509,7 +538,10 @@ fn wants(generation: &Generation) -> Wants {
         has_https: has(Scheme::Https),
         has_http: has(Scheme::Http),
         hooks: config.certificates.hooks.clone(),
-        on_demand: config.certificates.on_demand.clone().map(|rules| Terms { rules, patterns }),
+        on_demand: config.certificates.on_demand.clone().map(|rules| {
+            let has_rsa = config.certificates.keys == KeyKinds::Both;
+            Terms { rules, patterns, has_rsa }
+        }),
     }
 }
 

@@ -464,9 +464,8 @@ fn check_worlds(
         for filter in site.filters.iter().chain(routes) {
             check(&filter.plugin, place.clone(), "filter");
         }
-        if let SiteCertificate::Issued {
-            challenge: crate::config::Challenge::Dns01(solver), ..
-        } = &site.certificate
+        if let SiteCertificate::Issued { challenge, .. } = &site.certificate
+            && let Some(solver) = challenge.solver()
         {
             check(solver, place, "dns-solver");
         }

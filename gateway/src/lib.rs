@@ -22,6 +22,7 @@ pub mod h2;
 pub mod hex;
 pub mod http;
 pub mod listen;
+pub mod local_acme;
 pub mod migrate;
 pub mod plugin;
 pub mod policy;

@@ -83,13 +83,23 @@ impl Store {
             Err(cause) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
             swept => swept.map_err(|cause| fail("clean up", cause))?,
         }
-        let shelf: Box<dyn Shelf> = Box::new(Folder::new(root));
+        Self::over(Box::new(Folder::new(root)), root, how, Some(lock))
+    }
+
+    /// A store over a place for items, with caches in the folder `root`. `lock` is held as long as it
+    /// is open.
+    fn over(
+        shelf: Box<dyn Shelf>,
+        root: &Path,
+        how: &Opening,
+        lock: Option<File>,
+    ) -> Result<Arc<Self>, StoreError> {
         let member = match how.is_shared {
             true => Some(Member::sign_on(&*shelf)?),
             false => None,
         };
         let seal = open_seal(&*shelf, how.passphrase.as_deref())?;
-        let store = Self { shelf, root: root.to_owned(), seal, member, _lock: Some(lock) };
+        let store = Self { shelf, root: root.to_owned(), seal, member, _lock: lock };
         store.seal_what_is_not()?;
         Ok(Arc::new(store))
     }
@@ -343,5 +353,7 @@ impl std::error::Error for StoreError {
 
 const LOCK: &str = "lock";
 
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod tests;

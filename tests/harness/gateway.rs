@@ -78,6 +78,22 @@ impl Gateway {
         self
     }
 
+    /// Gives it a clock of its own from the next start on: what libfaketime is told by the environment.
+    ///
+    /// # Panics
+    /// When libfaketime is not installed.
+    pub fn clock(&mut self, how: &[(&str, &str)]) -> &mut Self {
+        let folders = std::fs::read_dir("/usr/lib").expect("/usr/lib").filter_map(Result::ok);
+        let libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+        let library = libraries.into_iter().find(|library| library.exists());
+        let library = library.expect("libfaketime is missing: run tests/setup");
+        self.env("LD_PRELOAD", &library.display().to_string());
+        for (name, value) in how {
+            self.env(name, value);
+        }
+        self
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.running().id()
@@ -238,6 +254,11 @@ impl Gateway {
     /// Its whole log so far.
     pub fn log(&self) -> String {
         self.running().err.text()
+    }
+
+    /// What it has logged since a [`Gateway::mark`].
+    pub fn log_after(&self, mark: usize) -> String {
+        self.running().err.after(mark).join("\n")
     }
 
     /// The records of its access log so far.

@@ -288,6 +288,19 @@ pub struct Certificates {
     pub hooks: Vec<Hook>,
     /// What the root of the local CA is limited to; empty: nothing.
     pub local_domains: Vec<LocalDomain>,
+    /// The ACME server of the local CA; none when it has none.
+    pub local_acme: Option<LocalAcme>,
+}
+
+/// `certificates.local-acme`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalAcme {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where names are asked for HTTP-01.
+    pub http_port: u16,
+    /// Where names are asked for TLS-ALPN-01.
+    pub tls_port: u16,
 }
 
 /// A DNS server that takes updates (RFC 2136).
@@ -477,8 +490,26 @@ pub enum Challenge {
     TlsAlpn01,
     /// RFC 8555, section 8.4, through the plugin or the server of `updates` of this name.
     Dns01(String),
+    /// The same at a name of the account's own (draft-ietf-acme-dns-account-label), where the CA offers
+    /// it; else as before.
+    DnsAccount01(String),
     /// A TXT record that somebody sets once (draft-ietf-acme-dns-persist).
     DnsPersist01,
+}
+
+impl Challenge {
+    /// Whether it proves control by a DNS record: of wildcards too, of addresses never.
+    pub fn is_dns(&self) -> bool {
+        self.solver().is_some() || *self == Self::DnsPersist01
+    }
+
+    /// The plugin or the server of `updates` that writes its records.
+    pub fn solver(&self) -> Option<&str> {
+        match self {
+            Self::Dns01(name) | Self::DnsAccount01(name) => Some(name),
+            Self::Auto | Self::Http01 | Self::TlsAlpn01 | Self::DnsPersist01 => None,
+        }
+    }
 }
 
 /// A certificate and its key in PEM files.

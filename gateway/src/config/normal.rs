@@ -119,6 +119,14 @@ fn certificates(c: &Certificates) -> Tree {
     fields.push(("keys", text(keys)));
     let domains = c.local_domains.iter().map(|domain| text(domain.to_string()));
     fields.push(("local-domains", list(domains)));
+    fields.extend(c.local_acme.as_ref().map(|server| {
+        let server = map([
+            ("listen", text(server.listen.to_string())),
+            ("http-port", int(server.http_port.into())),
+            ("tls-port", int(server.tls_port.into())),
+        ]);
+        ("local-acme", server)
+    }));
     fields.push(("hooks", list(c.hooks.iter().map(hook))));
     fields.extend(c.on_demand.as_ref().map(|d| {
         let terms = map([
@@ -177,6 +185,7 @@ fn challenge(challenge: &Challenge) -> Tree {
         Challenge::TlsAlpn01 => text("tls-alpn-01"),
         Challenge::DnsPersist01 => text("dns-persist-01"),
         Challenge::Dns01(plugin) => map([("dns-01", text(plugin))]),
+        Challenge::DnsAccount01(plugin) => map([("dns-account-01", text(plugin))]),
     }
 }
 

@@ -369,7 +369,7 @@ impl Terms {
             .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS).into()))
             .keep_alive_interval(Some(Duration::from_millis(u64::from(IDLE_MS) / 3)));
         let fronts = Arc::clone(&generation.fronts);
-        let find = move |name: Option<&str>| fronts.find(name, None).clients;
+        let find = move |name: Option<&str>| fronts.find(name, None);
         let crypto = worker.acceptor.quic(Arc::new(find));
         let mut config = quinn::ServerConfig::new(crypto, worker.acceptor.quic_tokens());
         config.transport_config(Arc::new(transport));

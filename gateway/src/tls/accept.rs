@@ -47,6 +47,9 @@ pub trait Later: Send + Sync {
         &'a self,
         name: &'a str,
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+
+    /// Begins what is to be waited for, and waits for nothing.
+    fn begin(&self, name: &str);
 }
 
 /// What is known after the ClientHello.
@@ -117,7 +120,20 @@ impl Acceptor {
     /// Handshakes over QUIC: TLS 1.3, h3, the same certificates, no early data. `find` says what the
     /// site of a server name asks of its clients.
     pub fn quic(&self, find: Arc<quic::Find>) -> Arc<quic::ByHello> {
-        quic::ByHello::new(Arc::clone(&self.quic), find)
+        let (certs, later) = (Arc::clone(&self.certs), Arc::clone(&self.later));
+        let find = move |name: Option<&str>| {
+            let front = find(name);
+            if let Some(name) = name
+                && front.passthrough.is_none()
+                && certs.find(Some(name)).is_none()
+            {
+                // Nothing can wait in here: this handshake is refused, and the next one, by TCP or not,
+                // finds what this one has begun.
+                later.begin(name);
+            }
+            front
+        };
+        quic::ByHello::new(Arc::clone(&self.quic), Arc::new(find))
     }
 
     /// The key of tokens with which clients prove their address: one for all workers, since a
@@ -470,6 +486,8 @@ mod tests {
         ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
             Box::pin(std::future::ready(false))
         }
+
+        fn begin(&self, _: &str) {}
     }
     use crate::config::Hostname;
     use crate::tls::certs::Origin;

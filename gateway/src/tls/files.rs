@@ -1,12 +1,13 @@
 //! Certificates that somebody else keeps up to date: PEM files, checked as a pair before they go live,
 //! looked at again when they change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::certs::{Certificate, CertificateError, Certs, Origin};
+use super::certs::{Certificate, CertificateError, Certs};
+use super::lazy;
 use crate::clock::Timestamp;
 use crate::config::CertificateFiles;
 use crate::fault::Fault;
@@ -32,12 +33,11 @@ impl Files {
     /// # Errors
     /// When one cannot be served; then nothing has changed.
     pub fn load(&mut self, pairs: &[CertificateFiles], certs: &Certs) -> Result<(), FilesError> {
-        let loaded = pairs
-            .iter()
-            .map(|pair| read(pair).map(|certificate| (slot(pair), certificate)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let gone = self.pairs.iter().filter(|known| !pairs.contains(known));
-        let gone: Vec<String> = gone.map(slot).collect();
+        let read = |pair: &CertificateFiles| read(pair).map(|made| (slot(pair), made));
+        let loaded = lazy::on_all_cores(pairs, read).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let named: HashSet<String> = pairs.iter().map(slot).collect();
+        let gone = self.pairs.iter().map(slot).filter(|known| !named.contains(known));
+        let gone: Vec<String> = gone.collect();
         certs.withdraw(&gone);
         certs.publish(loaded);
         self.pairs = pairs.to_vec();
@@ -73,7 +73,7 @@ fn read(pair: &CertificateFiles) -> Result<Arc<Certificate>, FilesError> {
     let read =
         |path: &PathBuf| std::fs::read(path).map_err(|cause| FilesError::Read(path.clone(), cause));
     let (chain, key) = (read(&pair.certificate)?, read(&pair.key)?);
-    let certificate = Certificate::from_pem(&chain, &key, Origin::File)
+    let certificate = Certificate::from_files(&chain, &key)
         .map_err(|cause| FilesError::Pair(pair.clone(), cause))?;
     if certificate.not_after < Timestamp::now() {
         tracing::warn!(file = %pair.certificate.display(), "this certificate has expired");

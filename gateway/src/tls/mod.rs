@@ -7,6 +7,7 @@ pub mod clients;
 pub mod files;
 pub mod fingerprint;
 pub mod hello;
+pub mod lazy;
 pub mod local;
 pub mod quic;
 pub mod roots;

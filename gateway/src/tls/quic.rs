@@ -16,11 +16,12 @@ use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{Side, TransportError};
 use rustls::server::Acceptor;
 
-use super::clients::{ClientAuth, Demand};
+use super::Front;
+use super::clients::Demand;
 use super::fingerprint::{self, Agreed, Transport};
 
-/// Finds what the site of a server name asks of its clients.
-pub type Find = dyn Fn(Option<&str>) -> Option<Arc<ClientAuth>> + Send + Sync;
+/// Finds what the site of a server name asks of its handshakes.
+pub type Find = dyn Fn(Option<&str>) -> Front + Send + Sync;
 
 /// Makes sessions whose demand is found by their ClientHello.
 pub struct ByHello {
@@ -161,7 +162,7 @@ impl Session for Open {
     fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
         let Some(hello) = &mut self.hello else { return self.session.read_handshake(buf) };
         let Some(name) = hello.read(buf) else { return Ok(false) };
-        if let Some(clients) = (hello.find)(name.as_deref()) {
+        if let Some(clients) = (hello.find)(name.as_deref()).clients {
             let config = Arc::clone(&clients.quic);
             self.session = config.start_session(hello.version, &hello.params);
             self.demand = Some(clients.demand);

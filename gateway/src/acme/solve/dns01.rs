@@ -37,6 +37,18 @@ pub struct Dns01 {
     shared: Arc<Shared>,
 }
 
+/// A value that a CA looks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The domain, without `*.`.
+    pub domain: Hostname,
+    /// The account's URL, when the record's name is to be that account's own
+    /// (draft-ietf-acme-dns-account-label).
+    pub account: Option<String>,
+    /// The TXT value.
+    pub value: String,
+}
+
 /// Records that are being served; give them to [`Dns01::clean`]. When dropped instead, they stay in
 /// the journal for [`Dns01::clean_leftovers`].
 #[must_use = "records stay at the provider until they are cleaned up"]
@@ -103,8 +115,8 @@ impl Dns01 {
     }
 
     /// Has `solver` write the records and waits until they are served. `credential` is the plugin's
-    /// name in `gateway.yaml`; `records` are domains without `*.` and their TXT values, several for
-    /// one domain when an order has it both plain and as a wildcard. What was written is removed
+    /// name in `gateway.yaml`; `records` has several values for one domain when an order has it both
+    /// plain and as a wildcard. What was written is removed
     /// again when this fails. When [`Dns01Error::values_max`] says that the provider holds fewer
     /// values, present fewer at once, and clean them before the next ones.
     ///
@@ -114,7 +126,7 @@ impl Dns01 {
         &self,
         credential: &str,
         solver: &Arc<dyn DnsSolver>,
-        records: &[(Hostname, String)],
+        records: &[Wanted],
     ) -> Result<Presented, Dns01Error> {
         let shared = &self.shared;
         let traits = shared.traits(credential, solver).await?;
@@ -290,11 +302,12 @@ impl Shared {
         credential: &str,
         solver: &Arc<dyn DnsSolver>,
         parallelism: Parallelism,
-        records: &[(Hostname, String)],
+        records: &[Wanted],
     ) -> Result<Vec<RecordSet>, Dns01Error> {
         let mut wanted: BTreeMap<String, Vec<&String>> = BTreeMap::new();
-        for (domain, value) in records {
-            wanted.entry(names::challenge_name(domain)?).or_default().push(value);
+        for Wanted { domain, account, value } in records {
+            let name = names::challenge_name(domain, account.as_deref())?;
+            wanted.entry(name).or_default().push(value);
         }
         let mut following = JoinSet::new();
         for name in wanted.keys().cloned() {

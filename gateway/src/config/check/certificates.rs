@@ -9,7 +9,7 @@ use super::super::report::{nearest, quoted};
 use super::super::{
     AcmeIssuer, CertificateFiles, Certificates, Challenge, ClientCertificateMode,
     ClientCertificates, DnsOver, Eab, ForwardCertificate, Hook, HookBy, HostPattern, Issuer,
-    KeyKinds, Listen, LocalDomain, OnDemand, Propagation, Resolver, Rfc2136, Scheme,
+    KeyKinds, Listen, LocalAcme, LocalDomain, OnDemand, Propagation, Resolver, Rfc2136, Scheme,
     SiteCertificate, TsigAlgorithm, TsigKey, keys,
 };
 use super::fields::Fields;
@@ -71,6 +71,7 @@ impl<'a> Checker<'a> {
         for node in self.list_of(&part, "local-domains", "domains and networks") {
             local_domains.extend(self.local_domain(node));
         }
+        let local_acme = part.get("local-acme").and_then(|n| self.local_acme(n));
         let mut hooks = Vec::new();
         for node in self.list_of(&part, "hooks", "{command: [PROGRAM]} or {url: URL}") {
             hooks.extend(self.hook(node));
@@ -89,6 +90,7 @@ impl<'a> Checker<'a> {
             keys: keys.unwrap_or_default(),
             hooks,
             local_domains,
+            local_acme,
         }
     }
 
@@ -167,6 +169,30 @@ impl<'a> Checker<'a> {
             return self.network(node).map(LocalDomain::Network);
         }
         self.hostname(node).map(LocalDomain::Name)
+    }
+
+    fn local_acme(&mut self, node: &'a Node) -> Option<LocalAcme> {
+        let fields = self.fields(node, "certificates.local-acme")?;
+        let listen = self.with_default(&fields, "listen", |c, n| {
+            let text = c.line(n, "an address and a port")?;
+            let address = text.parse::<SocketAddr>().ok();
+            if address.is_none() {
+                let message = format!("{} is not an address with a port", quoted(text));
+                c.error(n.at, message, "as in 127.0.0.1:8555".to_owned());
+            }
+            address
+        });
+        if let (Some(node), Some(address)) = (fields.get("listen"), listen)
+            && !address.ip().is_loopback()
+        {
+            let message = "other machines can ask the local CA for certificates";
+            let help = "listen on 127.0.0.1, unless your network is to have them".to_owned();
+            self.warning(node.at, message, help);
+        }
+        let mut port = |key| self.with_default(&fields, key, |c, n| c.number(n, 1, 65_535));
+        let ports = [port("http-port"), port("tls-port")];
+        let [http, tls] = ports.map(|port| port.and_then(|port| u16::try_from(port).ok()));
+        Some(LocalAcme { listen: listen?, http_port: http?, tls_port: tls? })
     }
 
     fn hook(&mut self, node: &'a Node) -> Option<Hook> {
@@ -466,20 +492,28 @@ impl<'a> Checker<'a> {
     fn challenge(&mut self, node: &'a Node, listen: &[Listen]) -> Option<Challenge> {
         if let Value::Map(_) = node.value {
             let fields = self.fields(node, "certificates.challenge")?;
-            let plugin = self.required(&fields, "dns-01")?;
+            let (plugin, make): (_, fn(String) -> Challenge) = match fields.get("dns-account-01") {
+                Some(plugin) => (plugin, Challenge::DnsAccount01),
+                None => (self.required(&fields, "dns-01")?, Challenge::Dns01),
+            };
+            if fields.get("dns-account-01").is_some() && fields.get("dns-01").is_some() {
+                let message = "two challenges for one name";
+                let help = "keep dns-account-01: it takes dns-01 where the CA does not offer it";
+                self.error(node.at, message, help.to_owned());
+            }
             if let Value::Text(name) = &plugin.value
                 && self.update_names.contains(name.as_str())
             {
-                return Some(Challenge::Dns01(name.clone()));
+                return Some(make(name.clone()));
             }
             let plugin = self.plugin_reference(plugin, Role::Solver)?;
-            return Some(Challenge::Dns01(plugin.to_owned()));
+            return Some(make(plugin.to_owned()));
         }
         if let Value::Text(text) = &node.value
-            && text == "dns-01"
+            && ["dns-01", "dns-account-01"].contains(&text.as_str())
         {
-            let message = "dns-01 needs the plugin that writes the records";
-            self.error(node.at, message, "write {dns-01: PLUGIN}".to_owned());
+            let message = format!("{text} needs the plugin that writes the records");
+            self.error(node.at, message, format!("write {{{text}: PLUGIN}}"));
             return None;
         }
         let words = [
@@ -488,6 +522,7 @@ impl<'a> Checker<'a> {
             ("tls-alpn-01", Some(Challenge::TlsAlpn01)),
             ("dns-persist-01", Some(Challenge::DnsPersist01)),
             ("{dns-01: PLUGIN}", None),
+            ("{dns-account-01: PLUGIN}", None),
         ];
         let challenge = self.word(node, &words)??;
         let has_http = listen.iter().any(|l| l.scheme == Scheme::Http);
@@ -647,7 +682,7 @@ impl<'a> Checker<'a> {
         if acme.is_empty() {
             return;
         }
-        let is_dns = matches!(challenge, Challenge::Dns01(_) | Challenge::DnsPersist01);
+        let is_dns = challenge.is_dns();
         for (host, at) in hosts {
             let name = quoted(&host.to_string());
             if matches!(host, HostPattern::Wildcard(_)) && !is_dns && !wish.is_on_demand {

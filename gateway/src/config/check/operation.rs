@@ -157,6 +157,7 @@ impl<'a> Checker<'a> {
                 keys: KeyKinds::Ecdsa,
                 hooks: Vec::new(),
                 local_domains: Vec::new(),
+                local_acme: None,
             },
             sites: Vec::new(),
             upstreams: BTreeMap::new(),

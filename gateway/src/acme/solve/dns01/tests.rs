@@ -196,8 +196,8 @@ fn host(name: &str) -> Hostname {
     Hostname::parse(name).unwrap()
 }
 
-fn record(domain: &str, value: &str) -> (Hostname, String) {
-    (host(domain), value.to_owned())
+fn record(domain: &str, value: &str) -> Wanted {
+    Wanted { domain: host(domain), account: None, value: value.to_owned() }
 }
 
 /// A resolver, the zones' server, a store, and the room under test.
