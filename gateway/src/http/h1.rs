@@ -433,7 +433,7 @@ impl Server {
             let mut cx = Context::from_waker(std::task::Waker::noop());
             self.drained.as_mut().poll(&mut cx).is_ready()
         };
-        self.is_draining
+        self.is_draining || self.connection.worker.is_leaving.get()
     }
 
     /// What is left of `100 Continue`, when a part of it has gone out. None of it follows a response.
