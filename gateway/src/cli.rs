@@ -29,8 +29,15 @@ pub struct ConfigFile {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve until told to stop (SIGTERM drains, SIGHUP reloads).
-    Run(ConfigFile),
+    /// Serve until told to stop (SIGTERM drains, SIGHUP reloads, SIGUSR2 upgrades).
+    Run {
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Take over from the process that started this one, see `witgate upgrade`.
+        #[arg(long, hide = true)]
+        take_over: bool,
+    },
     /// Report every error in the configuration, with line and column.
     Check {
         /// The configuration file.
@@ -48,9 +55,13 @@ pub enum Command {
     /// Certificate, client address, site, route, what each plugin decides and changes: against the
     /// configuration file, with its plugins run for real. Try it with another file before a reload.
     Explain {
-        /// The method, and the URL as a client would ask for it: `GET https://host/path`.
-        #[arg(required = true, num_args = 1..=2, value_names = ["METHOD", "URL"])]
+        /// The method, and the URL as a client would ask for it: `GET https://host/path`; with --sni
+        /// `https://NAME/` if absent.
+        #[arg(required_unless_present = "sni", num_args = 1..=2, value_names = ["METHOD", "URL"])]
         request: Vec<String>,
+        /// The server name of the handshake, when it is another than the URL's host.
+        #[arg(long, value_name = "NAME")]
+        sni: Option<String>,
         /// A field of the request, as in `-H 'accept: text/html'`; repeat it for more.
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
         headers: Vec<String>,
@@ -81,6 +92,12 @@ pub enum Command {
     Status(ConfigFile),
     /// Make the running gateway read its configuration again.
     Reload(ConfigFile),
+    /// Have the program that is installed now take over from the running one, without downtime.
+    ///
+    /// The running process starts the program of the name that it was started by, hands it its
+    /// sockets, and drains once the new one serves. When the new one cannot serve, the running one
+    /// serves on, and this says why. SIGUSR2 does the same.
+    Upgrade(ConfigFile),
     /// Make a hash for `basic-auth` of the password on standard input.
     HashPassword,
     /// See and steer certificates of the running gateway.
@@ -89,9 +106,36 @@ pub enum Command {
     /// Find DNS-01 solvers, write their stanzas, and try them at their provider.
     #[command(subcommand)]
     Solver(SolverCommand),
+    /// Look into the running gateway.
+    #[command(subcommand)]
+    Debug(DebugCommand),
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+}
+
+/// Look into the running gateway.
+#[derive(Debug, Subcommand)]
+pub enum DebugCommand {
+    /// Write the secrets of new TLS connections (over TCP) to standard output, for Wireshark.
+    ///
+    /// In the format of SSLKEYLOGFILE, for one server name, one client, or one client's connections to
+    /// one name; until the time is over or this command ends. The gateway's log says so, loudly: with
+    /// these lines anybody can read what the connections carry.
+    Keylog {
+        /// The server name.
+        #[arg(long, value_name = "NAME", required_unless_present = "from")]
+        sni: Option<String>,
+        /// The client's address.
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<std::net::IpAddr>,
+        /// For how long, an hour at most.
+        #[arg(long = "for", value_name = "TIME", default_value = "5m")]
+        time: String,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
 }
 
 /// Where solvers are.

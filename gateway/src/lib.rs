@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod generation;
 pub mod h1;
 pub mod h2;
+pub mod handover;
 pub mod hex;
 pub mod http;
 pub mod listen;

@@ -23,6 +23,7 @@ pub struct Gateway {
     descriptors: Option<u64>,
     /// What it is started by, such as `unshare -m`.
     wrapper: Vec<String>,
+    binary: PathBuf,
     process: Option<Process>,
     folder: TempDir,
 }
@@ -40,6 +41,7 @@ impl Gateway {
             arguments: Vec::new(),
             descriptors: None,
             wrapper: Vec::new(),
+            binary: PathBuf::from(env!("CARGO_BIN_EXE_witgate")),
             process: None,
             folder,
         };
@@ -92,6 +94,14 @@ impl Gateway {
             self.env(name, value);
         }
         self
+    }
+
+    /// Starts it from a copy of the binary from the next time on, which a test may replace; where it
+    /// is.
+    pub fn copied(&mut self) -> PathBuf {
+        self.binary = self.folder().join("witgate");
+        std::fs::copy(env!("CARGO_BIN_EXE_witgate"), &self.binary).expect("a copy of the binary");
+        self.binary.clone()
     }
 
     /// Its process id.
@@ -167,7 +177,7 @@ impl Gateway {
 
     /// Starts the process and does not wait for anything.
     pub fn spawn(&mut self) {
-        let binary = env!("CARGO_BIN_EXE_witgate").to_owned();
+        let binary = self.binary.display().to_string();
         let limited = self.descriptors.map(|count| {
             ["prlimit".to_owned(), format!("--nofile={count}:{count}"), "--".to_owned()]
         });

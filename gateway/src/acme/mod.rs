@@ -463,9 +463,17 @@ impl Acme {
     pub async fn stop(&self) {
         self.shared.stopping.notify_one();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task {
-            let _ = tokio::time::timeout(STOP_TIME, task).await;
+        if let Some(mut task) = task
+            && tokio::time::timeout(STOP_TIME, &mut task).await.is_err()
+        {
+            task.abort();
         }
+    }
+
+    /// Goes on after [`Acme::stop`].
+    pub fn resume(&self) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        *task = Some(tokio::spawn(Arc::clone(&self.shared).keep()));
     }
 }
 

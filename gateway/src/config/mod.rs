@@ -130,12 +130,19 @@ fn parse_with(
     }
 }
 
+/// A duration as the file writes it, such as `5m`; none when it is none.
+pub fn duration(text: &str) -> Option<Duration> {
+    units::duration(text)
+}
+
 /// A whole configuration, checked: every name refers to something that exists, every default is
 /// filled in, every path is absolute or relative to the working directory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where to accept connections, in the order of the file.
     pub listen: Vec<Listen>,
+    /// Session tickets of a fleet; `None` has keys of our own.
+    pub tickets: Option<Tickets>,
     /// How certificates are obtained.
     pub certificates: Certificates,
     /// Sites in the order of the file.
@@ -165,6 +172,15 @@ pub struct Config {
     pub admin: Option<PathBuf>,
     /// Where the versions of plugins are written down: `gateway.lock` beside `gateway.yaml`.
     pub lock: PathBuf,
+}
+
+/// `tls.tickets`: keys that several machines derive from one secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tickets {
+    /// Where the secret is.
+    pub secret: SecretRef,
+    /// How long a key makes tickets.
+    pub rotation: Duration,
 }
 
 /// One entry of `listen:`.
@@ -519,6 +535,8 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
+    /// The CA's OCSP response (DER), to be stapled.
+    pub ocsp: Option<PathBuf>,
 }
 
 /// One entry of `sites:`.
@@ -635,6 +653,8 @@ pub struct Route {
     pub headers: Vec<(String, Option<String>)>,
     /// Query parameters that must be there; `None` means with any value.
     pub query: Vec<(String, Option<String>)>,
+    /// What has to hold besides.
+    pub when: When,
     /// Filters of this route, after those of the site.
     pub filters: Vec<PluginUse>,
     /// What holds for its requests, in the place of what the site says.
@@ -644,6 +664,92 @@ pub struct Route {
     /// The line in the file, for messages.
     pub line: u64,
 }
+
+/// `when`, `any` and `not` of a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct When {
+    /// Has to hold.
+    pub all: Test,
+    /// One of them has to hold, if there are any.
+    pub any: Vec<Test>,
+    /// None of them may hold.
+    pub not: Vec<Test>,
+}
+
+/// What a request and its connection are held against; all of it has to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Test {
+    /// Methods; empty means all.
+    pub methods: Vec<String>,
+    /// The whole path, decoded.
+    pub path: Option<Pattern>,
+    /// A value of each of these fields.
+    pub headers: Vec<(String, Pattern)>,
+    /// A value of each of these query parameters, as sent.
+    pub query: Vec<(String, Pattern)>,
+    /// The client's address; empty means any.
+    pub addresses: Vec<ipnet::IpNet>,
+    /// The server name of the handshake, which none has over plain HTTP.
+    pub server_name: Option<Pattern>,
+    /// The TLS version: `TLSv1.2` or `TLSv1.3`.
+    pub tls_version: Option<String>,
+    /// Whether the client showed a certificate.
+    pub client_certificate: Option<bool>,
+}
+
+/// A regular expression for a whole text. Takes time in proportion to the text, whatever it is.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    regex: regex::bytes::Regex,
+}
+
+impl Pattern {
+    /// Compiles it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a line.
+    pub fn new(text: &str) -> Result<Self, String> {
+        // Bytes that are no text must not be a way around a dot.
+        let build = |text: &str| {
+            let mut builder = regex::bytes::RegexBuilder::new(text);
+            builder.unicode(false).dot_matches_new_line(true).size_limit(PATTERN_BYTES_MAX);
+            builder.build()
+        };
+        // On its own first: `a)|(b` would fit between brackets.
+        let built = build(text).and_then(|_| build(&format!("^(?:{text})$")));
+        let regex = built.map_err(|cause| match cause {
+            regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
+            other => {
+                let text = other.to_string();
+                let last = text.lines().last().unwrap_or_default();
+                last.trim_start_matches("error: ").to_owned()
+            }
+        })?;
+        Ok(Self { text: text.to_owned(), regex })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it is of this whole text.
+    pub fn takes(&self, text: &[u8]) -> bool {
+        self.regex.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
+/// Of a compiled pattern; a hundred of them are nothing to worry about.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// Which paths a route takes.
 #[derive(Debug, Clone, PartialEq, Eq)]

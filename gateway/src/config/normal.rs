@@ -21,8 +21,9 @@ use super::{
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
 /// `[secret]`; the rest can be loaded again and means the same.
 pub fn normal_form(config: &Config) -> String {
-    let tree = map([
-        ("listen", list(config.listen.iter().map(listen))),
+    let listening = [("listen", list(config.listen.iter().map(listen)))];
+    let tls = config.tickets.as_ref().map(|t| ("tls", map([("tickets", tickets(t))])));
+    let tree = map(listening.into_iter().chain(tls).chain([
         ("certificates", certificates(&config.certificates)),
         ("sites", list(config.sites.iter().map(|s| site(s, &config.plugins)))),
         (
@@ -58,7 +59,7 @@ pub fn normal_form(config: &Config) -> String {
         ("unguarded-solvers", text(if config.needs_guards { "refuse" } else { "warn" })),
         ("trusted-proxies", list(config.trusted_proxies.iter().map(|n| text(n.to_string())))),
         ("admin", config.admin.as_deref().map_or(text("off"), path)),
-    ]);
+    ]));
     // Nothing in the tree can fail to be written; if the library disagrees, say so in its place.
     serde_yaml::to_string(&tree).unwrap_or_else(|error| format!("# cannot be written: {error}\n"))
 }
@@ -89,9 +90,14 @@ fn store(config: &Config) -> Tree {
     map(fields)
 }
 
+fn tickets(t: &super::Tickets) -> Tree {
+    map([("secret", source(&t.secret, None)), ("rotation", wait(t.rotation))])
+}
+
 fn certificates(c: &Certificates) -> Tree {
     let file = |f: &super::CertificateFiles| {
-        map([("certificate", path(&f.certificate)), ("key", path(&f.key))])
+        let pair = [("certificate", path(&f.certificate)), ("key", path(&f.key))];
+        map(pair.into_iter().chain(f.ocsp.as_deref().map(|ocsp| ("ocsp", path(ocsp)))))
     };
     let mut fields = Vec::new();
     fields.extend(c.contact.as_ref().map(|contact| ("contact", text(contact))));
@@ -269,13 +275,46 @@ fn route(route: &Route, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
         ("methods", list(route.methods.iter().map(text))),
         ("headers", pairs(&route.headers)),
         ("query", pairs(&route.query)),
-        ("filters", list(route.filters.iter().map(|f| plugin_use(f, plugins)))),
     ];
+    let tests = |tests: &[super::Test]| list(tests.iter().map(test));
+    fields.extend(
+        (route.when.all != super::Test::default()).then(|| ("when", test(&route.when.all))),
+    );
+    fields.extend((!route.when.any.is_empty()).then(|| ("any", tests(&route.when.any))));
+    fields.extend((!route.when.not.is_empty()).then(|| ("not", tests(&route.when.not))));
+    fields.extend([("filters", list(route.filters.iter().map(|f| plugin_use(f, plugins))))]);
     if let RouteAction::Split(split) = &route.action {
         fields.push(("split-by", split_by(&split.by)));
     }
     fields.extend(policies(&route.policies));
     fields.push(action);
+    map(fields)
+}
+
+/// What a condition says, and no more.
+fn test(t: &super::Test) -> Tree {
+    let patterns = |pairs: &[(String, super::Pattern)]| {
+        Tree::Map(pairs.iter().map(|(name, p)| (name.clone(), text(p.as_str()))).collect())
+    };
+    let mut fields = Vec::new();
+    let mut say = |is_said: bool, key: &'static str, value: &dyn Fn() -> Tree| {
+        if is_said {
+            fields.push((key, value()));
+        }
+    };
+    say(!t.methods.is_empty(), "methods", &|| list(t.methods.iter().map(text)));
+    let pattern = |p: &Option<super::Pattern>| p.as_ref().map_or(Tree::Null, |p| text(p.as_str()));
+    say(t.path.is_some(), "path", &|| pattern(&t.path));
+    say(!t.headers.is_empty(), "headers", &|| patterns(&t.headers));
+    say(!t.query.is_empty(), "query", &|| patterns(&t.query));
+    say(!t.addresses.is_empty(), "addresses", &|| {
+        list(t.addresses.iter().map(|network| text(network.to_string())))
+    });
+    say(t.server_name.is_some(), "server-name", &|| pattern(&t.server_name));
+    let version = t.tls_version.as_deref();
+    say(version.is_some(), "tls-version", &|| text(version.unwrap_or_default()));
+    let shown = t.client_certificate;
+    say(shown.is_some(), "client-certificate", &|| Tree::Bool(shown.unwrap_or_default()));
     map(fields)
 }
 

@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::acme::rehearsal::Point;
-use crate::acme::solve::dns01::{Dns01, Dns01Error, DnsSolver, RecordSet, SolverFailure, Zone};
+use crate::acme::solve::dns01::{
+    Dns01, Dns01Error, DnsSolver, RecordSet, SolverFailure, Wanted, Zone,
+};
 use crate::config::{Hostname, Propagation};
 use crate::plugin::WireAnswer;
 use crate::store::Store;
@@ -235,7 +237,7 @@ impl Bench<'_> {
         }
         let (dns01, authority) = self.order(&end, "delegated").await?;
         let value = authority::challenge();
-        let records = [(domain()?, value.clone())];
+        let records = [wanted(&value)?];
         let presented = dns01.present("solver", &self.solver, &records).await;
         let presented = presented.map_err(|error| told(&error))?;
         let seen = authority.validate(DELEGATED, &value).await;
@@ -256,7 +258,7 @@ impl Bench<'_> {
         self.cleanup(&name, both, "not a handle of this version").await?;
         self.expect_clean(&name, foreign).await?;
         let (dns01, _authority) = self.order(&name, "crashed").await?;
-        let records = [(domain()?, ONE.to_owned())];
+        let records = [wanted(ONE)?];
         let presented = dns01.present("solver", &self.solver, &records).await;
         drop(presented.map_err(|error| told(&error))?);
         drop(dns01);
@@ -546,8 +548,9 @@ fn candidates(name: &str) -> Vec<String> {
     std::iter::once(name).chain(ends).map(str::to_owned).collect()
 }
 
-fn domain() -> Result<Hostname, String> {
-    Hostname::parse(DELEGATED).map_err(|error| error.to_string())
+fn wanted(value: &str) -> Result<Wanted, String> {
+    let domain = Hostname::parse(DELEGATED).map_err(|error| error.to_string())?;
+    Ok(Wanted { domain, account: None, value: value.to_owned() })
 }
 
 fn told_by(doing: &'static str) -> impl Fn(SolverFailure) -> String {

@@ -280,7 +280,7 @@ impl Exchange<'_> {
     fn route(&mut self, site: usize, uses: &SiteUses) -> Result<Target, ExchangeError> {
         let generation = &self.view.generation;
         let sites = &generation.config.sites;
-        let index = generation.routes.route(sites, site, &self.head);
+        let index = generation.routes.route(sites, site, &self.head, &self.connection.facts);
         let index = index.ok_or(ExchangeError::NoRoute)?;
         self.policy = generation.policies.of_route(site, index).cloned();
         self.filters.extend(uses.routes.get(index).into_iter().flatten().copied());
@@ -628,7 +628,8 @@ impl Exchange<'_> {
         let answer = ResponseHead { status, ..head };
         let mut record = self.take_record();
         record.status = status.as_u16();
-        let place = self.connection.worker.open.place();
+        let client = self.connection.facts.client;
+        let place = self.connection.worker.open.place(Some(client), "tunnel");
         let tunnel = tunnel::join(wish.client, *upstream, lease, record, place);
         tokio::task::spawn_local(tunnel);
         Ok(answer::response(answer, ResponseBody::full(Bytes::new())))

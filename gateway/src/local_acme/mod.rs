@@ -34,7 +34,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::acme::dns::{Patience, Resolvers};
 use crate::clock::Timestamp;
-use crate::config::{HostPattern, LocalAcme};
+use crate::config::{HostPattern, LocalAcme, Resolver};
 use crate::fault::Fault;
 use crate::store::Store;
 use crate::tls::certs::Certificate;
@@ -66,7 +66,7 @@ impl Server {
     /// When the address cannot be had.
     pub fn start(
         settings: &LocalAcme,
-        resolvers: &[SocketAddr],
+        resolvers: &[Resolver],
         local: Arc<LocalCa>,
         store: Arc<Store>,
     ) -> Result<Self, LocalAcmeError> {
@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// Takes in what a reload has changed, but for the address.
-    pub fn reconfigure(&self, settings: &LocalAcme, resolvers: &[SocketAddr]) {
+    pub fn reconfigure(&self, settings: &LocalAcme, resolvers: &[Resolver]) {
         let mut known = self.desk.look.lock().unwrap_or_else(PoisonError::into_inner);
         *known = look(settings, resolvers);
     }
@@ -113,7 +113,7 @@ impl Drop for Server {
     }
 }
 
-fn look(settings: &LocalAcme, resolvers: &[SocketAddr]) -> Look {
+fn look(settings: &LocalAcme, resolvers: &[Resolver]) -> Look {
     Look {
         settings: settings.clone(),
         resolvers: Resolvers::new(resolvers.to_vec(), Patience::default()),

@@ -37,7 +37,7 @@ impl Bench {
         // Nobody listens there.
         let settings =
             LocalAcme { listen: "127.0.0.1:1".parse().unwrap(), http_port: 1, tls_port: 1 };
-        let desk = Arc::new(Desk::new(local, store, look(&settings, &[dns.address()])));
+        let desk = Arc::new(Desk::new(local, store, look(&settings, &[dns.address().into()])));
         Self { desk, records, _dns: dns, _folder: folder }
     }
 }

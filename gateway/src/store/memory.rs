@@ -89,6 +89,7 @@ fn a_store_stands_on_any_shelf() {
     let shared = |passphrase: &str| Opening {
         is_shared: true,
         passphrase: Some(passphrase.as_bytes().to_vec()),
+        is_beside: false,
     };
     let first = memory.store(&shared("right")).unwrap();
     let second = memory.store(&shared("right")).unwrap();

@@ -20,6 +20,7 @@ use crate::clock::Timestamp;
 use crate::config::{HostPattern, Hostname};
 use crate::fault::Fault;
 use crate::store::Store;
+use crate::tls::tickets::{Secret, TicketKeys};
 
 /// A certificate that may be served.
 #[derive(Debug)]
@@ -207,6 +208,32 @@ pub struct Certs {
     shared: OnceLock<Arc<Store>>,
     /// What the table is made from. Only writers take it.
     slots: Mutex<Slots>,
+    process: Process,
+}
+
+/// What handshakes need beside certificates, the same as long as this process and those that take over
+/// from it live.
+#[derive(Debug)]
+struct Process {
+    secret: Secret,
+    tickets: Arc<TicketKeys>,
+}
+
+impl Process {
+    fn new(secret: Secret, tickets: Option<(Secret, u64)>) -> Self {
+        let (own, epoch) = match tickets {
+            Some((own, epoch)) => (own, Some(epoch)),
+            None => (secret.derive(&[b"tickets"]), None),
+        };
+        Self { secret, tickets: TicketKeys::new(own, epoch) }
+    }
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        #[expect(clippy::expect_used, reason = "without randomness there is no TLS")]
+        Self::new(Secret::random().expect("the system gives randomness"), None)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -261,6 +288,22 @@ impl Choice {
 }
 
 impl Certs {
+    /// An empty table of a process that takes over: the secret of the one before, and what its tickets
+    /// were made with.
+    pub fn inherit(secret: Secret, tickets: (Secret, u64)) -> Self {
+        Self { process: Process::new(secret, Some(tickets)), ..Self::default() }
+    }
+
+    /// What secrets of the process are derived from that are neither stored nor configured.
+    pub fn process(&self) -> &Secret {
+        &self.process.secret
+    }
+
+    /// The keys of session tickets.
+    pub fn tickets(&self) -> &Arc<TicketKeys> {
+        &self.process.tickets
+    }
+
     /// Puts certificates in, each under a slot of its own choosing (`acme/app.example.com`,
     /// `file/path`), in place of what the slot held. One swap for all of them.
     pub fn publish(&self, certificates: Vec<(String, Arc<Certificate>)>) {

@@ -53,8 +53,9 @@ impl<'a> Checker<'a> {
             let Some(pair) = self.fields(node, "certificates.files[]") else { continue };
             let certificate = self.required(&pair, "certificate").and_then(|n| self.path(n));
             let key = self.required(&pair, "key").and_then(|n| self.path(n));
+            let ocsp = pair.get("ocsp").and_then(|n| self.path(n));
             if let (Some(certificate), Some(key)) = (certificate, key) {
-                files.push(CertificateFiles { certificate, key });
+                files.push(CertificateFiles { certificate, key, ocsp });
             }
         }
         let default = part.get("default").and_then(|n| self.hostname(n));
