@@ -11,6 +11,7 @@ use http::{HeaderMap as Fields, Method};
 use crate::config::{self, Manifest, Paths, ProxyVersion};
 use crate::h1::chunk::{self, Decoder, Piece};
 use crate::h1::head::{self, Bounds, Framing, HeadError, RequestHead, ResponseHead};
+use crate::h2;
 use crate::http::files;
 use crate::http::h3::gate::{Allowance, Gate, Violation};
 use crate::http::headers::{self, Forwarding};
@@ -24,7 +25,7 @@ use crate::tls::fingerprint::{self, Transport};
 pub type Entry = fn(&[u8]) -> Result<(), String>;
 
 /// All of them, by the names of their targets and of their folders of seeds.
-pub const ENTRIES: [(&str, Entry); 10] = [
+pub const ENTRIES: [(&str, Entry); 12] = [
     ("hello", hello),
     ("proxy", proxy),
     ("h3", h3),
@@ -35,6 +36,8 @@ pub const ENTRIES: [(&str, Entry); 10] = [
     ("fields", fields),
     ("config", config),
     ("manifest", manifest),
+    ("frames", frames),
+    ("hpack", hpack),
 ];
 
 /// A ClientHello: without a certificate, nobody is served, and a fingerprint is of its form.
@@ -319,6 +322,22 @@ pub fn manifest(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// Frames of HTTP/2 after the preface and settings: pieces of any size give the same events and the same
+/// answers, and no more streams are open than allowed.
+///
+/// # Errors
+/// When they do not, or are.
+pub fn frames(bytes: &[u8]) -> Result<(), String> {
+    let whole = events(bytes, bytes.len().max(1))?;
+    for step in [1, 3, 64] {
+        let parted = events(bytes, step)?;
+        if whole != parted {
+            return Err(format!("whole {whole:?}, by {step} {parted:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// A header and how many bytes it has; `None` when there is none.
 fn proxy_header(bytes: &[u8]) -> Result<Option<(proxy::Header, usize)>, String> {
     let mut rest = bytes;
@@ -332,6 +351,66 @@ fn proxy_header(bytes: &[u8]) -> Result<Option<(proxy::Header, usize)>, String> 
         }
     };
     Ok(outcome.ok().map(|header| (header, bytes.len() - rest.len())))
+}
+
+/// What comes of frames, as text, and what is answered.
+fn events(bytes: &[u8], step: usize) -> Result<(String, Vec<u8>), String> {
+    let bounds = h2::conn::Bounds { head_bytes_max: 4096, fields_max: 24, streams_max: 4 };
+    let mut conn = h2::conn::Conn::new(bounds);
+    let mut input = BytesMut::from(h2::frame::PREFACE);
+    input.extend_from_slice(&[0, 0, 0, h2::frame::kind::SETTINGS, 0, 0, 0, 0, 0]);
+    let now = std::time::Instant::now();
+    let mut seen = String::new();
+    for piece in bytes.chunks(step) {
+        input.extend_from_slice(piece);
+        loop {
+            let event = match conn.take(&mut input, || now) {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(fatal) => return Ok((format!("{seen}{fatal:?}"), conn.out)),
+            };
+            seen += &format!("{event:?}\n");
+            if conn.open() > bounds.streams_max {
+                return Err("more streams are open than allowed".to_owned());
+            }
+            // Some are answered at once, so that keys come again; what has come is taken.
+            match event {
+                h2::conn::Event::Request { key, is_last: true, .. } if key % 2 == 0 => {
+                    conn.finish(key);
+                }
+                h2::conn::Event::Data { key, data, .. } => conn.release(Some(key), data.len()),
+                _ => {}
+            }
+        }
+    }
+    Ok((seen, conn.out))
+}
+
+/// Blocks of HPACK, each after a byte that says how long it is: the table keeps to its size, and a text
+/// that was Huffman-coded decodes to itself.
+///
+/// # Errors
+/// When it does not.
+pub fn hpack(bytes: &[u8]) -> Result<(), String> {
+    let (mut code, mut text) = (Vec::new(), Vec::new());
+    h2::huffman::encode(bytes, &mut code);
+    if h2::huffman::decode(&code, &mut text).is_none() || text != bytes {
+        return Err(format!("{bytes:x?} comes back as {text:x?}"));
+    }
+    let mut decoder = h2::hpack::Decoder::default();
+    let mut rest = bytes;
+    while let Some((length, after)) = rest.split_first() {
+        let (mut block, after) = after.split_at(after.len().min(usize::from(*length)));
+        rest = after;
+        let mut is_first = true;
+        while let Ok(Some((_, size))) = decoder.next(&mut block, is_first) {
+            is_first = false;
+            if size < 32 || decoder.bytes() > h2::hpack::TABLE_BYTES {
+                return Err(format!("a field of {size}, a table of {}", decoder.bytes()));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads a head whole and in pieces; the same has to come of it.

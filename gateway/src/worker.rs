@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::acme::solve::http01::Tokens;
 use crate::bounds::{Addresses, Memory, Notices};
-use crate::config::PluginUse;
+use crate::config::{Config, PluginUse};
 use crate::fault::describe;
 use crate::generation::{Generation, Live};
 use crate::http::body::RequestBody;
@@ -39,6 +39,12 @@ pub struct Worker {
     pub mirrors: Cell<usize>,
     live: Arc<Live>,
     view: RefCell<Rc<View>>,
+}
+
+/// How many workers there are: as the configuration says, or one for each core.
+pub fn count(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    config.workers.unwrap_or_else(cores)
 }
 
 /// What is counted over all workers.

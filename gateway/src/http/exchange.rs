@@ -126,7 +126,7 @@ async fn respond(
     let is_head = parts.method == Method::HEAD;
     let finished = |response| if is_head { without_body(response) } else { response };
     // A connection that leaves HTTP in the middle of a body would be read in two ways.
-    let client = client.filter(|c| !matches!(c, Client::H1(_)) || incoming.is_end_stream());
+    let client = client.filter(|_| incoming.is_end_stream());
     let wish = Wish::take(&mut parts, client);
     if view.is_short_of_memory(worker) {
         worker.notices.note(Reason::Buffers, Some(connection.facts.client.ip()));
@@ -825,7 +825,9 @@ fn read_head(
     mut parts: http::request::Parts,
     id: Arc<str>,
 ) -> Result<RequestHead, (HeaderMap, ExchangeError)> {
-    let outcome = authority(&parts.uri, &parts.headers).and_then(|authority| {
+    let outcome = known_authority(connection, &parts)
+        .map_or_else(|| authority(&parts.uri, &parts.headers), Ok);
+    let outcome = outcome.and_then(|authority| {
         if parts.method == Method::CONNECT {
             return Err(ExchangeError::Method);
         }
@@ -885,6 +887,19 @@ fn fields_fit_h1(fields: &HeaderMap) -> Result<(), ExchangeError> {
         return Err(ExchangeError::BadRequest("The length of the body is not valid."));
     }
     Ok(())
+}
+
+/// The authority, when it is letter by letter the one that this connection last had: it was checked then.
+fn known_authority(connection: &Connection, parts: &http::request::Parts) -> Option<String> {
+    let known = connection.forwarding.borrow();
+    let known = known.as_ref()?.authority.to_str().ok()?;
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let said = match (parts.uri.authority(), hosts.next(), hosts.next()) {
+        (Some(authority), None, _) => authority.as_str() == known,
+        (None, Some(host), None) => host.as_bytes() == known.as_bytes(),
+        _ => false,
+    };
+    said.then(|| known.to_owned())
 }
 
 /// The one authority of a request, in lower case: `:authority` or an absolute target, and `host` must

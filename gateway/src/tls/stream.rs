@@ -14,6 +14,7 @@ use rustls::{CommonState, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::bounds::Share;
+use crate::h1::Duplex;
 
 /// A server's side of a TLS connection over `IO`.
 pub struct TlsStream<IO> {
@@ -199,7 +200,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         if self.out.filled().len() > MESSAGE_BYTES_USUAL {
             ready!(self.poll_drain(cx))?;
         }
-        ready!(self.settle(cx))?;
+        // Mostly nothing came in the meantime, and the next look says that there may be written.
+        if !self.input.is_empty() || self.session.wants_write() {
+            ready!(self.settle(cx))?;
+        }
         let (bytes, _) = bytes.split_at(bytes.len().min(SEAL_BYTES_MAX));
         let UnbufferedStatus { discard, state } =
             self.session.process_tls_records(self.input.filled_mut());
@@ -254,6 +258,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: Duplex> Duplex for TlsStream<IO> {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_quiet = self.plain.is_empty() && self.input.is_empty() && !self.has_ended;
+        // What lies ready to be sent leaves with a read.
+        if is_quiet && self.out.is_empty() { self.io.poll_readable(cx) } else { Poll::Ready(()) }
     }
 }
 

@@ -116,7 +116,7 @@ pub(super) async fn tcp(
 
 fn h1<B, S>(stream: S) -> Sender<B>
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Duplex + 'static,
 {
     Sender::H1(Conn::new(Box::new(stream)))
 }

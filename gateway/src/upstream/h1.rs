@@ -73,6 +73,9 @@ impl Conn {
     /// Whether the server has neither closed the connection nor said anything unasked.
     pub(super) fn is_usable(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
+        if self.stream.poll_readable(&mut cx).is_pending() {
+            return true;
+        }
         h1::poll_read(&mut self.stream, &mut self.input, &mut cx).is_pending()
     }
 
