@@ -377,6 +377,7 @@ fn policies(p: &Policies) -> Vec<(&'static str, Tree)> {
     );
     say("request-head", setting(&p.request_head, |n| text(size_text(*n))));
     say("request-body", setting(&p.request_body, |n| text(size_text(*n))));
+    say("buffer-request", setting(&p.buffer_request, |n| text(size_text(*n))));
     say(
         "forward-auth",
         setting(&p.forward_auth, |a| {

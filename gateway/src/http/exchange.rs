@@ -449,7 +449,7 @@ impl Exchange<'_> {
     async fn send(
         &mut self,
         name: &str,
-        body: RequestBody,
+        mut body: RequestBody,
         progress: &Rc<Progress>,
         wish: Option<Wish>,
     ) -> Result<Response<ResponseBody>, ExchangeError> {
@@ -457,6 +457,14 @@ impl Exchange<'_> {
         let upstream = view
             .upstream(name)
             .ok_or(ExchangeError::Internal("the upstream is not in this generation"))?;
+        if let Some(bytes_max) = self.pass.as_ref().and_then(|pass| pass.buffer_bytes_max())
+            && wish.is_none()
+            && !is_grpc(&self.head.headers)
+        {
+            let worker = &self.connection.worker;
+            let ahead = body.read_ahead(bytes_max, || !view.is_short_of_memory(worker));
+            ahead.await.map_err(|error| broken_body(&error))?;
+        }
         let key = upstream.key(&self.head.headers, self.facts.client.ip());
         let place = upstream.place(&[], &key).await.map_err(ExchangeError::Upstream)?;
         let place = place.ok_or(ExchangeError::Internal("the upstream has no server"))?;
