@@ -241,7 +241,8 @@ fn stanza(solver: &Solver, name: Option<&str>, known: &BTreeMap<String, String>)
         let _ = writeln!(text, "    config: {{{}}}", config.join(", "));
     }
     let is_left_out = |wanted: &config::WantedSecret| {
-        !wanted.required && !(wanted.usual && known.is_empty()) && from_is_absent(wanted, known)
+        let is_needed = wanted.required || (wanted.usual && known.is_empty());
+        !is_needed && from_is_absent(wanted, known)
     };
     if !manifest.secrets.is_empty() {
         let mark = if manifest.secrets.values().all(is_left_out) { "#: " } else { "" };

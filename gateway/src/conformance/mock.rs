@@ -30,7 +30,7 @@ enum Source {
         stdin: ChildStdin,
         lines: Lines<BufReader<ChildStdout>>,
         /// Ends with this.
-        _child: Child,
+        _child: Box<Child>,
     },
     Recording(Vec<Said>),
 }
@@ -122,7 +122,7 @@ impl Mock {
             return Err("the mock has no standard input or output".to_owned());
         };
         let lines = BufReader::new(stdout).lines();
-        let source = Source::Program { stdin, lines, _child: child };
+        let source = Source::Program { stdin, lines, _child: Box::new(child) };
         Ok(Self { talk: Mutex::new(Talk { source, tape: keeps.then(Vec::new) }) })
     }
 

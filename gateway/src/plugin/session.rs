@@ -73,7 +73,17 @@ impl Sessions {
             let rest = url.split_once("://").map_or(*url, |it| it.1);
             rest.split('/').next().is_some_and(|it| it.eq_ignore_ascii_case(authority))
         };
-        self.how.values().any(|how| how.only_for_the_host().iter().any(authority_of))
+        let is_machines = |how: &Session| !how.only_for_the_host().is_empty();
+        if !self.how.values().any(is_machines) {
+            return false;
+        }
+        // Wherever a cloud has such a service, it is at a link-local address (RFC 3927).
+        let host = authority.split(':').next().unwrap_or_default();
+        let is_link_local = host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_link_local());
+        let own = std::env::var("AWS_CONTAINER_CREDENTIALS_FULL_URI").ok();
+        is_link_local
+            || own.as_deref().is_some_and(|url| authority_of(&url))
+            || self.how.values().any(|how| how.only_for_the_host().iter().any(authority_of))
     }
 
     /// The next one-time code of a key in Base32, and the wait before it may be used: each is good
@@ -288,9 +298,12 @@ mod tests {
         }));
         let name = |has: bool| sessions.how("azure", |_| has).unwrap().0.to_owned();
         assert_eq!((name(true), name(false)), ("azure".to_owned(), "machine".to_owned()));
-        for (authority, is) in
-            [("169.254.169.254", true), ("169.254.170.2", true), ("login.example", false)]
-        {
+        for (authority, is) in [
+            ("169.254.169.254", true),
+            ("169.254.170.2", true),
+            ("169.254.170.23:8080", true),
+            ("login.example", false),
+        ] {
             assert_eq!(sessions.is_only_for_the_host(authority), is, "{authority}");
         }
         let answer = br#"{"AccessKeyId":"A","SecretAccessKey":"S","Token":"T","Expiration":"x"}"#;
