@@ -564,14 +564,11 @@ fn parts(
         let index = known.and_then(|(_, config)| config.servers.iter().position(|s| s == server));
         index.is_none_or(|index| known.is_none_or(|(parts, _)| parts.health.is_up(index)))
     };
-    let health = Health::start(name, upstream, tls.as_ref(), was_up);
     let names = Names::start(name, upstream, known.map(|(parts, _)| &*parts.names));
+    let health = Health::start(name, upstream, tls.as_ref(), &names, was_up);
     let circuit = Circuit::new(&upstream.circuit, upstream.servers.len());
-    let tokens = match upstream.sticky {
-        Some(_) => upstream.servers.iter().map(|server| sticky.token(name, server)).collect(),
-        None => Arc::default(),
-    };
-    Parts { tls, health, names, circuit, tokens }
+    let sticky = upstream.sticky.is_some().then(|| sticky.clone());
+    Parts { tls, health, names, circuit, sticky }
 }
 
 fn tls_client(upstream: &Upstream) -> Result<Option<TlsClient>, RootsError> {

@@ -162,6 +162,12 @@ impl Worker {
 }
 
 impl View {
+    /// Whether so much waits for slow sides that new requests and copies would only add to it.
+    pub fn is_short_of_memory(&self, worker: &Worker) -> bool {
+        let max = self.generation.config.limits.buffered_bytes_max;
+        max.is_some_and(|max| worker.shared.memory.held() as u64 > max)
+    }
+
     fn new(generation: Arc<Generation>, old: Option<&View>) -> Self {
         let hooks = generation.uses.iter().map(|place| hooks(&generation, place, old)).collect();
         let mut upstreams = BTreeMap::new();

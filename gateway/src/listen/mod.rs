@@ -470,7 +470,8 @@ async fn greet(
     let to = caller.local.ip();
     let front = |name: Option<&str>| fronts.find(name, Some(to));
     match worker.acceptor.accept(stream, to, limits.handshake, front).await {
-        Ok(Accepted::Serve { stream, facts }) => {
+        Ok(Accepted::Serve { mut stream, facts }) => {
+            stream.counted(worker.shared.memory.share());
             let is_h2 = facts.is_h2;
             let connection = connection_of(&worker, caller, Some(facts), alt_svc);
             serve::spawn(stream, is_h2, connection, limits, drain, place);
