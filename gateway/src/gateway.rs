@@ -147,7 +147,7 @@ impl Gateway {
         let generation = Generation::build(config, &engine, None, &sticky, &certs)
             .await
             .map_err(StartError::Generation)?;
-        let count = generation.config.workers.unwrap_or_else(cores);
+        let count = crate::worker::count(&generation.config);
         let prepared = Prepared::first(&generation.config.listen, count, &mut sockets);
         let prepared = prepared.map_err(|(listen, cause)| StartError::Listen(listen, cause))?;
         // What the configuration does not name is nobody's any more.
@@ -700,10 +700,6 @@ fn report_swaps(previous: &Generation, next: &Generation) {
 
 fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl fmt::Display for StartError {

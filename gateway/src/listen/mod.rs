@@ -689,7 +689,8 @@ async fn greet(
         Front { key_log, ..fronts.find(name, Some(to)) }
     };
     match worker.acceptor.accept(stream, to, limits.handshake, front).await {
-        Ok(Accepted::Serve { stream, facts }) => {
+        Ok(Accepted::Serve { mut stream, facts }) => {
+            stream.counted(worker.shared.memory.share());
             let is_h2 = facts.is_h2;
             tell(if is_h2 { "HTTP/2" } else { "HTTP/1.1" }, facts.server_name.clone());
             let place = (place, of_address);

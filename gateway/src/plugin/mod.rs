@@ -14,6 +14,7 @@ mod grant;
 mod host;
 mod load;
 mod pool;
+mod reserve;
 mod secret;
 mod session;
 mod sign;
@@ -39,6 +40,7 @@ use crate::config::lock::Locked;
 pub use engine::Engine;
 pub use error::{PluginError, Subject};
 pub use pool::Hooks;
+pub use reserve::Reserve;
 pub use sign::{SignError, sign};
 pub use stats::{DECISIONS, Failure, HOOKS, Stats, Totals};
 pub use tape::{Recorder, Recording, Replayed, replay_stanza};
@@ -59,6 +61,8 @@ pub struct Plugin {
     manifest: Option<Arc<Manifest>>,
     stats: Arc<Stats>,
     recorder: Recorder,
+    reserves: reserve::Reserves,
+    start_time: reserve::StartTime,
 }
 
 /// The hooks that an instance asked for in `configure`.
