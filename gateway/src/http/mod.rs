@@ -18,6 +18,7 @@ mod mirror;
 pub mod plain;
 pub mod serve;
 mod stream;
+mod tapped;
 mod tunnel;
 mod websocket;
 

@@ -146,6 +146,8 @@ pub enum PluginError {
         /// The last failure.
         last: String,
     },
+    /// The instance that held the state of a body ended, because another call failed.
+    BodyLost(Subject),
 }
 
 impl PluginError {
@@ -171,7 +173,8 @@ impl PluginError {
             | Self::Start(..)
             | Self::Trap { .. }
             | Self::Overrun { .. }
-            | Self::BreakerOpen { .. } => Fault::Plugin,
+            | Self::BreakerOpen { .. }
+            | Self::BodyLost(_) => Fault::Plugin,
         }
     }
 }
@@ -240,6 +243,11 @@ impl fmt::Display for PluginError {
             Self::BreakerOpen { of, last } => {
                 write!(f, "{of} is not called for a while, since it failed again and again: {last}")
             }
+            Self::BodyLost(of) => write!(
+                f,
+                "the instance of {of} that held the state of this body ended, since another call \
+                 failed; with `isolation: request` each body has an instance of its own"
+            ),
         }
     }
 }
@@ -266,7 +274,8 @@ impl std::error::Error for PluginError {
             | Self::Configure { .. }
             | Self::UnknownHook { .. }
             | Self::Overrun { .. }
-            | Self::BreakerOpen { .. } => None,
+            | Self::BreakerOpen { .. }
+            | Self::BodyLost(_) => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! away after a failure. A call runs inline: no fiber, no lock, no copy of the head.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,10 @@ use super::error::PluginError;
 use super::host::{Host, Phase};
 use super::span;
 use super::stats::{self, Calls};
+use super::tap::Tap;
 use super::tape::Tape;
 use super::ticker::TICK;
-use super::{Decision, Hooked, Plugin};
+use super::{Called, Decision, Hooked, Plugin};
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead};
 
 /// A plugin at one place of use, on one worker: keeps an instance and replaces it after a trap.
@@ -24,15 +26,16 @@ pub struct Hooks {
     plugin: Arc<Plugin>,
     config: Box<str>,
     hooked: Hooked,
-    slot: RefCell<Slot>,
+    slot: Rc<RefCell<Slot>>,
     calls: Arc<Calls>,
     /// The host's answers for the next call, in a replay; what is left of them after it.
     tape: RefCell<Option<Tape>>,
 }
 
-struct Slot {
+/// Where the instance of one place of use is; bodies that it holds know it too.
+pub(super) struct Slot {
     /// Absent after a failure, until the next call.
-    instance: Option<Instance>,
+    instance: Option<Rc<RefCell<Instance>>>,
     breaker: Breaker,
 }
 
@@ -45,10 +48,11 @@ impl Hooks {
     pub fn new(plugin: Arc<Plugin>, config: &serde_json::Value) -> Result<Self, PluginError> {
         let config: Box<str> = config.to_string().into();
         let (instance, hooked) = Instance::start(&plugin, &config, START_MAX)?;
-        let slot = Slot { instance: Some(instance), breaker: Breaker::default() };
+        let instance = Some(Rc::new(RefCell::new(instance)));
+        let slot = Slot { instance, breaker: Breaker::default() };
         let calls = plugin.stats.place();
         calls.started();
-        let (slot, tape) = (RefCell::new(slot), RefCell::default());
+        let (slot, tape) = (Rc::new(RefCell::new(slot)), RefCell::default());
         Ok(Self { plugin, config, hooked, slot, calls, tape })
     }
 
@@ -67,8 +71,8 @@ impl Hooks {
     pub(super) fn save(&self) -> Option<Vec<u8>> {
         let handover = self.plugin.compiled.exports.handover.as_ref()?;
         let mut slot = self.slot.borrow_mut();
-        let mut instance = slot.instance.take()?;
-        let saved = self.outside(&mut instance, "handover.save", |instance| {
+        let instance = slot.instance.take()?;
+        let saved = self.outside(&mut instance.borrow_mut(), "handover.save", |instance| {
             let save: TypedFunc<(), (Vec<u8>,)> =
                 instance.handle.get_typed_func(&mut instance.store, handover.save)?;
             let (saved,) = save.call(&mut instance.store, ())?;
@@ -82,8 +86,8 @@ impl Hooks {
     pub(super) fn restore(&self, saved: &[u8]) {
         let Some(handover) = &self.plugin.compiled.exports.handover else { return };
         let mut slot = self.slot.borrow_mut();
-        let Some(instance) = &mut slot.instance else { return };
-        let restored = self.outside(instance, "handover.restore", |instance| {
+        let Some(instance) = slot.instance.clone() else { return };
+        let restored = self.outside(&mut instance.borrow_mut(), "handover.restore", |instance| {
             let restore: TypedFunc<(&[u8],), ()> =
                 instance.handle.get_typed_func(&mut instance.store, handover.restore)?;
             restore.call(&mut instance.store, (saved,))
@@ -138,12 +142,15 @@ impl Hooks {
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
     ) -> Result<Decision, PluginError> {
-        self.call(Phase::Route, "router.route", connection, request, None, None, |instance| {
+        let hook = "router.route";
+        self.call(Phase::Route, hook, connection, request, None, None, false, |instance| {
             call_plain(&instance.route, &mut instance.store)
         })
+        .map(|called| called.decision)
     }
 
-    /// Calls `filter.on-request`. On an error the head is as it was before.
+    /// Calls `filter.on-request`. On an error the head is as it was before. `has_body` says whether
+    /// there is a body that the filter can ask for.
     ///
     /// # Errors
     /// A trap, an overrun limit, a broken rule.
@@ -151,7 +158,8 @@ impl Hooks {
         &self,
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
-    ) -> Result<Decision, PluginError> {
+        has_body: bool,
+    ) -> Result<Called, PluginError> {
         self.call(
             Phase::Request,
             "filter.on-request",
@@ -159,6 +167,7 @@ impl Hooks {
             request,
             None,
             None,
+            has_body,
             |instance| call_plain(&instance.on_request, &mut instance.store),
         )
     }
@@ -176,16 +185,18 @@ impl Hooks {
     ) -> Result<Decision, PluginError> {
         let hook = "filter.on-request-body";
         let body = Some((prefix, is_complete));
-        self.call(Phase::RequestBody, hook, connection, request, None, body, |instance| {
+        self.call(Phase::RequestBody, hook, connection, request, None, body, false, |instance| {
             let filter = self.plugin.compiled.exports.filter.as_ref();
             let index = filter.map(|filter| &filter.on_request_body).ok_or_else(not_there)?;
             let function =
                 instance.handle.get_typed_func::<(&[u8], bool), ()>(&mut instance.store, index)?;
             function.call(&mut instance.store, (prefix, is_complete))
         })
+        .map(|called| called.decision)
     }
 
-    /// Calls `filter.on-response`. On an error the head is as it was before.
+    /// Calls `filter.on-response`. On an error the head is as it was before. `has_body` says whether
+    /// there is a body that the filter can ask for.
     ///
     /// # Errors
     /// A trap, an overrun limit, a broken rule.
@@ -194,12 +205,18 @@ impl Hooks {
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
         response: &mut ResponseHead,
-    ) -> Result<(), PluginError> {
-        let hook = "filter.on-response";
-        self.call(Phase::Response, hook, connection, request, Some(response), None, |instance| {
-            call_plain(&instance.on_response, &mut instance.store)
-        })
-        .map(|_| ())
+        has_body: bool,
+    ) -> Result<Called, PluginError> {
+        self.call(
+            Phase::Response,
+            "filter.on-response",
+            connection,
+            request,
+            Some(response),
+            None,
+            has_body,
+            |instance| call_plain(&instance.on_response, &mut instance.store),
+        )
     }
 
     #[expect(clippy::too_many_arguments, reason = "what one call of any hook is about")]
@@ -211,10 +228,12 @@ impl Hooks {
         request: &mut RequestHead,
         mut response: Option<&mut ResponseHead>,
         body: Option<(&[u8], bool)>,
+        has_body: bool,
         run: impl FnOnce(&mut Instance) -> wasmtime::Result<()>,
-    ) -> Result<Decision, PluginError> {
+    ) -> Result<Called, PluginError> {
         let slot = &mut *self.slot.borrow_mut();
-        let instance = slot.instance(&self.plugin, &self.config, &self.calls)?;
+        let shared = slot.instance(&self.plugin, &self.config, &self.calls)?;
+        let instance = &mut *shared.borrow_mut();
         let recorder = &self.plugin.recorder;
         let noting = match recorder.is_armed() {
             true => recorder.begin(self, phase, connection, request, response.as_deref(), body),
@@ -234,6 +253,7 @@ impl Hooks {
         host.refill(deadline);
         host.put_tape(tape);
         host.exchange.phase = phase;
+        host.bodies.begin(has_body);
         host.exchange.connection = Some(Arc::clone(connection));
         std::mem::swap(&mut host.exchange.request, request);
         if let Some(response) = response.as_deref_mut() {
@@ -246,7 +266,7 @@ impl Hooks {
             self.calls.memory(instance.store.data().memory.used());
         }
         let tape = instance.store.data_mut().take_tape();
-        let Host { exchange, output, facts, .. } = instance.store.data_mut();
+        let Host { exchange, output, facts, bodies, .. } = instance.store.data_mut();
         match &result {
             Ok(()) => exchange.journal.clear(),
             Err(_) => exchange.undo(),
@@ -282,12 +302,19 @@ impl Hooks {
                 if let Some(took) = took.filter(|_| is_traced) {
                     span::write(self.plugin.subject(), hook, request, took, Ok(&decision));
                 }
-                Ok(decision)
+                let (asked, reshapes) = bodies.take();
+                let tap = asked.map(|asked| {
+                    let (slot, instance) = (Rc::clone(&self.slot), Rc::clone(&shared));
+                    let (plugin, calls) = (Arc::clone(&self.plugin), Arc::clone(&self.calls));
+                    Tap::new(asked, (slot, instance), plugin, calls, Arc::clone(&request.id))
+                });
+                Ok(Called { decision, tap, reshapes })
             }
             Err(cause) => {
                 let stderr = output.take_stderr();
                 let error = call::failure(facts, hook, Overrun::Deadline, deadline, &stderr, cause);
                 call::log(&error, facts, &request.id, &stderr);
+                instance.is_dead = true;
                 slot.fail(&error, Instant::now());
                 let what = facts_of(&self.plugin, &error);
                 self.calls.failed(&request.id, what, slot.breaker.open_until.is_some());
@@ -307,7 +334,7 @@ impl Drop for Hooks {
 }
 
 /// What a failure was, without secrets.
-fn facts_of(plugin: &Plugin, error: &PluginError) -> String {
+pub(super) fn facts_of(plugin: &Plugin, error: &PluginError) -> String {
     plugin.facts.secrets.mask_text(&error.to_string()).into_owned()
 }
 
@@ -317,6 +344,7 @@ fn counted(phase: Phase) -> stats::Hook {
         Phase::Idle | Phase::Request => stats::Hook::Request,
         Phase::RequestBody => stats::Hook::RequestBody,
         Phase::Response => stats::Hook::Response,
+        Phase::Body => stats::Hook::Body,
     }
 }
 
@@ -341,7 +369,7 @@ impl Slot {
         plugin: &Plugin,
         config: &str,
         calls: &Calls,
-    ) -> Result<&mut Instance, PluginError> {
+    ) -> Result<Rc<RefCell<Instance>>, PluginError> {
         if self.instance.is_none() {
             let now = Instant::now();
             if self.breaker.is_open(now) {
@@ -353,7 +381,7 @@ impl Slot {
             match Instance::start(plugin, config, allowed) {
                 Ok((instance, _)) => {
                     calls.started();
-                    self.instance = Some(instance);
+                    self.instance = Some(Rc::new(RefCell::new(instance)));
                 }
                 Err(error) => {
                     call::log(&error, &plugin.facts, "", "");
@@ -364,11 +392,25 @@ impl Slot {
                 }
             }
         }
-        match &mut self.instance {
-            Some(instance) => Ok(instance),
+        match &self.instance {
+            Some(instance) => Ok(Rc::clone(instance)),
             // Just put there.
             None => Err(PluginError::Start(plugin.facts.subject.clone(), not_there())),
         }
+    }
+
+    /// As [`Slot::fail`], for a failure about a body that `instance` holds, which may be another than
+    /// the one in use by now. Says whether calls are refused from now on.
+    pub(super) fn fail_body(
+        &mut self,
+        instance: &Rc<RefCell<Instance>>,
+        error: &PluginError,
+        now: Instant,
+    ) -> bool {
+        if self.instance.as_ref().is_some_and(|present| Rc::ptr_eq(present, instance)) {
+            self.fail(error, now);
+        }
+        self.breaker.open_until.is_some()
     }
 
     /// A trapped instance can never be entered again.
@@ -381,14 +423,16 @@ impl Slot {
 }
 
 /// One instance, started and configured.
-struct Instance {
-    store: Store<Host>,
-    handle: wasmtime::component::Instance,
+pub(super) struct Instance {
+    pub(super) store: Store<Host>,
+    pub(super) handle: wasmtime::component::Instance,
     route: Option<Hook>,
     on_request: Option<Hook>,
     on_response: Option<Hook>,
-    /// Calls that it may still serve.
+    /// Calls that it may still serve. Those about bodies it has begun do not count.
     calls_left: u64,
+    /// Whether a call trapped, so that it cannot be entered again.
+    pub(super) is_dead: bool,
 }
 
 /// A function without parameters, its type checked.
@@ -408,6 +452,7 @@ impl Instance {
         plugin.engine.ticker.cover(ticks);
         store.set_epoch_deadline(ticks);
         store.data_mut().refill(allowed);
+        store.data_mut().bodies.has_hooks = compiled.exports.body.is_some();
         let failed = |store: &mut Store<Host>, cause: wasmtime::Error| {
             let stderr = store.data_mut().output.take_stderr();
             call::start_failure(facts, Overrun::Deadline, allowed, &stderr, cause)
@@ -440,7 +485,8 @@ impl Instance {
         let on_response = filter.map(|filter| &filter.on_response);
         let on_response = hook(&mut store, &handle, on_response, plugin)?;
         let calls_left = plugin.calls_max;
-        Ok((Self { store, handle, route, on_request, on_response, calls_left }, hooked))
+        let is_dead = false;
+        Ok((Self { store, handle, route, on_request, on_response, calls_left, is_dead }, hooked))
     }
 }
 
@@ -464,7 +510,7 @@ fn call_plain(hook: &Option<Hook>, store: &mut Store<Host>) -> wasmtime::Result<
     }
 }
 
-fn not_there() -> wasmtime::Error {
+pub(super) fn not_there() -> wasmtime::Error {
     call::rule("the component does not export this hook".to_owned())
 }
 
