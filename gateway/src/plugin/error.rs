@@ -148,6 +148,8 @@ pub enum PluginError {
     },
     /// The instance that held the state of a body ended, because another call failed.
     BodyLost(Subject),
+    /// Bodies under way hold as many instances as they may.
+    Crowded(Subject),
 }
 
 impl PluginError {
@@ -174,7 +176,8 @@ impl PluginError {
             | Self::Trap { .. }
             | Self::Overrun { .. }
             | Self::BreakerOpen { .. }
-            | Self::BodyLost(_) => Fault::Plugin,
+            | Self::BodyLost(_)
+            | Self::Crowded(_) => Fault::Plugin,
         }
     }
 }
@@ -243,6 +246,11 @@ impl fmt::Display for PluginError {
             Self::BreakerOpen { of, last } => {
                 write!(f, "{of} is not called for a while, since it failed again and again: {last}")
             }
+            Self::Crowded(of) => write!(
+                f,
+                "{of} gets no further instance, since bodies that are under way hold too many; \
+                 without `isolation: request` and `recycle` they share one"
+            ),
             Self::BodyLost(of) => write!(
                 f,
                 "the instance of {of} that held the state of this body ended, since another call \
@@ -275,7 +283,8 @@ impl std::error::Error for PluginError {
             | Self::UnknownHook { .. }
             | Self::Overrun { .. }
             | Self::BreakerOpen { .. }
-            | Self::BodyLost(_) => None,
+            | Self::BodyLost(_)
+            | Self::Crowded(_) => None,
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct Hooks {
     config: Box<str>,
     hooked: Hooked,
     slot: Rc<RefCell<Slot>>,
-    calls: Arc<Calls>,
+    calls: Rc<Counted>,
     /// The host's answers for the next call, in a replay; what is left of them after it.
     tape: RefCell<Option<Tape>>,
 }
@@ -36,7 +36,30 @@ pub struct Hooks {
 pub(super) struct Slot {
     /// Absent after a failure, until the next call.
     instance: Option<Rc<RefCell<Instance>>>,
+    /// Shared with every instance of this place that is alive: bodies may hold some that are not in use
+    /// any more.
+    alive: Rc<()>,
     breaker: Breaker,
+}
+
+/// What is counted at a place of use, until the last that counts there is gone.
+pub(super) struct Counted {
+    plugin: Arc<Plugin>,
+    calls: Arc<Calls>,
+}
+
+impl std::ops::Deref for Counted {
+    type Target = Calls;
+
+    fn deref(&self) -> &Calls {
+        &self.calls
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.plugin.stats.retire(&self.calls);
+    }
 }
 
 impl Hooks {
@@ -48,9 +71,10 @@ impl Hooks {
     pub fn new(plugin: Arc<Plugin>, config: &serde_json::Value) -> Result<Self, PluginError> {
         let config: Box<str> = config.to_string().into();
         let (instance, hooked) = Instance::start(&plugin, &config, START_MAX)?;
-        let instance = Some(Rc::new(RefCell::new(instance)));
-        let slot = Slot { instance, breaker: Breaker::default() };
+        let mut slot = Slot { instance: None, alive: Rc::default(), breaker: Breaker::default() };
+        slot.put(instance);
         let calls = plugin.stats.place();
+        let calls = Rc::new(Counted { plugin: Arc::clone(&plugin), calls });
         calls.started();
         let (slot, tape) = (Rc::new(RefCell::new(slot)), RefCell::default());
         Ok(Self { plugin, config, hooked, slot, calls, tape })
@@ -305,7 +329,7 @@ impl Hooks {
                 let (asked, reshapes) = bodies.take();
                 let tap = asked.map(|asked| {
                     let (slot, instance) = (Rc::clone(&self.slot), Rc::clone(&shared));
-                    let (plugin, calls) = (Arc::clone(&self.plugin), Arc::clone(&self.calls));
+                    let (plugin, calls) = (Arc::clone(&self.plugin), Rc::clone(&self.calls));
                     Tap::new(asked, (slot, instance), plugin, calls, Arc::clone(&request.id))
                 });
                 Ok(Called { decision, tap, reshapes })
@@ -324,12 +348,6 @@ impl Hooks {
                 Err(error)
             }
         }
-    }
-}
-
-impl Drop for Hooks {
-    fn drop(&mut self) {
-        self.plugin.stats.retire(&self.calls);
     }
 }
 
@@ -363,6 +381,12 @@ pub(super) fn self_test(plugin: &Plugin) -> Result<(), PluginError> {
 }
 
 impl Slot {
+    /// Puts an instance in use that has just started.
+    fn put(&mut self, mut instance: Instance) {
+        instance._place = Some(Rc::clone(&self.alive));
+        self.instance = Some(Rc::new(RefCell::new(instance)));
+    }
+
     /// The instance to call, started when there is none.
     fn instance(
         &mut self,
@@ -376,12 +400,16 @@ impl Slot {
                 let (of, last) = (plugin.facts.subject.clone(), self.breaker.last.clone());
                 return Err(PluginError::BreakerOpen { of, last });
             }
+            // Those that bodies hold must leave room for the instances of others.
+            if Rc::strong_count(&self.alive) > 1 && plugin.engine.is_crowded() {
+                return Err(PluginError::Crowded(plugin.facts.subject.clone()));
+            }
             // It started before, so a start that takes long now is a failure like any other.
             let allowed = plugin.facts.limits.deadline.saturating_mul(10).max(RESTART_MIN);
             match Instance::start(plugin, config, allowed) {
                 Ok((instance, _)) => {
                     calls.started();
-                    self.instance = Some(Rc::new(RefCell::new(instance)));
+                    self.put(instance);
                 }
                 Err(error) => {
                     call::log(&error, &plugin.facts, "", "");
@@ -433,6 +461,8 @@ pub(super) struct Instance {
     calls_left: u64,
     /// Whether a call trapped, so that it cannot be entered again.
     pub(super) is_dead: bool,
+    /// See [`Slot::alive`].
+    _place: Option<Rc<()>>,
 }
 
 /// A function without parameters, its type checked.
@@ -484,9 +514,17 @@ impl Instance {
         let on_request = hook(&mut store, &handle, on_request, plugin)?;
         let on_response = filter.map(|filter| &filter.on_response);
         let on_response = hook(&mut store, &handle, on_response, plugin)?;
-        let calls_left = plugin.calls_max;
-        let is_dead = false;
-        Ok((Self { store, handle, route, on_request, on_response, calls_left, is_dead }, hooked))
+        let instance = Self {
+            store,
+            handle,
+            route,
+            on_request,
+            on_response,
+            calls_left: plugin.calls_max,
+            is_dead: false,
+            _place: None,
+        };
+        Ok((instance, hooked))
     }
 }
 

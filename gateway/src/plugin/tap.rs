@@ -15,8 +15,8 @@ use super::call::{self, Overrun};
 use super::error::PluginError;
 use super::host::body::Asked;
 use super::host::{Host, Phase};
-use super::pool::{Instance, Slot, facts_of, not_there, ticks};
-use super::stats::{Calls, Hook};
+use super::pool::{Counted, Instance, Slot, facts_of, not_there, ticks};
+use super::stats::Hook;
 use super::trial::Trial;
 
 /// What a filter does with a body.
@@ -36,7 +36,7 @@ pub struct Tap {
     slot: Rc<RefCell<Slot>>,
     instance: Rc<RefCell<Instance>>,
     plugin: Arc<Plugin>,
-    calls: Arc<Calls>,
+    calls: Rc<Counted>,
     /// Of the exchange, for the log.
     request: Arc<str>,
     /// The trial that the version is on.
@@ -60,7 +60,7 @@ impl Tap {
         asked: Asked,
         (slot, instance): (Rc<RefCell<Slot>>, Rc<RefCell<Instance>>),
         plugin: Arc<Plugin>,
-        calls: Arc<Calls>,
+        calls: Rc<Counted>,
         request: Arc<str>,
     ) -> Self {
         Self {

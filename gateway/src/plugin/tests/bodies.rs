@@ -271,6 +271,43 @@ fn a_trap_takes_the_bodies_of_its_instance_along_and_no_others() {
 }
 
 #[test]
+fn bodies_that_hold_instances_leave_room_for_others() {
+    let cache = tempfile::tempdir().unwrap();
+    let engine = Engine::start(cache.path().join("compiled")).unwrap();
+    let mut config = config(guest("streaming"), serde_json::Value::Null);
+    config.grants.request.body = BodyGrant::Transform;
+    config.reuse.calls_max = Some(1);
+    let plugin = engine.load("alone", &config, &upstreams()).unwrap();
+    let hooks = Hooks::new(plugin, &config.config).unwrap();
+    let mut taps = Vec::new();
+    let error = loop {
+        let mut head = asking("x-on-request", "append");
+        match hooks.on_request(&connection(), &mut head, true) {
+            Ok(called) => taps.push(called.tap.unwrap()),
+            Err(error) => break error.to_string(),
+        }
+        assert!(taps.len() <= 750);
+    };
+    assert!(error.contains("isolation: request"), "{error}");
+    assert_eq!(taps.len(), 750);
+    let other = engine.load("other", &config, &upstreams()).unwrap();
+    let other = Hooks::new(other, &config.config).unwrap();
+    on_request(&other, &connection(), &mut request("/")).unwrap();
+    // Once bodies have ended it goes on, and nothing is left of them.
+    let stats = Arc::clone(&hooks.plugin().stats);
+    taps.truncate(700);
+    on_request(&hooks, &connection(), &mut request("/")).unwrap();
+    drop(hooks);
+    let mut last = taps.pop().unwrap();
+    drop(taps);
+    assert_eq!(chunk(&mut last, "x"), "x");
+    drop(last);
+    assert_eq!(stats.totals().body_bytes_in, 1, "what comes after the place is gone counts too");
+    drop(other);
+    assert_eq!(engine.instances(), 0);
+}
+
+#[test]
 fn a_component_says_that_it_wants_bodies() {
     let asks = engine().inspect(&guest("streaming")).unwrap().asks;
     for wanted in ["transform bodies of requests", "transform bodies of responses"] {
