@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::node::{self, Node, Value};
-use super::{FieldGrant, Manifest, Report, WantedHead};
+use super::{BodyGrant, FieldGrant, Manifest, Report, WantedHead};
 
 /// The content of a `gateway.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -135,6 +135,13 @@ impl Locked {
         if was_free && is_guard(ask) {
             return true;
         }
+        // Who may transform bodies sees them.
+        if let Some(side) = ask.strip_prefix(READ_BODIES) {
+            return self
+                .asks
+                .iter()
+                .any(|known| known.strip_prefix(TRANSFORM_BODIES) == Some(side));
+        }
         // `read request x` is part of `read request *`, unless x holds credentials.
         let Some((what, name)) = ask.rsplit_once(' ').filter(|(what, _)| is_fields(what)) else {
             return false;
@@ -168,8 +175,13 @@ impl Locked {
 
 /// What a component asks for, one line each, sorted. `sends` tells whether it imports `http`,
 /// `has_heads` whether it is a router or a filter: those see heads, by default all fields but
-/// credentials.
-pub fn asks(manifest: Option<&Manifest>, sends: bool, has_heads: bool) -> Vec<String> {
+/// credentials. `has_bodies` tells whether it has hooks for bodies, which then may be any.
+pub fn asks(
+    manifest: Option<&Manifest>,
+    sends: bool,
+    has_heads: bool,
+    has_bodies: bool,
+) -> Vec<String> {
     let mut asks = Vec::new();
     if sends {
         asks.push(SENDS.to_owned());
@@ -203,6 +215,14 @@ pub fn asks(manifest: Option<&Manifest>, sends: bool, has_heads: bool) -> Vec<St
             let words = fields.as_ref().unwrap_or(&all).words();
             asks.extend(words.map(|word| format!("{verb} {side} {word}")));
         }
+        for (side, wanted) in [("requests", request.body), ("responses", response.body)] {
+            match wanted.unwrap_or(BodyGrant::Transform) {
+                _ if !has_bodies => {}
+                BodyGrant::None => {}
+                BodyGrant::Read => asks.push(format!("{READ_BODIES}{side}")),
+                BodyGrant::Transform => asks.push(format!("{TRANSFORM_BODIES}{side}")),
+            }
+        }
     }
     asks.sort_unstable();
     asks.dedup();
@@ -213,6 +233,10 @@ pub fn asks(manifest: Option<&Manifest>, sends: bool, has_heads: bool) -> Vec<St
 const SENDS: &str = "send requests";
 /// What a solver without a guard asks for.
 const UNGUARDED: &str = "change anything that it can reach";
+/// What a filter that looks at bodies asks for.
+const READ_BODIES: &str = "read bodies of ";
+/// What a filter that changes bodies asks for.
+const TRANSFORM_BODIES: &str = "transform bodies of ";
 /// How the lines of a guard begin.
 const GUARD: [&str; 3] = ["change ", "look up ", "also "];
 
@@ -306,12 +330,31 @@ mod tests {
     #[test]
     fn a_silent_filter_asks_for_every_field_and_a_solver_for_none() {
         let unguarded = ["change anything that it can reach", "send requests"];
-        assert_eq!(asks(None, true, false), unguarded);
+        assert_eq!(asks(None, true, false, false), unguarded);
         let all = ["read request *", "read response *", "set request *", "set response *"];
-        assert_eq!(asks(None, false, true), all);
+        assert_eq!(asks(None, false, true, false), all);
+        let bodies = ["transform bodies of requests", "transform bodies of responses"];
+        assert_eq!(asks(None, false, true, true), [&all[..], &bodies].concat());
         let text = "name: a\nversion: '1'\nworlds: [filter]\n\
                     grants: {request: {read: [cookie], set: []}, response: {read: [], set: []}}\n";
         let (manifest, _) = Manifest::parse(text, Path::new("plugin.yaml")).unwrap();
-        assert_eq!(asks(Some(&manifest), false, true), ["read request cookie"]);
+        assert_eq!(asks(Some(&manifest), false, true, false), ["read request cookie"]);
+        let text = text.replace("read: [], set: []}}", "read: [], set: [], body: read}}");
+        let (manifest, _) = Manifest::parse(&text, Path::new("plugin.yaml")).unwrap();
+        let asked = asks(Some(&manifest), false, true, true);
+        assert!(asked.contains(&"read bodies of responses".to_owned()), "{asked:?}");
+    }
+
+    #[test]
+    fn who_transforms_bodies_may_see_them_and_not_the_other_way_round() {
+        let reads = locked("aa", &["read bodies of requests", "read response *"]);
+        let transforms = locked("bb", &["transform bodies of requests"]);
+        assert!(transforms.more(&locked("cc", &["read bodies of requests"])).is_empty());
+        assert_eq!(reads.more(&transforms), ["transform bodies of requests"]);
+        // Fields are no bodies.
+        assert_eq!(
+            reads.more(&locked("dd", &["read bodies of responses"])),
+            ["read bodies of responses"]
+        );
     }
 }

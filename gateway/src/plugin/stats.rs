@@ -22,7 +22,7 @@ pub struct Stats {
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     /// By [`Hook`].
-    hooks: [AtomicU64; 4],
+    hooks: [AtomicU64; HOOKS.len()],
     /// By [`decision_index`].
     decisions: [AtomicU64; 4],
     failures: AtomicU64,
@@ -30,6 +30,10 @@ pub(super) struct Calls {
     nanoseconds: AtomicU64,
     instances: AtomicU64,
     waited: AtomicU64,
+    /// Of bodies, that came in.
+    body_bytes_in: AtomicU64,
+    /// Of bodies, that went on.
+    body_bytes_out: AtomicU64,
     memory_peak_bytes: AtomicU64,
     trouble: Mutex<Trouble>,
 }
@@ -59,13 +63,14 @@ pub(super) enum Hook {
     Request,
     RequestBody,
     Response,
+    Body,
 }
 
 /// Sums over all places of use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Totals {
     /// Calls by hook, in the order of [`HOOKS`].
-    pub calls: [u64; 4],
+    pub calls: [u64; HOOKS.len()],
     /// Decisions of successful calls, in the order of [`DECISIONS`].
     pub decisions: [u64; 4],
     /// Calls that trapped, overran a limit or broke a rule, and instances that did not start.
@@ -80,6 +85,10 @@ pub struct Totals {
     pub instances_waited_for: u64,
     /// Instances that wait to be used.
     pub instances_ready: i64,
+    /// Bytes of bodies that were shown to it.
+    pub body_bytes_in: u64,
+    /// Bytes of bodies that went on after it.
+    pub body_bytes_out: u64,
     /// The largest memory that an instance reached, in bytes.
     pub memory_peak_bytes: u64,
     /// Places of use where calls are refused now, and why.
@@ -112,6 +121,8 @@ impl Stats {
             (&gone.nanoseconds, &calls.nanoseconds),
             (&gone.instances, &calls.instances),
             (&gone.waited, &calls.waited),
+            (&gone.body_bytes_in, &calls.body_bytes_in),
+            (&gone.body_bytes_out, &calls.body_bytes_out),
         ]);
         for (sum, one) in sums {
             sum.fetch_add(one.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -144,12 +155,13 @@ impl Stats {
 impl Calls {
     /// Counts the start of a call; true when it is to be measured.
     pub(super) fn begin(&self, hook: Hook) -> bool {
-        let [route, request, body, response] = &self.hooks;
+        let [route, request, prefix, response, body] = &self.hooks;
         let counter = match hook {
             Hook::Route => route,
             Hook::Request => request,
-            Hook::RequestBody => body,
+            Hook::RequestBody => prefix,
             Hook::Response => response,
+            Hook::Body => body,
         };
         let before = counter.load(Ordering::Relaxed);
         counter.store(before.wrapping_add(1), Ordering::Relaxed);
@@ -160,6 +172,12 @@ impl Calls {
     pub(super) fn measured(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         add(&self.nanoseconds, nanoseconds.saturating_mul(MEASURED_EVERY));
+    }
+
+    /// Counts bytes of a body that a call took and gave.
+    pub(super) fn body(&self, bytes_in: u64, bytes_out: u64) {
+        add(&self.body_bytes_in, bytes_in);
+        add(&self.body_bytes_out, bytes_out);
     }
 
     /// Counts what a call decided.
@@ -213,6 +231,8 @@ impl Calls {
         totals.nanoseconds = totals.nanoseconds.wrapping_add(load(&self.nanoseconds));
         totals.instances = totals.instances.wrapping_add(load(&self.instances));
         totals.instances_waited_for = totals.instances_waited_for.wrapping_add(load(&self.waited));
+        totals.body_bytes_in = totals.body_bytes_in.wrapping_add(load(&self.body_bytes_in));
+        totals.body_bytes_out = totals.body_bytes_out.wrapping_add(load(&self.body_bytes_out));
         totals.memory_peak_bytes = totals.memory_peak_bytes.max(load(&self.memory_peak_bytes));
         let trouble = self.trouble();
         totals.quarantined.extend(trouble.quarantine.clone());
@@ -253,7 +273,7 @@ pub(super) fn decision_index(decision: &Decision) -> usize {
 }
 
 /// The names of what [`Totals::calls`] counts.
-pub const HOOKS: [&str; 4] = ["route", "on-request", "on-request-body", "on-response"];
+pub const HOOKS: [&str; 5] = ["route", "on-request", "on-request-body", "on-response", "body"];
 /// The names of what [`Totals::decisions`] counts.
 pub const DECISIONS: [&str; 4] = ["continue", "upstream", "redirect", "respond"];
 /// One call of so many is measured: a clock costs a third of a small call.
@@ -277,7 +297,7 @@ mod tests {
         other.failed("r1", "boom".to_owned(), true);
         other.memory(1 << 20);
         let before = stats.totals();
-        assert_eq!(before.calls, [1, 20, 0, 0]);
+        assert_eq!(before.calls, [1, 20, 0, 0, 0]);
         assert_eq!(before.decisions, [20, 0, 0, 0]);
         // The 1st and the 17th were measured.
         assert_eq!((before.failures, before.nanoseconds), (1, 320));

@@ -4,7 +4,9 @@
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, Linker, LinkerInstance};
 
-use super::host::{Host, connection, crypto, decision, http, log, request, response, state, wasi};
+use super::host::{
+    Host, body, connection, crypto, decision, http, log, request, response, state, wasi,
+};
 
 /// Where the exports of a component lie.
 pub(super) struct Exports {
@@ -13,6 +15,14 @@ pub(super) struct Exports {
     pub filter: Option<FilterExports>,
     pub solver: Option<SolverExports>,
     pub handover: Option<HandoverExports>,
+    pub body: Option<BodyExports>,
+}
+
+/// The functions of `body-hooks`.
+pub(super) struct BodyExports {
+    pub on_chunk: ComponentExportIndex,
+    pub on_finish: ComponentExportIndex,
+    pub on_abandon: ComponentExportIndex,
 }
 
 /// The functions of `handover`.
@@ -67,12 +77,20 @@ impl Exports {
                 restore: function("handover", "restore")?,
             })
         };
+        let body = || {
+            Some(BodyExports {
+                on_chunk: function("body-hooks", "on-chunk")?,
+                on_finish: function("body-hooks", "on-finish")?,
+                on_abandon: function("body-hooks", "on-abandon")?,
+            })
+        };
         let found = Self {
             configure: function("plugin", "configure")?,
             route: function("router-hooks", "route"),
             filter: filter(),
             solver: solver(),
             handover: handover(),
+            body: body(),
         };
         (!found.worlds().is_empty()).then_some(found)
     }
@@ -153,6 +171,7 @@ fn link_function(
     may_wait: bool,
 ) -> wasmtime::Result<bool> {
     match interface.strip_prefix(PACKAGE) {
+        Some("body") => body::link(at, function),
         Some("connection") => connection::link(at, function),
         Some("crypto") => crypto::link(at, function),
         Some("decision") => decision::link(at, function),

@@ -13,7 +13,7 @@ use once_cell::race::OnceBox;
 use crate::{Hook, Plugin, config};
 
 /// Exports a plugin as a component, once per crate: `export!(MyPlugin: filter);`, with one or more
-/// of `router`, `filter` and `dns_solver`.
+/// of `router`, `filter` and `dns_solver`, and with `filter` also `body`.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($world:ident),+ $(,)?) => {
@@ -102,6 +102,26 @@ macro_rules! __export_world {
             $component with_types_in $crate::bindings::filter
         );
     };
+    (body, $plugin:ty, $slot:ident, $component:ident) => {
+        use $crate::bindings::body::exports::witgate::plugin::body_hooks;
+        impl body_hooks::Guest for $component {
+            fn on_chunk(body: u64, chunk: $crate::export::Vec<u8>) {
+                let body = $crate::body::Body::of(body);
+                <$plugin as $crate::BodyFilter>::on_chunk($slot.plugin(), body, &chunk);
+            }
+            fn on_finish(body: u64) {
+                let body = $crate::body::Body::of(body);
+                <$plugin as $crate::BodyFilter>::on_finish($slot.plugin(), body);
+            }
+            fn on_abandon(body: u64) {
+                let body = $crate::body::Body::of(body);
+                <$plugin as $crate::BodyFilter>::on_abandon($slot.plugin(), body);
+            }
+        }
+        $crate::bindings::body::export_body!(
+            $component with_types_in $crate::bindings::body
+        );
+    };
     (dns_solver, $plugin:ty, $slot:ident, $component:ident) => {
         const _: () = {
             use $crate::DnsSolver;
@@ -165,6 +185,10 @@ macro_rules! __check_world {
     (filter, $plugin:ty) => {
         const fn is_filter<T: $crate::Filter>() {}
         is_filter::<$plugin>();
+    };
+    (body, $plugin:ty) => {
+        const fn is_body_filter<T: $crate::BodyFilter>() {}
+        is_body_filter::<$plugin>();
     };
     (dns_solver, $plugin:ty) => {
         const fn is_dns_solver<T: $crate::DnsSolver>() {}
