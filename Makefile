@@ -1,5 +1,5 @@
 # The front door. What needs logic is `cargo xtask` or tests/setup.
-.PHONY: run build plugins guests lint tools test fuzz bench
+.PHONY: run build plugins guests lint tools test cost fuzz bench
 
 ## run: the first example at https://localhost:8443, with the plugins of this checkout
 run: build
@@ -25,10 +25,14 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 
 ## test: everything that a change has to pass
-test: tools lint plugins guests
+test: tools lint plugins guests cost
 	RUST_TEST_THREADS=4 cargo test --workspace --locked
 	cargo test --locked --manifest-path plugins/Cargo.toml
 	cd plugins/sdk-go && go vet ./... && go test ./...
+
+## cost: the instructions of a request must not have become more than a tenth more
+cost: tools plugins
+	cargo xtask cost
 
 ## fuzz: every target of tests/fuzz for a minute; tests/fuzz/run says what it needs
 fuzz:

@@ -231,12 +231,13 @@ async fn seen(client: &Client, host: &str, body: Option<usize>, is_h2: bool) -> 
         None => get(host, "/"),
         Some(bytes) => request("POST", host, "/", "").map(|_| zeros(bytes)),
     };
-    let response = match within(host, SOON, http.open(request)).await {
+    let what = format!("{host}, a body of {body:?}, over HTTP/{}", if is_h2 { 2 } else { 1 });
+    let response = match within(&what, SOON, http.open(request)).await {
         Ok(response) => response,
         Err(error) => panic!("{host}: no response: {error:?}"),
     };
     let status = response.status().as_u16();
-    match within(host, SOON, crate::harness::client::Answer::read(response)).await {
+    match within(&what, SOON, crate::harness::client::Answer::read(response)).await {
         Ok(_) => Status(status),
         Err(_) => Broken(status),
     }

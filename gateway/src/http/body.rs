@@ -459,7 +459,14 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Stream(body) => body.held.is_empty() && body.incoming.is_end_stream(),
+            Self::Stream(body) => {
+                let has_ended = body.held.is_empty() && body.incoming.is_end_stream();
+                // The end may come with no piece, and is then seen here alone.
+                if has_ended {
+                    body.progress.is_awaited.set(false);
+                }
+                has_ended
+            }
             Self::Tapped(body) => body.held.is_empty() && body.tapped.is_end_stream(),
         }
     }
@@ -828,6 +835,9 @@ struct Idle {
     is_waiting: bool,
 }
 
+/// What timers are exact to.
+const TICK: Duration = Duration::from_millis(1);
+
 /// The bytes of a piece that has come.
 fn bytes_of<E>(polled: &Poll<Option<Result<Frame<Bytes>, E>>>) -> u64 {
     let Poll::Ready(Some(Ok(frame))) = polled else { return 0 };
@@ -859,9 +869,12 @@ impl Idle {
                 return Poll::Ready(None);
             }
             let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
-            if !self.is_waiting || sleep.is_elapsed() {
+            let end = tokio::time::Instant::now() + left;
+            // A wait becomes shorter when what was a conversation is one no more.
+            let is_shorter = sleep.deadline() > end + TICK;
+            if !self.is_waiting || sleep.is_elapsed() || is_shorter {
                 self.is_waiting = true;
-                sleep.as_mut().reset(tokio::time::Instant::now() + left);
+                sleep.as_mut().reset(end);
             }
             ready!(sleep.as_mut().poll(cx));
         }
