@@ -308,6 +308,10 @@ fn plugin_metrics(text: &mut String, generation: &Generation) {
     });
     let started = "Instances started.";
     one("witgate_plugin_instances_total", "counter", started, &|t| t.instances.to_string());
+    let sent = "Outgoing requests.";
+    one("witgate_plugin_requests_total", "counter", sent, &|t| t.requests.to_string());
+    let dropped = "Exchanges and events that a plugin was not given, or did not take.";
+    one("witgate_plugin_dropped_total", "counter", dropped, &|t| t.dropped.to_string());
     let memory = "The largest memory of an instance.";
     one("witgate_plugin_memory_peak_bytes", "gauge", memory, &|t| t.memory_peak_bytes.to_string());
     let quarantined = "Places of use where the plugin is left alone.";

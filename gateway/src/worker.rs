@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use crate::acme::solve::http01::Tokens;
@@ -39,6 +39,10 @@ pub struct Worker {
     pub mirrors: Cell<usize>,
     live: Arc<Live>,
     view: RefCell<Rc<View>>,
+}
+
+thread_local! {
+    static HERE: RefCell<Weak<Worker>> = const { RefCell::new(Weak::new()) };
 }
 
 /// What is counted over all workers.
@@ -128,6 +132,16 @@ impl Worker {
             live,
             view: RefCell::new(Rc::new(view)),
         })
+    }
+
+    /// Makes it the worker of this thread.
+    pub fn sit_here(self: &Rc<Self>) {
+        HERE.with(|here| *here.borrow_mut() = Rc::downgrade(self));
+    }
+
+    /// The worker of this thread.
+    pub fn here() -> Option<Rc<Self>> {
+        HERE.with(|here| here.borrow().upgrade())
     }
 
     /// The generation in force, as this worker uses it.

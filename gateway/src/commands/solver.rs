@@ -124,7 +124,7 @@ fn stanza(solver: &Solver, name: Option<&str>, known: &BTreeMap<String, String>)
     let about = manifest.description.clone().unwrap_or_default();
     let _ = writeln!(text, "# {} {}: {about}", manifest.name, manifest.version);
     let _ = writeln!(text, "# It will be allowed to:");
-    for line in lock::asks(Some(manifest), true, false) {
+    for line in lock::asks(Some(manifest), true, &["dns-solver"]) {
         if line != "send requests" && !line.starts_with("http ") {
             let _ = writeln!(text, "#   {line}");
         }

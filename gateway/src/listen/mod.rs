@@ -3,6 +3,7 @@
 //! awaited in the accept loop. Each https address has a UDP port of the same number beside it, for
 //! QUIC ([`quic`]).
 
+mod hello;
 mod pass;
 mod quic;
 
@@ -33,6 +34,8 @@ use crate::proxy::{self, Via};
 use crate::telemetry::Counters;
 use crate::tls::TlsFacts;
 use crate::tls::accept::Accepted;
+use crate::tls::fingerprint;
+use crate::tls::hello::Wish;
 use crate::worker::{OpenPlace, Worker};
 
 /// Where connections come in, whatever the settings of the place are. Those are looked up at each
@@ -258,6 +261,7 @@ fn run(
             return;
         }
     };
+    worker.sit_here();
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, serve(Rc::clone(&worker), commands, drain, open, place));
     worker.access.flush();
@@ -466,10 +470,13 @@ async fn greet(
         serve::spawn(stream, false, connection, limits, drain, place);
         return;
     }
-    let fronts = Arc::clone(&worker.view().generation.fronts);
     let to = caller.local.ip();
-    let front = |name: Option<&str>| fronts.find(name, Some(to));
-    match worker.acceptor.accept(stream, to, limits.handshake, front).await {
+    let sender = hello::Sender::tcp(&caller);
+    let wish = |name: Option<&str>, records: &[u8], is_ours: bool| match is_ours {
+        true => Wish::Site(worker.view().generation.fronts.find(name, Some(to))),
+        false => hello::wish(&worker, &sender, name, || fingerprint::unwrap_records(records)),
+    };
+    match worker.acceptor.accept(stream, to, limits.handshake, wish).await {
         Ok(Accepted::Serve { stream, facts }) => {
             let is_h2 = facts.is_h2;
             let connection = connection_of(&worker, caller, Some(facts), alt_svc);
