@@ -18,8 +18,6 @@ import (
 
 // Config is `config:` of the stanza.
 type Config struct {
-	// What tokens are signed with; at least 32 bytes (RFC 7518, section 3.2).
-	Key string `json:"key"`
 	// The `iss` that tokens must have; none takes any.
 	Issuer *string `json:"issuer"`
 	// The `aud` that tokens must have, alone or in a list; none takes any.
@@ -37,8 +35,9 @@ type JwtFilter struct{ Config }
 
 // New makes the plugin.
 func New(config Config) (*JwtFilter, error) {
-	if len(config.Key) < 32 {
-		return nil, errors.New("config.key: at least 32 bytes, RFC 7518 section 3.2")
+	// Better now than at the first request.
+	if _, err := witgate.HMAC("sha256", secret, nil); err != nil {
+		return nil, fmt.Errorf("secrets.key: %w", err)
 	}
 	if config.Claims == nil {
 		config.Claims = map[string]string{"sub": "x-user"}
@@ -82,7 +81,7 @@ func (f *JwtFilter) admit(credentials string) (map[string]string, error) {
 	if !strings.EqualFold(scheme, "bearer") || token == "" {
 		return nil, errors.New("missing-token")
 	}
-	claims, err := verify(token, []byte(f.Key))
+	claims, err := verify(token)
 	if err != nil {
 		return nil, err
 	}

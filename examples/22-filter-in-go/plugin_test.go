@@ -1,25 +1,38 @@
 package main
 
 import (
-	"strings"
+	"encoding/base64"
+	"encoding/json"
 	"testing"
 
 	"witgate"
 	"witgate/witgatetest"
 )
 
-const key = "a key of thirty-two bytes or more"
+// sign makes a token with these claims.
+func sign(t *testing.T, claims map[string]any) string {
+	t.Helper()
+	body, _ := json.Marshal(claims)
+	encode := base64.RawURLEncoding.EncodeToString
+	signed := encode([]byte(`{"alg":"HS256"}`)) + "." + encode(body)
+	code, err := witgate.HMAC("sha256", secret, []byte(signed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed + "." + encode(code)
+}
 
 func ask(t *testing.T, claims map[string]any) (*witgate.Request, witgate.Decision) {
 	t.Helper()
+	witgatetest.Secrets(t, map[string][]byte{secret: []byte("a key of thirty-two bytes or more")})
 	issuer := "login"
-	filter, err := New(Config{Key: key, Issuer: &issuer})
+	filter, err := New(Config{Issuer: &issuer})
 	if err != nil {
 		t.Fatal(err)
 	}
 	request := witgatetest.NewRequest("GET", "https://example.com/", "x-user", "forged")
 	if claims != nil {
-		request.Set("authorization", "Bearer "+sign(claims, []byte(key)))
+		request.Set("authorization", "Bearer "+sign(t, claims))
 	}
 	return request, filter.OnRequest(request)
 }
@@ -55,8 +68,8 @@ func TestCachesAreTold(t *testing.T) {
 	}
 }
 
-func TestAShortKeyIsALoadError(t *testing.T) {
-	if _, err := New(Config{Key: "short"}); err == nil || !strings.HasPrefix(err.Error(), "config.key: ") {
+func TestAKeyThatIsMissingIsALoadError(t *testing.T) {
+	if _, err := New(Config{}); err == nil || err.Error() != "secrets.key: unknown-secret" {
 		t.Error(err)
 	}
 }

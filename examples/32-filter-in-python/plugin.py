@@ -10,7 +10,7 @@ from typing import Any, Optional
 import token_hs256
 import witgate
 from token_hs256 import Refused
-from witgate import Decision, Request, Response
+from witgate import Decision, Request, Response, crypto
 
 OWNED = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
          "upgrade", "content-length", "host"}
@@ -18,17 +18,19 @@ OWNED = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "trans
 
 class JwtFilter:
     def __init__(self, config) -> None:
-        keys = {"key": str, "issuer": str, "audience": str, "claims": {str: str}, "leeway": int,
+        keys = {"issuer": str, "audience": str, "claims": {str: str}, "leeway": int,
                 "keep-token": bool}
         defaults = {"issuer": None, "audience": None, "claims": {"sub": "x-user"}, "leeway": 0,
                     "keep-token": False}
         config = witgate.want(config, "config", keys, defaults)
-        self.key = config["key"].encode()
         self.issuer, self.audience = config["issuer"], config["audience"]
         self.claims, self.leeway = config["claims"], config["leeway"]
         self.keep_token = config["keep-token"]
-        if len(self.key) < 32:
-            raise ValueError("config.key: at least 32 bytes, RFC 7518 section 3.2")
+        try:
+            crypto.hmac("sha256", token_hs256.KEY, b"")
+        except crypto.CryptoError as error:
+            # Better now than at the first request.
+            raise ValueError(f"secrets.key: {error}") from None
         if self.leeway < 0:
             raise ValueError("config.leeway: seconds, zero or more")
         for claim, name in self.claims.items():
@@ -57,7 +59,7 @@ class JwtFilter:
         scheme, _, token = request.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Refused("missing-token")
-        claims = token_hs256.verify(token.strip(), self.key)
+        claims = token_hs256.verify(token.strip())
         self.check(claims)
         fields = {name: as_text(claims.get(claim)) for claim, name in self.claims.items()}
         return {name: text for name, text in fields.items() if text is not None}

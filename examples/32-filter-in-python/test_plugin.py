@@ -3,17 +3,18 @@ import unittest
 
 from plugin import JwtFilter
 from token_hs256 import sign
-from witgate.testing import Request, Response
+from witgate.testing import Request, Response, with_secrets
 
-KEY = "a key of thirty-two bytes or more"
-FILTER = JwtFilter({"key": KEY, "issuer": "login"})
+SECRETS = {"key": b"a key of thirty-two bytes or more"}
 
 
 def ask(claims):
-    token = sign(claims, KEY.encode())
-    headers = {"x-user": "forged", "authorization": f"Bearer {token}"}
-    request = Request("https://example.com/", headers)
-    return request, FILTER.on_request(request)
+    with with_secrets(SECRETS):
+        headers = {"x-user": "forged"}
+        if claims is not None:
+            headers["authorization"] = f"Bearer {sign(claims)}"
+        request = Request("https://example.com/", headers)
+        return request, JwtFilter({"issuer": "login"}).on_request(request)
 
 
 class Tests(unittest.TestCase):
@@ -29,16 +30,17 @@ class Tests(unittest.TestCase):
     def test_bad_tokens_are_refused_with_the_reason(self):
         self.refused(ask({"sub": "ann", "iss": "login", "exp": 1})[1], "expired")
         self.refused(ask({"sub": "ann", "iss": "elsewhere"})[1], "wrong-issuer")
-        self.refused(FILTER.on_request(Request("https://example.com/")), "missing-token")
+        self.refused(ask(None)[1], "missing-token")
 
     def test_caches_are_told(self):
         response = Response(200)
-        FILTER.on_response(Request("https://example.com/"), response)
+        with with_secrets(SECRETS):
+            JwtFilter(None).on_response(Request("https://example.com/"), response)
         self.assertEqual(response["vary"], "authorization")
 
-    def test_a_short_key_is_a_load_error(self):
-        with self.assertRaisesRegex(ValueError, "^config.key: "):
-            JwtFilter({"key": "short"})
+    def test_a_key_that_is_missing_is_a_load_error(self):
+        with with_secrets({}), self.assertRaisesRegex(ValueError, "^secrets.key: unknown-secret"):
+            JwtFilter(None)
 
 
 if __name__ == "__main__":

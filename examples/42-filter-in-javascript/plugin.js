@@ -1,21 +1,20 @@
 // A filter: lets requests through that carry a JWT signed with HMAC-SHA256 (RFC 7519, `HS256` of
 // RFC 7518), and hands its claims to the application as fields. The application need not know about
 // tokens, and cannot be told lies by clients.
-import { respond, toBytes, want } from "witgate";
-import { Refused, verify } from "./token.js";
+import { respond, want } from "witgate";
+import { Refused, checkKey, verify } from "./token.js";
 
 const OWNED = "connection keep-alive proxy-connection te trailer transfer-encoding upgrade content-length host".split(" ");
 
 /** @type {import("witgate").FilterPlugin} */
 export default function jwtFilter(config) {
   const keys = {
-    key: "text", issuer: "text", audience: "text", claims: "texts", leeway: "integer", "keep-token": "boolean",
+    issuer: "text", audience: "text", claims: "texts", leeway: "integer", "keep-token": "boolean",
   };
-  const { key, issuer, audience, claims, leeway, "keep-token": keepToken } = want(config, "config", keys, {
+  const { issuer, audience, claims, leeway, "keep-token": keepToken } = want(config, "config", keys, {
     issuer: undefined, audience: undefined, claims: new Map([["sub", "x-user"]]), leeway: 0, "keep-token": false,
   });
-  const keyBytes = toBytes(key);
-  if (keyBytes.length < 32) throw new Error("config.key: at least 32 bytes, RFC 7518 section 3.2");
+  checkKey();
   if (leeway < 0) throw new Error("config.leeway: seconds, zero or more");
   for (const [claim, name] of claims) {
     if (OWNED.includes(name.toLowerCase()) || !/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) {
@@ -27,7 +26,7 @@ export default function jwtFilter(config) {
   function admit(request) {
     const [, token] = /^bearer +(.+)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
     if (token === undefined) throw new Refused("missing-token");
-    const found = verify(token.trim(), keyBytes);
+    const found = verify(token.trim());
     check(found);
     const fields = [...claims].map(([claim, name]) => [name, asText(found[claim])]);
     return fields.filter(([, value]) => value !== undefined);

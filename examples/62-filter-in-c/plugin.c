@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-static const char *key, *issuer, *audience;
+static const char *issuer, *audience;
 static const wg_json *claims;
 static int64_t leeway;
 static bool keep_token;
@@ -24,7 +24,6 @@ static bool can_be_set(const char *name) {
 
 const char *plugin_configure(const wg_json *config) {
     const wg_key keys[] = {
-        {"key", WG_AS_TEXT, true, &key},
         {"issuer", WG_AS_TEXT, false, &issuer},
         {"audience", WG_AS_TEXT, false, &audience},
         {"claims", WG_AS_TEXTS, false, &claims},
@@ -33,7 +32,9 @@ const char *plugin_configure(const wg_json *config) {
     };
     const char *error = wg_want(config, keys, sizeof keys / sizeof keys[0]);
     if (error != NULL) return error;
-    if (strlen(key) < 32) return "config.key: at least 32 bytes, RFC 7518 section 3.2";
+    /* Better now than at the first request. */
+    const char *code = token_check_key();
+    if (code != NULL) return wg_format("secrets.key: %s", code);
     if (leeway < 0) return "config.leeway: seconds, zero or more";
     const char *subject = "{\"sub\":\"x-user\"}";
     if (claims == NULL) claims = wg_json_read(subject, strlen(subject));
@@ -98,7 +99,7 @@ static const char *admit(void) {
     const char *token = bearer();
     if (token == NULL) return "missing-token";
     const wg_json *found;
-    const char *reason = token_verify(token, key, &found);
+    const char *reason = token_verify(token, &found);
     if (reason == NULL) reason = check(found);
     if (reason != NULL) return reason;
     for (const wg_json *claim = claims->first; claim != NULL; claim = claim->next) {

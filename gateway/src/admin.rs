@@ -306,12 +306,18 @@ fn plugin_metrics(text: &mut String, generation: &Generation) {
         let Totals { nanoseconds, .. } = t;
         format!("{}.{:09}", nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000)
     });
-    let started = "Instances started.";
+    let started = "Instances put to use.";
     one("witgate_plugin_instances_total", "counter", started, &|t| t.instances.to_string());
     let sent = "Outgoing requests.";
     one("witgate_plugin_requests_total", "counter", sent, &|t| t.requests.to_string());
     let dropped = "Exchanges and events that a plugin was not given, or did not take.";
     one("witgate_plugin_dropped_total", "counter", dropped, &|t| t.dropped.to_string());
+    let waited = "Of these, the ones that a request started because none was ready.";
+    one("witgate_plugin_instances_waited_for_total", "counter", waited, &|t| {
+        t.instances_waited_for.to_string()
+    });
+    let ready = "Instances that wait to be used.";
+    one("witgate_plugin_instances_ready", "gauge", ready, &|t| t.instances_ready.to_string());
     let memory = "The largest memory of an instance.";
     one("witgate_plugin_memory_peak_bytes", "gauge", memory, &|t| t.memory_peak_bytes.to_string());
     let quarantined = "Places of use where the plugin is left alone.";

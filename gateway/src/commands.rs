@@ -211,7 +211,9 @@ pub fn build_plugin(folder: &Path) -> Result<(), String> {
     eprintln!("{} {} ({})", manifest.name, manifest.version, manifest.worlds.join(", "));
     let component = workshop::build(&project).map_err(|cause| describe(&cause))?;
     let cache = tempfile_folder()?;
-    let inspected = Engine::start(cache.clone()).and_then(|engine| engine.inspect(&component));
+    let inspected = workshop::step("looks at the component", |_| {
+        Engine::start(cache.clone()).and_then(|engine| engine.inspect(&component))
+    });
     let _ = std::fs::remove_dir_all(&cache);
     let found = inspected.map_err(|cause| describe(&cause))?;
     if let Some(missing) = manifest.worlds.iter().find(|world| !found.worlds.contains(world)) {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::config::{
     Challenge, ClientCertificateMode, Config, Issuer, OnError, PathMatch, RouteAction, Scheme,
-    Server, Site, SiteCertificate,
+    Server, Site, SiteCertificate, Split,
 };
 use crate::fault::describe;
 use crate::generation::{Generation, SiteUses};
@@ -201,7 +201,7 @@ impl Walk<'_> {
             RouteAction::Upstream(name) => {
                 (format!("upstream {name}"), End::Upstream(name.clone()))
             }
-            RouteAction::Split(shares) => {
+            RouteAction::Split(Split { shares, .. }) => {
                 let all: u32 = shares.iter().map(|(_, share)| share).sum();
                 let said: Vec<String> =
                     shares.iter().map(|(name, share)| format!("{name} {share} of {all}")).collect();

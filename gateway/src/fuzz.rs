@@ -4,40 +4,128 @@
 
 use std::path::Path;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap as Fields, Method};
 
-use crate::config::{self, Paths};
+use crate::config::{self, Manifest, Paths, ProxyVersion};
 use crate::h1::chunk::{self, Decoder, Piece};
 use crate::h1::head::{self, Bounds, Framing, HeadError, RequestHead, ResponseHead};
+use crate::h2;
+use crate::http::files;
+use crate::http::h3::gate::{Allowance, Gate, Violation};
 use crate::http::headers::{self, Forwarding};
+use crate::proxy::{self, Ends};
 use crate::route::path as route_path;
 use crate::tls::accept;
 use crate::tls::certs::Certs;
+use crate::tls::fingerprint::{self, Transport};
 
 /// A reader under test: what held that must not, as text.
 pub type Entry = fn(&[u8]) -> Result<(), String>;
 
 /// All of them, by the names of their targets and of their folders of seeds.
-pub const ENTRIES: [(&str, Entry); 7] = [
+pub const ENTRIES: [(&str, Entry); 12] = [
     ("hello", hello),
+    ("proxy", proxy),
+    ("h3", h3),
     ("request", request),
     ("response", response),
     ("chunks", chunks),
     ("path", path),
     ("fields", fields),
     ("config", config),
+    ("manifest", manifest),
+    ("frames", frames),
+    ("hpack", hpack),
 ];
 
-/// A ClientHello: without a certificate, nobody is served.
+/// A ClientHello: without a certificate, nobody is served, and a fingerprint is of its form.
 ///
 /// # Errors
-/// When somebody is.
+/// When somebody is, or when it is not.
 pub fn hello(bytes: &[u8]) -> Result<(), String> {
+    let message = fingerprint::unwrap_records(bytes);
+    // What the other side answers is read by the same reader.
+    let _ = fingerprint::agreed(&message);
+    if let Some(ja4) = fingerprint::ja4(&message, Transport::Tcp) {
+        let is_plain = ja4.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !is_plain || ja4.len() != JA4_BYTES {
+            return Err(format!("{ja4:?} is no fingerprint"));
+        }
+    }
     match accept::would_serve(bytes, &Certs::default()) {
         false => Ok(()),
         true => Err("a ClientHello is served without any certificate".to_owned()),
+    }
+}
+
+/// A PROXY header: not a byte more is read than it has, one byte less is none, and what it says of the
+/// ends of a connection reads the same when it is written again, in either version.
+///
+/// # Errors
+/// When it does not.
+pub fn proxy(bytes: &[u8]) -> Result<(), String> {
+    let Some((header, length)) = proxy_header(bytes)? else { return Ok(()) };
+    let (whole, cut) = bytes.split_at_checked(length).map_or((bytes, bytes), |(whole, _)| {
+        (whole, whole.get(..length.saturating_sub(1)).unwrap_or_default())
+    });
+    if proxy_header(whole)?.as_ref() != Some(&(header.clone(), length)) {
+        return Err(format!("{header:?} comes of what follows it"));
+    }
+    if let Some((less, _)) = proxy_header(cut)? {
+        return Err(format!("{less:?} comes of a header that is cut off"));
+    }
+    let canonical = |ends: Ends| {
+        let side = |end: std::net::SocketAddr| (end.ip().to_canonical(), end.port());
+        (side(ends.source), side(ends.destination))
+    };
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let authority = header.authority.as_deref();
+        let again = proxy_header(&proxy::write(version, header.ends, authority))?;
+        let again = again.map(|(again, _)| again).unwrap_or_default();
+        // What speaks of no client has nothing to say of its wishes either.
+        let is_told = version == ProxyVersion::V2 && header.ends.is_some();
+        if again.ends.map(canonical) != header.ends.map(canonical)
+            || again.authority != header.authority.clone().filter(|_| is_told)
+        {
+            return Err(format!("{header:?} reads as {again:?} in {version:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The frames of a client's HTTP/3 streams: pieces of any size pass alike, and hold no more than is
+/// allowed. The first byte says which stream it is.
+///
+/// # Errors
+/// When they do not.
+pub fn h3(bytes: &[u8]) -> Result<(), String> {
+    let Some((first, bytes)) = bytes.split_first() else { return Ok(()) };
+    let make = || match first % 2 {
+        0 => Gate::request(BOUNDS.bytes_max),
+        _ => Gate::one_way(Allowance::new()),
+    };
+    let passed = |step: usize| {
+        let mut gate = make();
+        for piece in bytes.chunks(step) {
+            gate.push(Bytes::copy_from_slice(piece))?;
+        }
+        Ok::<_, Violation>(std::iter::from_fn(|| gate.pop()).flatten().collect::<Vec<u8>>())
+    };
+    let whole = passed(bytes.len().max(1));
+    for step in [1, 3, 16] {
+        let parted = passed(step);
+        if whole != parted {
+            return Err(format!("whole {whole:?}, by {step} {parted:?}"));
+        }
+    }
+    match whole {
+        // A wish for a WebSocket grows when it is made readable, once for each head.
+        Ok(passed) if passed.len() > bytes.len() + HEAD_GROWS_BY => {
+            Err(format!("{} bytes became {}", bytes.len(), passed.len()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -128,6 +216,12 @@ pub fn path(bytes: &[u8]) -> Result<(), String> {
     if !path.starts_with('/') {
         return Ok(());
     }
+    if let Some((name, _)) = files::path::name(path, true) {
+        let name = Path::new(&name);
+        if !name.components().all(|part| matches!(part, std::path::Component::Normal(_))) {
+            return Err(format!("{path:?} leads to {name:?}, out of its folder"));
+        }
+    }
     if route_path::strip_prefix(path, path) != Some("") {
         return Err(format!("{path:?} does not come off itself"));
     }
@@ -209,6 +303,110 @@ pub fn config(bytes: &[u8]) -> Result<(), String> {
                 && let Err(report) = config::parse(&normal, file, base)
             {
                 return Err(format!("the normal form is refused:\n{report}\n{normal}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a plugin says of itself: its mistakes can be written, whatever it is.
+///
+/// # Errors
+/// Never; it must not panic.
+pub fn manifest(bytes: &[u8]) -> Result<(), String> {
+    let Ok(text) = std::str::from_utf8(bytes) else { return Ok(()) };
+    match Manifest::parse(text, Path::new("plugin.yaml")) {
+        Err(report) => drop(report.to_string()),
+        Ok((_, warnings)) => drop(format!("{warnings:?}")),
+    }
+    Ok(())
+}
+
+/// Frames of HTTP/2 after the preface and settings: pieces of any size give the same events and the same
+/// answers, and no more streams are open than allowed.
+///
+/// # Errors
+/// When they do not, or are.
+pub fn frames(bytes: &[u8]) -> Result<(), String> {
+    let whole = events(bytes, bytes.len().max(1))?;
+    for step in [1, 3, 64] {
+        let parted = events(bytes, step)?;
+        if whole != parted {
+            return Err(format!("whole {whole:?}, by {step} {parted:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// A header and how many bytes it has; `None` when there is none.
+fn proxy_header(bytes: &[u8]) -> Result<Option<(proxy::Header, usize)>, String> {
+    let mut rest = bytes;
+    let outcome = {
+        let mut reading = std::pin::pin!(proxy::read(&mut rest));
+        // Bytes in memory never wait.
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match reading.as_mut().poll(&mut cx) {
+            std::task::Poll::Ready(outcome) => outcome,
+            std::task::Poll::Pending => return Err("a header that waits for nothing".to_owned()),
+        }
+    };
+    Ok(outcome.ok().map(|header| (header, bytes.len() - rest.len())))
+}
+
+/// What comes of frames, as text, and what is answered.
+fn events(bytes: &[u8], step: usize) -> Result<(String, Vec<u8>), String> {
+    let bounds = h2::conn::Bounds { head_bytes_max: 4096, fields_max: 24, streams_max: 4 };
+    let mut conn = h2::conn::Conn::new(bounds);
+    let mut input = BytesMut::from(h2::frame::PREFACE);
+    input.extend_from_slice(&[0, 0, 0, h2::frame::kind::SETTINGS, 0, 0, 0, 0, 0]);
+    let now = std::time::Instant::now();
+    let mut seen = String::new();
+    for piece in bytes.chunks(step) {
+        input.extend_from_slice(piece);
+        loop {
+            let event = match conn.take(&mut input, || now) {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(fatal) => return Ok((format!("{seen}{fatal:?}"), conn.out)),
+            };
+            seen += &format!("{event:?}\n");
+            if conn.open() > bounds.streams_max {
+                return Err("more streams are open than allowed".to_owned());
+            }
+            // Some are answered at once, so that keys come again; what has come is taken.
+            match event {
+                h2::conn::Event::Request { key, is_last: true, .. } if key % 2 == 0 => {
+                    conn.finish(key);
+                }
+                h2::conn::Event::Data { key, data, .. } => conn.release(Some(key), data.len()),
+                _ => {}
+            }
+        }
+    }
+    Ok((seen, conn.out))
+}
+
+/// Blocks of HPACK, each after a byte that says how long it is: the table keeps to its size, and a text
+/// that was Huffman-coded decodes to itself.
+///
+/// # Errors
+/// When it does not.
+pub fn hpack(bytes: &[u8]) -> Result<(), String> {
+    let (mut code, mut text) = (Vec::new(), Vec::new());
+    h2::huffman::encode(bytes, &mut code);
+    if h2::huffman::decode(&code, &mut text).is_none() || text != bytes {
+        return Err(format!("{bytes:x?} comes back as {text:x?}"));
+    }
+    let mut decoder = h2::hpack::Decoder::default();
+    let mut rest = bytes;
+    while let Some((length, after)) = rest.split_first() {
+        let (mut block, after) = after.split_at(after.len().min(usize::from(*length)));
+        rest = after;
+        let mut is_first = true;
+        while let Ok(Some((_, size))) = decoder.next(&mut block, is_first) {
+            is_first = false;
+            if size < 32 || decoder.bytes() > h2::hpack::TABLE_BYTES {
+                return Err(format!("a field of {size}, a table of {}", decoder.bytes()));
             }
         }
     }
@@ -313,6 +511,10 @@ fn percent_decoded(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// `t13d1516h2_8daaf6152771_b186095e22b6` and all others.
+const JA4_BYTES: usize = 36;
+/// The length of a head in eight bytes, and the name for the protocol that stands for a WebSocket.
+const HEAD_GROWS_BY: usize = 64;
 const BOUNDS: Bounds = Bounds { bytes_max: 2048, fields_max: 24 };
 /// What is written again has spaces after its colons.
 const AGAIN: Bounds = Bounds { bytes_max: 8192, fields_max: 32 };
@@ -364,6 +566,10 @@ mod tests {
         "sites:\n",
         "ffffffffffffffff",
         "18446744073709551616",
+        "PROXY TCP4 ",
+        "192.0.2.1 ",
+        "\r\n\r\n\0\r\nQUIT\n",
+        "\x01\x05\0\0",
     ];
 
     #[test]

@@ -126,7 +126,7 @@ impl Gateway {
         let acme = Acme::start(store, Arc::clone(&certs), Arc::clone(&tokens));
         let acme = acme.map_err(StartError::Store)?;
         let acceptor = Acceptor::new(Arc::clone(&certs), acme.later()).map_err(StartError::Tls)?;
-        let count = generation.config.workers.unwrap_or_else(cores);
+        let count = crate::worker::count(&generation.config);
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let shared = Shared::default();
         let workers = start_workers(count, &live, &acceptor, &tokens, &counters, &shared)?;
@@ -594,10 +594,6 @@ fn report_swaps(previous: &Generation, next: &Generation) {
 
 fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl fmt::Display for StartError {

@@ -15,7 +15,7 @@ use crate::config::lock::Lock;
 use crate::config::{Config, HookBy, PluginUse, Report, Server, SiteCertificate, Upstream};
 use crate::fault::Fault;
 use crate::feed::{Feed, Pace};
-use crate::plugin::{Engine, Hooks, Kind, Plugin, PluginError, Trial, Verdict};
+use crate::plugin::{Engine, Kind, Plugin, PluginError, Reserve, Trial, Verdict};
 use crate::policy::{PolicyError, PolicyTable};
 use crate::route::RouteTable;
 use crate::tls::certs::Certs;
@@ -26,6 +26,7 @@ use crate::upstream::health::Health;
 use crate::upstream::resolve::Names;
 use crate::upstream::sticky::StickyKey;
 use crate::upstream::{Circuit, Parts, TlsClient};
+use crate::worker;
 
 /// Everything that decides about an exchange. Never changes; replaced as a whole.
 pub struct Generation {
@@ -56,6 +57,8 @@ pub struct Generation {
     pub policies: PolicyTable,
     /// What each site asks of handshakes.
     pub fronts: Arc<Fronts>,
+    /// Instances for the workers that will take this over, and for later.
+    _reserves: Vec<Arc<Reserve>>,
 }
 
 /// The plugins of a site, as indices into [`Generation::uses`].
@@ -146,8 +149,9 @@ impl Generation {
         let (mut uses, sites) = collect_uses(&config);
         let client_hello = config.client_hello.as_ref().map(|place| index_of(&mut uses, place));
         check_worlds(&config, &plugins, &mut errors);
+        let mut reserves = Vec::new();
         if errors.is_empty() {
-            try_uses(&uses, &plugins, &mut errors).await;
+            reserves = try_uses(&uses, &plugins, &mut errors).await;
         }
         let mut trials = BTreeMap::new();
         if errors.is_empty() {
@@ -186,6 +190,9 @@ impl Generation {
             return Err(errors);
         }
         let (sinks, listeners) = feeds(&config, &plugins, previous);
+        if let Some(previous) = previous {
+            reserves.extend(prepare(&config, &uses, &plugins, &trials, previous).await);
+        }
         let id = previous.map_or(1, |previous| previous.id + 1);
         let routes = Arc::new(RouteTable::new(&config.sites));
         let fronts = Arc::new(Fronts {
@@ -207,6 +214,7 @@ impl Generation {
             listeners,
             policies,
             fronts,
+            _reserves: reserves,
         }))
     }
 
@@ -539,17 +547,48 @@ async fn try_uses(
     uses: &[PluginUse],
     plugins: &BTreeMap<String, Arc<Plugin>>,
     errors: &mut Vec<GenerationError>,
-) {
+) -> Vec<Arc<Reserve>> {
+    let mut reserves = Vec::new();
     for place in uses {
-        let Some(plugin) = plugins.get(&place.plugin).map(Arc::clone) else { continue };
-        let config = place.config.clone();
-        let tried = tokio::task::spawn_blocking(move || Hooks::new(plugin, &config).map(drop));
-        match tried.await {
+        let Some(plugin) = plugins.get(&place.plugin) else { continue };
+        let reserve = Reserve::of(plugin, &place.config);
+        reserves.push(Arc::clone(&reserve));
+        match tokio::task::spawn_blocking(move || reserve.prepare(1)).await {
             Ok(Ok(())) => {}
             Ok(Err(cause)) => errors.push(GenerationError::Plugin(cause)),
             Err(_) => errors.push(GenerationError::Cancelled),
         }
     }
+    reserves
+}
+
+/// Starts the instances that workers will need when they take this generation over from `previous`,
+/// so that their requests do not wait for that. One that does not start is their concern.
+async fn prepare(
+    config: &Config,
+    uses: &[PluginUse],
+    plugins: &BTreeMap<String, Arc<Plugin>>,
+    trials: &BTreeMap<String, Arc<Trial>>,
+    previous: &Generation,
+) -> Vec<Arc<Reserve>> {
+    let workers = worker::count(config);
+    let mut reserves = Vec::new();
+    for place in uses {
+        let (plugin, trial) = (plugins.get(&place.plugin), trials.get(&place.plugin));
+        let known = previous.uses.contains(place).then(|| previous.plugins.get(&place.plugin));
+        let is_kept = known.flatten().map(Arc::as_ptr) == plugin.map(Arc::as_ptr)
+            && previous.trials.get(&place.plugin).map(Arc::as_ptr) == trial.map(Arc::as_ptr);
+        if is_kept {
+            continue;
+        }
+        let beside = trial.filter(|trial| !trial.is_over()).map(|trial| trial.plugin());
+        for plugin in plugin.into_iter().chain(beside) {
+            let reserve = Reserve::of(plugin, &place.config);
+            reserves.push(Arc::clone(&reserve));
+            let _ = tokio::task::spawn_blocking(move || reserve.prepare(workers)).await;
+        }
+    }
+    reserves
 }
 
 /// What each site asks of handshakes. What did not change is kept, so that tickets stay good.
@@ -594,14 +633,11 @@ fn parts(
         let index = known.and_then(|(_, config)| config.servers.iter().position(|s| s == server));
         index.is_none_or(|index| known.is_none_or(|(parts, _)| parts.health.is_up(index)))
     };
-    let health = Health::start(name, upstream, tls.as_ref(), was_up);
     let names = Names::start(name, upstream, known.map(|(parts, _)| &*parts.names));
+    let health = Health::start(name, upstream, tls.as_ref(), &names, was_up);
     let circuit = Circuit::new(&upstream.circuit, upstream.servers.len());
-    let tokens = match upstream.sticky {
-        Some(_) => upstream.servers.iter().map(|server| sticky.token(name, server)).collect(),
-        None => Arc::default(),
-    };
-    Parts { tls, health, names, circuit, tokens }
+    let sticky = upstream.sticky.is_some().then(|| sticky.clone());
+    Parts { tls, health, names, circuit, sticky }
 }
 
 fn tls_client(upstream: &Upstream) -> Result<Option<TlsClient>, RootsError> {

@@ -17,6 +17,7 @@ pub mod fuzz;
 pub mod gateway;
 pub mod generation;
 pub mod h1;
+pub mod h2;
 pub mod hex;
 pub mod http;
 pub mod listen;

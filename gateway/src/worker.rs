@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::acme::solve::http01::Tokens;
 use crate::bounds::{Addresses, Memory, Notices};
-use crate::config::PluginUse;
+use crate::config::{Config, PluginUse};
 use crate::fault::describe;
 use crate::generation::{Generation, Live};
 use crate::http::body::RequestBody;
@@ -43,6 +43,12 @@ pub struct Worker {
 
 thread_local! {
     static HERE: RefCell<Weak<Worker>> = const { RefCell::new(Weak::new()) };
+}
+
+/// How many workers there are: as the configuration says, or one for each core.
+pub fn count(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    config.workers.unwrap_or_else(cores)
 }
 
 /// What is counted over all workers.
@@ -170,6 +176,12 @@ impl Worker {
 }
 
 impl View {
+    /// Whether so much waits for slow sides that new requests and copies would only add to it.
+    pub fn is_short_of_memory(&self, worker: &Worker) -> bool {
+        let max = self.generation.config.limits.buffered_bytes_max;
+        max.is_some_and(|max| worker.shared.memory.held() as u64 > max)
+    }
+
     fn new(generation: Arc<Generation>, old: Option<&View>) -> Self {
         let hooks = generation.uses.iter().map(|place| hooks(&generation, place, old)).collect();
         let mut upstreams = BTreeMap::new();

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use crate::harness::client::get;
+use crate::harness::h2::{self, Frame, RawH2, flag, kind};
 use crate::harness::websocket::WebSocket;
-use crate::harness::{Gateway, Origin, RustOrigin, SOON, until};
+use crate::harness::{Gateway, Origin, RustOrigin, SOON, until, within};
 
 const YAML: &str = "
 limits: {drain: @drain@}
@@ -41,6 +42,46 @@ async fn open_exchanges_end_well() {
     }
     assert!(gateway.end().await.success());
     assert!(idle.is_closed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_http2_is_told_in_two_steps() {
+    let origin = RustOrigin::h1().await;
+    let mut gateway = Gateway::new();
+    gateway.set("origin", origin.port).set("drain", "20s").start(YAML).await;
+    let client = gateway.client().await;
+    let mut h2 = RawH2::connect(&client, "app.localhost").await.unwrap();
+    let ends = flag::END_HEADERS | flag::END_STREAM;
+    let ask = |path| h2::get("app.localhost", path);
+    h2.send(kind::HEADERS, ends, 1, &ask("/slow?ms=1500")).await.unwrap();
+    until("the slow request to reach the application", SOON, || {
+        std::future::ready((origin.requests().len() == 1).then_some(()))
+    })
+    .await;
+    gateway.terminate();
+    let mut go_aways = Vec::new();
+    let mut answered = Vec::new();
+    while let Some(frame) = within("the end", SOON, h2.next()).await {
+        let Frame { kind, flags, stream, payload } = frame;
+        match kind {
+            kind::GOAWAY => go_aways.push(u32::from_be_bytes(payload[..4].try_into().unwrap())),
+            kind::PING if flags == 0 => {
+                // This one was on its way before the client knew; the next was not.
+                h2.send(kind::HEADERS, ends, 3, &ask("/slow?ms=1")).await.unwrap();
+                h2.send(kind::PING, 1, 0, &payload).await.unwrap();
+                h2.send(kind::HEADERS, ends, 5, &ask("/")).await.unwrap();
+            }
+            kind::DATA if flags & flag::END_STREAM != 0 => answered.push(stream),
+            kind::RST_STREAM => assert_eq!((stream, &payload[..]), (5, &[0, 0, 0, 7][..])),
+            _ => {}
+        }
+    }
+    assert_eq!(go_aways, [i32::MAX as u32, 3]);
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 3]);
+    drop(h2);
+    assert!(gateway.end().await.success());
+    assert_eq!(origin.requests().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,6 +39,21 @@ upstreams:
     client-certificate: {certificate: client.pem, key: client-key.pem}
 ";
 
+/// What the client of Python sees of `host`.
+async fn call(gateway: &Gateway, host: &str, more: &[&str]) -> serde_json::Value {
+    let end = "-----END CERTIFICATE-----\n";
+    let root = gateway.local_root().await;
+    let root = root.split_inclusive(end).find(|block| block.contains("BEGIN CERTIFICATE"));
+    let trust = gateway.file("root.pem", root.unwrap()).display().to_string();
+    let script = project().join("tests/e2e/app/grpc_client.py").display().to_string();
+    let port = gateway.https.to_string();
+    let arguments = [&[script.as_str(), &port, host, &trust], more].concat();
+    let output = output(tool("venv/bin/python"), &arguments, LATER).await;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{host}: {errors}\n{}", gateway.log());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_mode_passes_through_whole() {
     let mut gateway = Gateway::new();
@@ -52,18 +67,8 @@ async fn every_mode_passes_through_whole() {
     let (h2c, _h2c) = server(&[]).await;
     let (tls, _tls) = server(&[&certificate, &key, &roots]).await;
     gateway.set("h2c", h2c).set("tls", tls).start(YAML).await;
-    let end = "-----END CERTIFICATE-----\n";
-    let root = gateway.local_root().await;
-    let root = root.split_inclusive(end).find(|block| block.contains("BEGIN CERTIFICATE"));
-    let trust = gateway.file("root.pem", root.unwrap());
     for host in ["h2c.localhost", "tls.localhost"] {
-        let script = project().join("tests/e2e/app/grpc_client.py").display().to_string();
-        let (port, trust) = (gateway.https.to_string(), trust.display().to_string());
-        let arguments = [script.as_str(), &port, host, &trust];
-        let output = output(tool("venv/bin/python"), &arguments, LATER).await;
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{host}: {errors}\n{}", gateway.log());
-        let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let seen = call(&gateway, host, &[]).await;
         let last = json!({"x-trailing": "last"});
         assert_eq!(seen["unary"]["answer"], "unary:x", "{host}");
         assert_eq!(seen["unary"]["initial"]["x-initial"], "first", "{host}: {seen}");
@@ -83,6 +88,28 @@ async fn every_mode_passes_through_whole() {
         assert_eq!(seen["late_failure"]["code"], "DATA_LOSS", "{host}");
         assert_eq!(seen["deadline"], "DEADLINE_EXCEEDED", "{host}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_may_be_silent_as_long_as_both_sides_may() {
+    let (port, _server) = server(&[]).await;
+    let mut gateway = Gateway::new();
+    let yaml = "
+sites: [{hosts: [patient.localhost], upstream: patient}, {hosts: [strict.localhost], upstream: strict}]
+upstreams:
+  patient: {servers: [\"h2c://127.0.0.1:@h2c@\"], timeouts: {idle: 500ms, response: 500ms}}
+  strict: {servers: [\"h2c://127.0.0.1:@h2c@\"], timeouts: {stream-idle: 700ms}}
+limits: {request-body-idle: 500ms}
+";
+    gateway.set("h2c", port).start(yaml).await;
+    // Longer than any other wait allows: before the first message, between two, and before the end.
+    let seen = call(&gateway, "patient.localhost", &["1.5"]).await;
+    assert_eq!(seen, json!({"echoes": ["echo:0", "echo:1"], "code": "OK"}), "{}", gateway.log());
+    let seen = call(&gateway, "strict.localhost", &["1.5"]).await;
+    assert_eq!(seen["echoes"], json!([]), "{seen}");
+    assert_ne!(seen["code"], "OK", "{seen}");
+    let seen = call(&gateway, "strict.localhost", &["0.4"]).await;
+    assert_eq!(seen["code"], "OK", "each side's words count for both: {seen}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

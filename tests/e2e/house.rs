@@ -24,7 +24,8 @@ const WALLS: &[Wall] = &[
 ];
 
 /// Rooms that wait for nothing and know no clock.
-const PURE: &[&str] = &["config/", "route/", "tls/hello.rs", "acme/need.rs", "plugin/grant.rs"];
+const PURE: &[&str] =
+    &["config/", "route/", "h2/", "tls/hello.rs", "acme/need.rs", "plugin/grant.rs"];
 
 /// Header fields, which are cited like types.
 const FIELDS: &[&str] = &["Via", "Host", "Accept", "Forwarded"];

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::harness::client::{request, with};
+use crate::harness::h2::{self, Ending, RawH2, flag, kind};
 use crate::harness::{Gateway, SOON, port, within};
 
 const YAML: &str = "
@@ -144,6 +145,46 @@ async fn hints_come_before_the_response() {
     let mut h2 = client.h2("app.localhost").await.unwrap();
     let answer = h2.send(request("GET", "app.localhost", "/flood", "")).await.unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interim_responses_come_over_http2() {
+    let (server, gateway) = served().await;
+    let client = gateway.client().await;
+    let mut h2 = RawH2::connect(&client, "app.localhost").await.unwrap();
+    // A body that waits for the word to go on, which is the server's to say.
+    let head = h2::block(&[
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":authority", "app.localhost"),
+        (":path", "/go"),
+        ("content-length", "5"),
+        ("expect", "100-continue"),
+    ]);
+    h2.send(kind::HEADERS, flag::END_HEADERS, 1, &head).await.unwrap();
+    let silence = tokio::time::timeout(Duration::from_millis(300), h2.ending(1)).await;
+    assert!(silence.is_err(), "nobody has said that the body is wanted: {silence:?}");
+    server.go_on.notify_one();
+    assert_eq!(within("the word", SOON, h2.ending(1)).await, Ending::Status(100));
+    h2.send(kind::DATA, flag::END_STREAM, 1, b"12345").await.unwrap();
+    assert_eq!(within("the response", SOON, h2.ending(1)).await, Ending::Status(200));
+    assert!(!server.was_early.load(std::sync::atomic::Ordering::Relaxed));
+
+    let ends = flag::END_HEADERS | flag::END_STREAM;
+    h2.send(kind::HEADERS, ends, 3, &h2::get("app.localhost", "/hints")).await.unwrap();
+    let hint = loop {
+        let frame = within("a hint", SOON, h2.next()).await.expect("a frame");
+        if frame.kind == kind::HEADERS {
+            break frame;
+        }
+    };
+    assert_eq!((hint.flags, hint.stream), (flag::END_HEADERS, 3));
+    let text = String::from_utf8_lossy(&hint.payload).into_owned();
+    assert!(text.contains("103") && text.contains("</a.css>; rel=preload"), "{text:?}");
+    assert!(!text.contains("x-hop") && !text.contains("connection"), "{text:?}");
+    assert_eq!(within("the next", SOON, h2.ending(3)).await, Ending::Status(102));
+    server.go_on.notify_one();
+    assert_eq!(within("the response", SOON, h2.ending(3)).await, Ending::Status(200));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,6 +29,7 @@ mod grpc;
 mod headers;
 mod house;
 mod http2;
+mod http2_rules;
 mod http3;
 mod interim;
 mod kill9;

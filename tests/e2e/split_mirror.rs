@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::harness::client::{Client, get, request, with, zeros};
+use crate::harness::client::{Client, Http, get, request, with, zeros};
 use crate::harness::origin::field;
 use crate::harness::{Gateway, RustOrigin, SOON, output, port, until};
 
@@ -43,6 +43,68 @@ async fn a_split_keeps_to_its_shares() {
         assert_eq!(http.send(get("app.localhost", "/")).await.unwrap().status, 200);
     }
     assert_eq!((stable.requests().len(), canary.requests().len()), (most, few + 20));
+}
+
+const SIDES: &str = "
+sites:
+  - hosts: [app.localhost]
+    routes:
+      - {path: /drawn, split: {stable: @stable@, canary: @canary@}, split-by: {sticky: side, max-age: 1d}}
+      - {path: /keyed, split: {stable: @stable@, canary: @canary@}, split-by: {header: x-user}}
+upstreams:
+  stable: http://127.0.0.1:@one@
+  canary: http://127.0.0.1:@two@
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_stays_on_one_side_of_a_split() {
+    let (stable, canary) = (RustOrigin::h1().await, RustOrigin::h1().await);
+    let mut gateway = Gateway::new();
+    gateway.set("one", stable.port).set("two", canary.port);
+    gateway.set("stable", 50).set("canary", 50).start(SIDES).await;
+    let client = gateway.client().await;
+    let mut http = client.h2("app.localhost").await.unwrap();
+    let is_canary = async |http: &mut Http, asked| {
+        let before = canary.requests().len();
+        let answer = http.send(asked).await.unwrap();
+        assert_eq!(answer.status, 200);
+        (canary.requests().len() > before, answer.header("set-cookie").to_owned())
+    };
+    let (mut drawn, mut keyed) = (Vec::new(), Vec::new());
+    for user in 0..24 {
+        let (side, cookie) = is_canary(&mut http, get("app.localhost", "/drawn")).await;
+        let (value, rest) = cookie.split_once(';').unwrap();
+        assert!(value.starts_with("side=") && rest.contains("Max-Age=86400"), "{cookie}");
+        let value = value.to_owned();
+        for _ in 0..3 {
+            let asked = with(get("app.localhost", "/drawn"), "cookie", &value);
+            assert_eq!(is_canary(&mut http, asked).await, (side, String::new()));
+        }
+        drawn.push((value, side));
+        let user = format!("user-{user}");
+        let asked = || with(get("app.localhost", "/keyed"), "x-user", &user);
+        let (side, cookie) = is_canary(&mut http, asked()).await;
+        assert!(cookie.is_empty(), "{cookie}");
+        assert_eq!(is_canary(&mut http, asked()).await.0, side);
+        keyed.push((user, side));
+    }
+    for sides in [&drawn, &keyed] {
+        let there = sides.iter().filter(|(_, side)| *side).count();
+        assert!((1..=23).contains(&there), "{sides:?}");
+    }
+    // Where the canary's share grows, nobody who was there leaves it.
+    gateway.set("stable", 20).set("canary", 80);
+    let mark = gateway.mark();
+    gateway.configure(SIDES);
+    gateway.logged(mark, &["generation 2 serving"]).await;
+    for (value, _) in drawn.iter().filter(|(_, side)| *side) {
+        let asked = with(get("app.localhost", "/drawn"), "cookie", value);
+        assert!(is_canary(&mut http, asked).await.0, "{value} left");
+    }
+    for (user, _) in keyed.iter().filter(|(_, side)| *side) {
+        let asked = with(get("app.localhost", "/keyed"), "x-user", user);
+        assert!(is_canary(&mut http, asked).await.0, "{user} left");
+    }
 }
 
 const MIRROR: &str = "

@@ -69,6 +69,7 @@ pub async fn filter(component: &Path) {
     let mut gateway = Gateway::new();
     gateway.set("component", component.display()).set("app", app.port);
     gateway.set("config", &list["config"]).set("open", &list["config-open"]);
+    gateway.set("key", &list["key"]);
     let yaml = "
 sites:
   - {hosts: [app.localhost], filters: [plugin], routes: [{upstream: app}]}
@@ -80,13 +81,14 @@ plugins:
     component: \"@component@\"
     config: @config@
     limits: @limits@
-    grants: {request: {read: [authorization], set: [\"*\", authorization]}}
+    secrets: {key: @key@}
+    grants: {hmac: [key], request: {read: [authorization], set: [\"*\", authorization]}}
 ";
     gateway.set("limits", LIMITS).start(yaml).await;
     let client = gateway.client().await;
     let mut failures = Vec::new();
     for case in list["requests"].as_array().expect("requests") {
-        let key = text(&list["config"], "key");
+        let key = text(&list, "key");
         let credentials = case.get("token").map(|token| credentials(token, key));
         let host = case["host"].as_str().unwrap_or("app.localhost");
         let before = app.requests().len();
@@ -277,6 +279,7 @@ async fn mistakes(
     list: &Value,
     failures: &mut Vec<String>,
 ) {
+    let key = &list["key"];
     let list = list["mistakes"].as_array().expect("mistakes");
     // Without its schema and the secrets it needs: the gateway would find most of them by itself.
     let source = component.parent().expect("a folder").join("plugin.yaml");
@@ -293,7 +296,13 @@ async fn mistakes(
     let mut stanzas = String::from("\nplugins:\n");
     for (number, case) in list.iter().enumerate() {
         let config = &case["config"];
-        stanzas += &format!("  mistake-{number:02}: {{component: \"@bare@\", config: {config}}}\n");
+        let keys = match (key.is_null(), case["secret-is-not-granted"] == true) {
+            (true, _) => String::new(),
+            (_, true) => format!(", secrets: {{key: {key}}}"),
+            _ => format!(", secrets: {{key: {key}}}, grants: {{hmac: [key]}}"),
+        };
+        stanzas +=
+            &format!("  mistake-{number:02}: {{component: \"@bare@\", config: {config}{keys}}}\n");
     }
     let mark = gateway.mark();
     gateway.configure(&yaml.replacen("\nplugins:\n", &stanzas, 1));

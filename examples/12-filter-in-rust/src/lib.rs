@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use witgate_sdk::{Filter, Plugin, decision, field, request, response};
+use witgate_sdk::{Filter, Plugin, crypto, decision, field, request, response};
 
 mod token;
 
@@ -20,8 +20,6 @@ pub struct JwtFilter {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// What tokens are signed with; at least 32 bytes (RFC 7518, section 3.2).
-    key: String,
     /// The `iss` that tokens must have; none takes any.
     issuer: Option<String>,
     /// The `aud` that tokens must have, alone or in a list; none takes any.
@@ -45,11 +43,8 @@ impl Plugin for JwtFilter {
     type Config = Config;
 
     fn configure(config: Config) -> Result<Self, String> {
-        if config.key.len() < KEY_BYTES_MIN {
-            return Err(format!(
-                "config.key: at least {KEY_BYTES_MIN} bytes, RFC 7518 section 3.2"
-            ));
-        }
+        // Better now than at the first request.
+        crypto::hmac("sha256", token::KEY, b"").map_err(|code| format!("secrets.key: {code}"))?;
         for (claim, name) in &config.claims {
             field::check_changeable(name)
                 .map_err(|error| format!("config.claims.{claim}: {error}"))?;
@@ -91,7 +86,7 @@ impl JwtFilter {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
             _ => return Err("missing-token"),
         };
-        let claims = token::verify(token, self.config.key.as_bytes())?;
+        let claims = token::verify(token)?;
         self.check(&claims)?;
         let mut fields = Vec::new();
         for (claim, name) in &self.config.claims {
@@ -154,24 +149,24 @@ fn refuse(reason: &str) {
     decision::respond(401, &headers, json!({"error": reason}).to_string().as_bytes());
 }
 
-const KEY_BYTES_MIN: usize = 32;
-
 witgate_sdk::export!(JwtFilter: filter);
 
 #[cfg(test)]
 mod tests {
-    use witgate_sdk::testing::{Decision, Exchange, configure};
+    use witgate_sdk::testing::{Decision, Exchange, configure, with_hmac};
 
     use super::*;
 
-    const KEY: &str = "a key of thirty-two bytes or more";
-
     fn filter() -> JwtFilter {
-        configure(json!({"key": KEY, "issuer": "login"})).unwrap()
+        with_hmac(|_, secret, data| match secret {
+            "key" => Ok(token::hmac_sha256(data)),
+            _ => Err("unknown-secret".to_owned()),
+        });
+        configure(json!({"issuer": "login"})).unwrap()
     }
 
     fn ask(claims: &Value) -> (Exchange, Option<Decision>) {
-        let token = token::sign(claims, KEY.as_bytes());
+        let token = token::sign(claims);
         let mut exchange = Exchange::get("https://example.com/")
             .header("x-user", "forged")
             .header("authorization", &format!("Bearer {token}"));
@@ -205,8 +200,9 @@ mod tests {
     }
 
     #[test]
-    fn a_short_key_is_a_load_error() {
-        let error = configure::<JwtFilter>(json!({"key": "short"})).err().unwrap();
-        assert!(error.starts_with("config.key: "), "{error}");
+    fn a_key_that_is_missing_is_a_load_error() {
+        with_hmac(|_, _, _| Err("unknown-secret".to_owned()));
+        let error = configure::<JwtFilter>(json!({})).err().unwrap();
+        assert_eq!(error, "secrets.key: unknown-secret");
     }
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::holder;
 
-/// Connections by who holds the address (IPv6 by /64), over all workers. Asked only where
-/// `limits.connections-per-address` is set, so that others pay nothing for it.
+/// Connections by who holds the address (IPv6 by /64), over all workers. Not asked where
+/// `limits.connections-per-address` is off.
 #[derive(Debug)]
 pub struct Addresses {
     shards: Vec<Mutex<HashMap<IpAddr, u32>>>,

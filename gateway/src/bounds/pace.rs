@@ -28,6 +28,17 @@ impl Pace {
         self.rate = None;
     }
 
+    /// Another longest wait from here on, the present one included; with no lower bound of the rate.
+    pub fn stretch(&mut self, idle: Duration) {
+        (self.rate, self.idle) = (None, idle);
+    }
+
+    /// Has the present wait count from `moment` on, when that is later than its beginning: somebody else
+    /// moved whose moves count as well.
+    pub fn heard(&mut self, moment: Instant) {
+        self.since = self.since.map(|since| since.max(moment));
+    }
+
     /// Notes that the other side moved on by `bytes`; ends the present wait. Credit does not gather: what
     /// was fast once may not be slow for ever.
     pub fn moved(&mut self, bytes: u64, now: impl FnOnce() -> Instant) {
@@ -107,5 +118,18 @@ mod tests {
         assert_eq!(pace.left(now), Duration::from_secs(6));
         pace.free();
         assert_eq!(pace.left(now), IDLE);
+    }
+
+    #[test]
+    fn a_wait_goes_on_while_somebody_else_moves() {
+        let start = Instant::now();
+        let mut pace = Pace::new(Some(100), GRACE, IDLE);
+        assert_eq!(pace.left(start), GRACE);
+        pace.stretch(3 * IDLE);
+        assert_eq!(pace.left(start + IDLE), 2 * IDLE);
+        pace.heard(start + IDLE);
+        assert_eq!(pace.left(start + IDLE), 3 * IDLE);
+        pace.heard(start);
+        assert_eq!(pace.left(start + 4 * IDLE), Duration::ZERO);
     }
 }

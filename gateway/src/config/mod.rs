@@ -577,13 +577,33 @@ pub enum PathMatch {
     Exact(String),
 }
 
+/// `sites[].routes[].split` and `split-by`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// Upstreams and their shares, one of them above 0.
+    pub shares: Vec<(String, u32)>,
+    /// What decides.
+    pub by: SplitBy,
+}
+
+/// What decides where a request of a split goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SplitBy {
+    /// Chance, for each request anew.
+    Chance,
+    /// The same side for the same value.
+    Key(HashBy),
+    /// A cookie that the gateway sets: chance once for each client.
+    Sticky(Sticky),
+}
+
 /// Where a route leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteAction {
     /// To the upstream of this name.
     Upstream(String),
-    /// To one of several upstreams, each with its share; chance decides for each request.
-    Split(Vec<(String, u32)>),
+    /// To one of several upstreams.
+    Split(Split),
     /// To another place: `redirect: {status: 308, to: URL}`. `{host}`, `{path}` and `{query}` stand
     /// for those of the request.
     Redirect {
@@ -852,6 +872,8 @@ pub struct UpstreamTimeouts {
     pub response: Duration,
     /// Between two pieces of the response's body; not for upgraded connections.
     pub idle: Duration,
+    /// How long both sides of a stream that goes both ways may be silent.
+    pub stream_idle: Duration,
     /// How long an unused connection is kept.
     pub keepalive: Duration,
 }

@@ -15,7 +15,7 @@ use super::{
     FixedResponse, ForwardCertificate, HashBy, HeadGrant, HealthCheck, Hook, HookBy, Issuer,
     KeyKinds, Limits, Listen, Log, LogFormat, OnError, Otlp, PathMatch, Paths, PluginConfig,
     PluginUse, Policies, ProxyVersion, Route, RouteAction, Scheme, Secret, SecretRef, Sharing,
-    Site, SiteCertificate, Upstream,
+    Site, SiteCertificate, SplitBy, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -259,8 +259,9 @@ fn route(route: &Route, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
     };
     let action = match &route.action {
         RouteAction::Upstream(name) => ("upstream", text(name)),
-        RouteAction::Split(shares) => {
-            let shares = shares.iter().map(|(name, share)| (name.clone(), int((*share).into())));
+        RouteAction::Split(split) => {
+            let shares =
+                split.shares.iter().map(|(name, share)| (name.clone(), int((*share).into())));
             ("split", Tree::Map(shares.collect()))
         }
         RouteAction::Redirect { status, to } => {
@@ -280,6 +281,9 @@ fn route(route: &Route, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
         ("query", pairs(&route.query)),
         ("filters", list(route.filters.iter().map(|f| plugin_use(f, plugins)))),
     ];
+    if let RouteAction::Split(split) = &route.action {
+        fields.push(("split-by", split_by(&split.by)));
+    }
     fields.extend(policies(&route.policies));
     fields.push(action);
     map(fields)
@@ -423,19 +427,36 @@ fn is_anonymous(name: &str, upstream: &Upstream) -> bool {
     matches!(upstream.servers.as_slice(), [server] if server.to_string() == name)
 }
 
+fn hash_by(by: &HashBy) -> Tree {
+    match by {
+        HashBy::Address => text("address"),
+        HashBy::Cookie(name) => map([("cookie", text(name))]),
+        HashBy::Header(name) => map([("header", text(name))]),
+    }
+}
+
+fn split_by(by: &SplitBy) -> Tree {
+    match by {
+        SplitBy::Chance => text("chance"),
+        SplitBy::Key(by) => hash_by(by),
+        SplitBy::Sticky(sticky) => {
+            let mut fields = vec![("sticky", text(&sticky.cookie))];
+            fields.extend(sticky.max_age.map(|age| ("max-age", wait(age))));
+            map(fields)
+        }
+    }
+}
+
 fn upstream(u: &Upstream) -> Tree {
     let servers = u.servers.iter().zip(&u.weights).map(|(server, weight)| match weight {
         1 => text(server.to_string()),
         _ => map([("url", text(server.to_string())), ("weight", int((*weight).into()))]),
     });
-    let hash = |by| map([("hash", by)]);
     let balance = match &u.balance {
         Balance::P2c => text("p2c"),
         Balance::RoundRobin => text("round-robin"),
         Balance::LeastConnections => text("least-connections"),
-        Balance::Hash(HashBy::Address) => hash(text("address")),
-        Balance::Hash(HashBy::Cookie(name)) => hash(map([("cookie", text(name))])),
-        Balance::Hash(HashBy::Header(name)) => hash(map([("header", text(name))])),
+        Balance::Hash(by) => map([("hash", hash_by(by))]),
     };
     let mut fields = vec![("servers", list(servers)), ("balance", balance)];
     if let Some(sticky) = &u.sticky {
@@ -491,6 +512,7 @@ fn upstream(u: &Upstream) -> Tree {
         ("connect", wait(u.timeouts.connect)),
         ("response", wait(u.timeouts.response)),
         ("idle", wait(u.timeouts.idle)),
+        ("stream-idle", wait(u.timeouts.stream_idle)),
         ("keepalive", wait(u.timeouts.keepalive)),
     ]);
     fields.push(("timeouts", timeouts));

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HOST, HeaderMap, HeaderValue};
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 
 use super::answer::ExchangeError;
-use super::body::{Progress, RequestBody};
+use super::body::{Progress, RequestBody, ResponseBody};
 use crate::config;
 use crate::proxy::Origin;
 use crate::upstream::{ClientKey, Miss, Place, Sent, Server, Upstream, UpstreamError};
@@ -121,6 +121,54 @@ impl Attempts<'_> {
                 (None, None, None) => return Err(ExchangeError::Internal("no response is held")),
             }
         }
+    }
+}
+
+/// A request beside that of a client: a question of forward auth, or a copy of a request.
+pub(super) struct Aside<'a> {
+    /// Whose servers are asked.
+    pub upstream: &'a Upstream<RequestBody>,
+    /// What ties the client to one of them.
+    pub key: ClientKey,
+    /// The client's connection, for servers that are told of it.
+    pub origin: &'a Origin,
+    /// The longest wait for the head of the response.
+    pub limit: Duration,
+    /// The longest wait between two pieces of it.
+    pub idle: Duration,
+    /// Whether the request may be sent again although it was sent.
+    pub is_kept: bool,
+}
+
+impl Aside<'_> {
+    /// Sends `request`.
+    ///
+    /// # Errors
+    /// When no server gives a response.
+    pub async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, ExchangeError> {
+        let Self { upstream, key, limit, is_kept, .. } = self;
+        let place = upstream.place(&[], key).await.map_err(ExchangeError::Upstream)?;
+        let place = place.ok_or(ExchangeError::Internal("the upstream has no server"))?;
+        if let Some(host) = own_host(&place.0.address, upstream.preserve_host) {
+            request.headers_mut().insert(HOST, host);
+        }
+        // Its body, if it has one, is all there.
+        let progress = Progress::over();
+        let attempts = Attempts {
+            upstream,
+            key,
+            origin: upstream.proxy_protocol.map(|_| self.origin),
+            progress: &progress,
+            on_interim: &|_, _| (),
+            limit: *limit,
+            is_kept: *is_kept,
+        };
+        let Answered { sent, .. } = attempts.send(request, place, &mut |_| ()).await?;
+        let (lease, idle) = (sent.lease, self.idle);
+        Ok(sent.response.map(|body| ResponseBody::upstream(body, lease, idle, progress)))
     }
 }
 

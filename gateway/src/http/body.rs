@@ -69,8 +69,26 @@ pub struct Progress {
     pub is_awaited: Cell<bool>,
     /// Whether the response has begun: from then on the body may be one side of a conversation.
     pub is_answered: Cell<bool>,
+    /// How long both sides of a conversation may be silent: set once this may be one.
+    pub talk: Cell<Option<Duration>>,
+    /// Whether no more of the body comes: what is left is an ordinary response.
+    pub is_over: Cell<bool>,
+    /// When either side of a conversation last moved.
+    moved: Cell<Option<Instant>>,
     /// Why it broke off.
     pub failure: Cell<Option<&'static str>>,
+}
+
+impl Progress {
+    /// That of a request without a body.
+    pub fn over() -> Rc<Self> {
+        Rc::new(Self { is_over: Cell::new(true), ..Self::default() })
+    }
+
+    /// The longest silence of both sides, while this is a conversation.
+    fn talk(&self) -> Option<Duration> {
+        self.talk.get().filter(|_| !self.is_over.get())
+    }
 }
 
 /// A request's body on its way to an upstream.
@@ -100,7 +118,17 @@ struct Copy {
     pieces: Vec<Bytes>,
     /// How much more may come.
     left: usize,
-    whole: oneshot::Sender<Bytes>,
+    /// What has come.
+    share: Share,
+    whole: oneshot::Sender<Copied>,
+}
+
+/// The copy of a whole body, counted among what waits in memory as long as it is kept.
+pub struct Copied {
+    /// The body.
+    pub bytes: Bytes,
+    /// Its place in the count.
+    pub share: Share,
 }
 
 impl RequestBody {
@@ -113,6 +141,7 @@ impl RequestBody {
         share: Share,
     ) -> Self {
         if incoming.is_end_stream() {
+            progress.is_over.set(true);
             return Self::Empty;
         }
         Self::Stream(Box::new(StreamedBody {
@@ -128,10 +157,10 @@ impl RequestBody {
 
     /// A copy of the body, when all of it has gone by; it never comes when the body is longer than
     /// `bytes_max` (inclusive) or breaks off. `None` when there is no body.
-    pub fn copied(&mut self, bytes_max: usize) -> Option<oneshot::Receiver<Bytes>> {
+    pub fn copied(&mut self, bytes_max: usize, share: Share) -> Option<oneshot::Receiver<Copied>> {
         let Self::Stream(body) = self else { return None };
         let (whole, receiver) = oneshot::channel();
-        body.copy = Some(Copy { pieces: Vec::new(), left: bytes_max, whole });
+        body.copy = Some(Copy { pieces: Vec::new(), left: bytes_max, share, whole });
         Some(receiver)
     }
 
@@ -191,11 +220,12 @@ impl StreamedBody {
                 None => return self.copy = None,
             }
             copy.pieces.push(data.clone());
+            copy.share.set(copy.pieces.iter().map(Bytes::len).sum());
         }
         if (next.is_none() || is_last)
-            && let Some(Copy { pieces, whole, .. }) = self.copy.take()
+            && let Some(Copy { pieces, whole, share, .. }) = self.copy.take()
         {
-            let _ = whole.send(pieces.concat().into());
+            let _ = whole.send(Copied { bytes: pieces.concat().into(), share });
         }
     }
 
@@ -212,6 +242,10 @@ impl StreamedBody {
         if self.progress.is_answered.get() {
             self.idle.pace.free();
         }
+        if let Some(idle) = self.progress.talk() {
+            self.idle.pace.stretch(idle);
+            self.idle.hear(&self.progress);
+        }
         let bytes = bytes_of(&polled);
         match self.idle.watch(cx, polled, bytes) {
             Poll::Pending => Poll::Pending,
@@ -222,7 +256,9 @@ impl StreamedBody {
             }
             Poll::Ready(Some(Some(Ok(frame)))) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.progress.last.set(Some(Instant::now()));
+                let now = Some(Instant::now());
+                self.progress.last.set(now);
+                self.progress.moved.set(now);
                 if let Some(left) = &mut self.left {
                     match left.checked_sub(bytes) {
                         Some(rest) => *left = rest,
@@ -232,6 +268,13 @@ impl StreamedBody {
                 Poll::Ready(Some(Ok(frame)))
             }
         }
+    }
+}
+
+impl Drop for StreamedBody {
+    fn drop(&mut self) {
+        self.progress.is_over.set(true);
+        self.progress.moved.set(Some(Instant::now()));
     }
 }
 
@@ -314,8 +357,28 @@ struct Upstream {
     incoming: Incoming,
     lease: Option<Lease<RequestBody>>,
     idle: Idle,
+    /// The longest wait for a piece, when it is no conversation.
+    idle_max: Duration,
+    /// Of the request, whose other side this is.
+    progress: Rc<Progress>,
     /// The first piece, when it was looked at.
     first: Option<Frame<Bytes>>,
+}
+
+impl Upstream {
+    /// Has what is said on either side of a conversation count on both.
+    fn talk(&mut self, is_silent: bool) {
+        let progress = &self.progress;
+        match (progress.talk(), is_silent) {
+            (Some(_), false) => progress.moved.set(Some(Instant::now())),
+            (None, false) => {}
+            (talk, true) => {
+                self.idle.pace.stretch(talk.unwrap_or(self.idle_max));
+                // The end of a request counts for what is left, an ordinary response.
+                self.idle.hear(progress);
+            }
+        }
+    }
 }
 
 impl ResponseBody {
@@ -324,10 +387,17 @@ impl ResponseBody {
         Self { source: Source::Full(Some(bytes).filter(|b| !b.is_empty())), record: None }
     }
 
-    /// An upstream's body. `idle` is the longest wait between two pieces.
-    pub fn upstream(incoming: Incoming, lease: Lease<RequestBody>, idle: Duration) -> Self {
-        let idle = Idle::new(Pace::new(None, idle, idle));
-        let upstream = Upstream { incoming, lease: Some(lease), idle, first: None };
+    /// An upstream's body. `idle_max` is the longest wait between two pieces, unless the request still
+    /// goes on as `progress` tells, and the two are a conversation.
+    pub fn upstream(
+        incoming: Incoming,
+        lease: Lease<RequestBody>,
+        idle_max: Duration,
+        progress: Rc<Progress>,
+    ) -> Self {
+        let idle = Idle::new(Pace::new(None, idle_max, idle_max));
+        let lease = Some(lease);
+        let upstream = Upstream { incoming, lease, idle, idle_max, progress, first: None };
         Self { source: Source::Upstream(Box::new(upstream)), record: None }
     }
 
@@ -439,6 +509,7 @@ impl Source {
             Self::Upstream(upstream) if upstream.first.is_some() => upstream.first.take().map(Ok),
             Self::Upstream(upstream) => {
                 let polled = Pin::new(&mut upstream.incoming).poll_frame(cx);
+                upstream.talk(polled.is_pending());
                 match ready!(upstream.idle.watch(cx, polled, 0)) {
                     None => Some(Err(BodyError::Idle)),
                     Some(next) => next.map(|frame| frame.map_err(BodyError::Stream)),
@@ -579,6 +650,13 @@ fn bytes_of<E>(polled: &Poll<Option<Result<Frame<Bytes>, E>>>) -> u64 {
 impl Idle {
     fn new(pace: Pace) -> Self {
         Self { pace, sleep: None, is_waiting: false }
+    }
+
+    /// What the other side of a conversation says counts as well.
+    fn hear(&mut self, progress: &Progress) {
+        if let Some(moved) = progress.moved.get() {
+            self.pace.heard(moved);
+        }
     }
 
     /// Passes `polled` on, in which `bytes` came; `Ready(None)` when the wait has run out.

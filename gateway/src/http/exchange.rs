@@ -27,7 +27,9 @@ use super::websocket::Wish;
 use super::{echo, files, mirror, tunnel};
 use crate::bounds::{Pace, Reason};
 use crate::config::policies::ForwardAuth;
-use crate::config::{self, ForwardCertificate, OnError, Paths, RouteAction, Scheme, Server};
+use crate::config::{
+    self, ForwardCertificate, OnError, Paths, RouteAction, Scheme, Server, SplitBy,
+};
 use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
 use crate::otlp;
@@ -92,6 +94,8 @@ struct Exchange<'a> {
     record: Box<Record>,
     /// Places of use that were called with two versions at hand.
     tried: Vec<usize>,
+    /// The cookie that keeps the client on its side of a split, when it has none yet.
+    side: Option<HeaderValue>,
 }
 
 /// Serves one request. Every failure becomes a response here. `client` is the way to the connection
@@ -123,9 +127,9 @@ async fn respond(
     let is_head = parts.method == Method::HEAD;
     let finished = |response| if is_head { without_body(response) } else { response };
     // A connection that leaves HTTP in the middle of a body would be read in two ways.
-    let client = client.filter(|c| !matches!(c, Client::H1(_)) || incoming.is_end_stream());
+    let client = client.filter(|_| incoming.is_end_stream());
     let wish = Wish::take(&mut parts, client);
-    if is_short_of_memory(worker, &view) {
+    if view.is_short_of_memory(worker) {
         worker.notices.note(Reason::Buffers, Some(connection.facts.client.ip()));
         return finished(refuse(record, &parts.headers, &ExchangeError::Overloaded));
     }
@@ -152,15 +156,10 @@ async fn respond(
         pass: None,
         record,
         tried: Vec::new(),
+        side: None,
     };
     exchange.record.client = exchange.facts.client.ip();
     finished(exchange.run(incoming, wish).await)
-}
-
-/// Whether so much waits for slow sides that new requests would only add to it.
-fn is_short_of_memory(worker: &Worker, view: &View) -> bool {
-    let max = view.generation.config.limits.buffered_bytes_max;
-    max.is_some_and(|max| worker.shared.memory.held() as u64 > max)
 }
 
 /// The response to HEAD: what a GET would have had, but for the body (RFC 9110, section 9.3.2). Not
@@ -178,9 +177,7 @@ impl Exchange<'_> {
         let limits = &self.view.generation.config.limits;
         let progress = Rc::new(Progress::default());
         // Who calls by gRPC may stream what comes now and then.
-        let media = self.head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let is_grpc = media.is_some_and(|media| media.starts_with(b"application/grpc"));
-        let rate = limits.request_body_rate_min.filter(|_| !is_grpc);
+        let rate = limits.request_body_rate_min.filter(|_| !is_grpc(&self.head.headers));
         let mut body = RequestBody::new(
             incoming,
             limits.request_body_bytes_max,
@@ -292,8 +289,24 @@ impl Exchange<'_> {
         let route = sites.get(site).and_then(|site| site.routes.get(index));
         match route.map(|route| &route.action).ok_or(ExchangeError::NoRoute)? {
             RouteAction::Upstream(name) => Ok(Target::Upstream(Arc::from(name.as_str()))),
-            RouteAction::Split(shares) => {
-                let name = share_of(shares, lot(&self.head.id, "split"));
+            RouteAction::Split(split) => {
+                let (fields, client) = (&self.head.headers, self.facts.client.ip());
+                let key = match &split.by {
+                    SplitBy::Chance => lot(&self.head.id, "split"),
+                    SplitBy::Key(by) => upstream::number_of(by, fields, client),
+                    SplitBy::Sticky(sticky) => {
+                        match upstream::sticky::cookie(fields, &sticky.cookie) {
+                            Some(drawn) => upstream::number(drawn.as_bytes()),
+                            None => {
+                                let drawn = format!("{:016x}", lot(&self.head.id, "split"));
+                                let is_secure = self.connection.scheme == Scheme::Https;
+                                self.side = upstream::sticky::set_cookie(sticky, &drawn, is_secure);
+                                upstream::number(drawn.as_bytes())
+                            }
+                        }
+                    }
+                };
+                let name = upstream::share(&split.shares, key);
                 let name = name.ok_or(ExchangeError::Internal("a split has no shares"))?;
                 Ok(Target::Upstream(Arc::from(name)))
             }
@@ -459,6 +472,14 @@ impl Exchange<'_> {
             Some(wish) => wish.ask(request.headers_mut()),
             None => self.mirror(&mut request),
         }
+        // A call of gRPC is a conversation from its beginning, also while the server has not spoken yet. A
+        // connection that carries nothing else is not kept for that.
+        if matches!(place.0.address, Server::H2c(_) | Server::Https(_))
+            && self.head.version > http::Version::HTTP_11
+            && is_grpc(request.headers())
+        {
+            progress.talk.set(Some(upstream.timeouts.stream_idle));
+        }
         let has_body = !matches!(request.body(), RequestBody::Empty);
         let hints = self.hints.clone();
         let on_interim = |status, fields| {
@@ -479,6 +500,7 @@ impl Exchange<'_> {
         let mut note = |server: &upstream::Server<_>| self.note_server(upstream, server);
         let Answered { sent, server } = attempts.send(request, place, &mut note).await?;
         progress.is_answered.set(true);
+        progress.talk.set(Some(upstream.timeouts.stream_idle));
         let (response, lease) = (sent.response, sent.lease);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.tunnel(response, lease, wish);
@@ -492,7 +514,8 @@ impl Exchange<'_> {
         }
         let source = ResponseSource::Upstream;
         let head = ResponseHead { status: parts.status, headers: fields, source };
-        let mut body = ResponseBody::upstream(incoming, lease, upstream.timeouts.idle);
+        let idle = upstream.timeouts.idle;
+        let mut body = ResponseBody::upstream(incoming, lease, idle, Rc::clone(progress));
         if self.head.method != Method::HEAD
             && let Err(cause) = body.begin().await
         {
@@ -637,9 +660,12 @@ impl Exchange<'_> {
 
     fn finish(
         &mut self,
-        head: ResponseHead,
+        mut head: ResponseHead,
         mut body: ResponseBody,
     ) -> Result<Response<ResponseBody>, ExchangeError> {
+        if let Some(side) = self.side.take() {
+            head.headers.append(SET_COOKIE, side);
+        }
         let mut head = self.filter_response(head)?;
         if let Some(pass) = &self.pass {
             pass.respond(self.head.scheme, &mut head.headers);
@@ -795,7 +821,9 @@ fn read_head(
     mut parts: http::request::Parts,
     id: Arc<str>,
 ) -> Result<RequestHead, (HeaderMap, ExchangeError)> {
-    let outcome = authority(&parts.uri, &parts.headers).and_then(|authority| {
+    let outcome = known_authority(connection, &parts)
+        .map_or_else(|| authority(&parts.uri, &parts.headers), Ok);
+    let outcome = outcome.and_then(|authority| {
         if parts.method == Method::CONNECT {
             return Err(ExchangeError::Method);
         }
@@ -852,6 +880,19 @@ fn fields_fit_h1(fields: &HeaderMap) -> Result<(), ExchangeError> {
     Ok(())
 }
 
+/// The authority, when it is letter by letter the one that this connection last had: it was checked then.
+fn known_authority(connection: &Connection, parts: &http::request::Parts) -> Option<String> {
+    let known = connection.forwarding.borrow();
+    let known = known.as_ref()?.authority.to_str().ok()?;
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let said = match (parts.uri.authority(), hosts.next(), hosts.next()) {
+        (Some(authority), None, _) => authority.as_str() == known,
+        (None, Some(host), None) => host.as_bytes() == known.as_bytes(),
+        _ => false,
+    };
+    said.then(|| known.to_owned())
+}
+
 /// The one authority of a request, in lower case: `:authority` or an absolute target, and `host` must
 /// not disagree (RFC 9110, section 7.2; RFC 9113, section 8.3.1).
 pub(super) fn authority(uri: &http::Uri, fields: &HeaderMap) -> Result<String, ExchangeError> {
@@ -904,24 +945,17 @@ fn facts(
     Arc::new(ConnectionFacts { client, ..(*connection.facts).clone() })
 }
 
-/// The upstream whose share a lot falls into.
-fn share_of(shares: &[(String, u32)], lot: u64) -> Option<&str> {
-    let all: u64 = shares.iter().map(|(_, share)| u64::from(*share)).sum();
-    let mut left = lot.checked_rem(all)?;
-    shares.iter().find_map(|(name, share)| match left.checked_sub(u64::from(*share)) {
-        Some(rest) => {
-            left = rest;
-            None
-        }
-        None => Some(name.as_str()),
-    })
-}
-
 /// A number that chance gives a request, another one for each purpose.
 fn lot(id: &str, purpose: &str) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(&(id, purpose), &mut hasher);
     std::hash::Hasher::finish(&hasher)
+}
+
+/// Whether this is a call of gRPC.
+fn is_grpc(fields: &HeaderMap) -> bool {
+    let media = fields.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    media.is_some_and(|media| media.starts_with(b"application/grpc"))
 }
 
 fn broken_body(error: &super::body::BodyError) -> ExchangeError {

@@ -9,8 +9,8 @@ use http::{Method, Request};
 use http_body::Body as _;
 
 use super::answer::ExchangeError;
-use super::attempts::{Answered, Attempts, own_host};
-use super::body::{Progress, RequestBody, ResponseBody};
+use super::attempts::Aside;
+use super::body::{RequestBody, ResponseBody};
 use super::head::{RequestHead, ResponseHead, ResponseSource};
 use super::headers::{self, Forwarding};
 use crate::config::policies::ForwardAuth;
@@ -41,25 +41,15 @@ pub(super) async fn ask(
 ) -> Result<Verdict, ExchangeError> {
     let mut request = question(auth, head, forwarding, is_peer_trusted)?;
     show_client(request.headers_mut());
-    let none = ExchangeError::Internal("the upstream of `forward-auth` has no server");
-    let key = ClientKey::default();
-    let place = upstream.place(&[], &key).await.map_err(ExchangeError::Upstream)?;
-    let Some(place) = place else { return Err(none) };
-    if let Some(host) = own_host(&place.0.address, upstream.preserve_host) {
-        request.headers_mut().insert(HOST, host);
-    }
-    let attempts = Attempts {
+    let aside = Aside {
         upstream,
-        key: &key,
-        origin: upstream.proxy_protocol.map(|_| origin),
-        progress: &Progress::default(),
-        on_interim: &|_, _| (),
+        key: ClientKey::default(),
+        origin,
         limit: auth.timeout,
+        idle: auth.timeout,
         is_kept: upstream.keeps_copies(request.method(), false),
     };
-    let Answered { sent, .. } = attempts.send(request, place, &mut |_| ()).await?;
-    let (parts, incoming) = sent.response.into_parts();
-    let body = ResponseBody::upstream(incoming, sent.lease, auth.timeout);
+    let (parts, body) = aside.send(request).await?.into_parts();
     if parts.status.is_informational() {
         return Err(ExchangeError::Internal("the upstream of `forward-auth` did not answer"));
     }
@@ -84,8 +74,8 @@ pub(super) fn admit(
     fields: Vec<(HeaderName, HeaderValue)>,
     head: &mut HeaderMap,
 ) {
-    for name in &auth.copy {
-        head.remove(name.as_str());
+    for name in auth.copy.iter().filter_map(|name| name.parse::<HeaderName>().ok()) {
+        headers::take_away(head, &name);
     }
     for (name, value) in fields {
         head.append(name, value);

@@ -38,8 +38,9 @@ pub async fn serve(
     stream: Box<dyn Duplex>,
     connection: Rc<Connection>,
     limits: Rc<Limits>,
-    mut drain: watch::Receiver<bool>,
+    drain: watch::Receiver<bool>,
 ) {
+    let mut changes = drain.clone();
     let mut server = Server {
         line: Rc::new(RefCell::new(Line {
             stream,
@@ -53,8 +54,10 @@ pub async fn serve(
         share: connection.worker.shared.memory.share(),
         connection,
         drained: Box::pin(async move {
-            let _ = drain.wait_for(|&drain| drain).await;
+            let _ = changes.wait_for(|&drain| drain).await;
         }),
+        drain,
+        is_listening: false,
         limits,
         is_draining: false,
         out: Vec::new(),
@@ -129,6 +132,9 @@ impl Line {
     /// of it is read, since the end of a connection can be seen in no other way.
     fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
         while self.reader.has_ended() && self.input.len() < READ_AHEAD_BYTES {
+            if self.stream.poll_readable(cx).is_pending() {
+                return false;
+            }
             match h1::poll_read(&mut self.stream, &mut self.input, cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return true,
                 Poll::Ready(Ok(_)) => {}
@@ -147,7 +153,10 @@ struct Server {
     hints: Hints,
     /// One timer for all waits: it is looked at when it fires and moved only then.
     watchdog: Pin<Box<Sleep>>,
+    drain: watch::Receiver<bool>,
+    /// Wakes the task when `drain` turns true, once it was polled.
     drained: Pin<Box<dyn Future<Output = ()>>>,
+    is_listening: bool,
     is_draining: bool,
     /// Empty between messages.
     out: Vec<u8>,
@@ -182,8 +191,13 @@ impl Server {
                         Err(cause) => return Poll::Ready(Next::Refuse(refusal(cause))),
                     }
                 }
-                if !self.is_draining && self.drained.as_mut().poll(cx).is_ready() {
-                    self.is_draining = true;
+                // The waker of a task stays the same: one poll is enough for all waits.
+                if !self.is_listening {
+                    self.is_listening = true;
+                    self.is_draining = self.drained.as_mut().poll(cx).is_ready();
+                }
+                if !self.is_draining && self.drain.has_changed().unwrap_or(true) {
+                    self.is_draining = *self.drain.borrow();
                 }
                 if line.input.is_empty() {
                     if self.is_draining {
@@ -194,10 +208,12 @@ impl Server {
                     self.out = Vec::new();
                 }
                 self.share.set(line.input.len());
-                match h1::poll_read(&mut line.stream, &mut line.input, cx) {
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::End),
-                    Poll::Ready(Ok(_)) => continue,
-                    Poll::Pending => {}
+                if line.stream.poll_readable(cx).is_ready() {
+                    match h1::poll_read(&mut line.stream, &mut line.input, cx) {
+                        Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::End),
+                        Poll::Ready(Ok(_)) => continue,
+                        Poll::Pending => {}
+                    }
                 }
                 let (since, limit) = match head_since {
                     Some(since) => (since, self.limits.request_head),
@@ -226,7 +242,7 @@ impl Server {
         let (to_tunnel, tunnel) = match fields.contains_key(UPGRADE) {
             true => {
                 let (sender, receiver) = oneshot::channel();
-                (Some(sender), Some(Client::H1(receiver)))
+                (Some(sender), Some(Client::new(receiver)))
             }
             false => (None, None),
         };
@@ -429,10 +445,10 @@ impl Server {
     }
 
     fn is_ending(&mut self) -> bool {
-        self.is_draining = self.is_draining || {
-            let mut cx = Context::from_waker(std::task::Waker::noop());
-            self.drained.as_mut().poll(&mut cx).is_ready()
-        };
+        // One atomic load, nearly always.
+        if !self.is_draining && self.drain.has_changed().unwrap_or(true) {
+            self.is_draining = *self.drain.borrow();
+        }
         self.is_draining
     }
 

@@ -170,6 +170,21 @@ fn drop_lookalikes(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes away what a client sent under a name that is the gateway's to set, and under names that an
+/// application cannot tell from it (see [`forward`]).
+pub fn take_away(headers: &mut HeaderMap, name: &HeaderName) {
+    headers.remove(name);
+    let is_alike = |other: &&HeaderName| {
+        let pairs = other.as_str().bytes().zip(name.as_str().bytes());
+        other.as_str().len() == name.as_str().len() && { pairs }
+            .all(|(a, b)| a == b || matches!((a, b), (b'-' | b'_', b'-' | b'_')))
+    };
+    let found: Vec<HeaderName> = headers.keys().filter(is_alike).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
 fn continue_chain(headers: &mut HeaderMap, client: &Forwarding) {
     let append = |headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue| {
         let known: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
@@ -356,6 +371,25 @@ mod tests {
         ]);
         forward(&mut headers, &values, false);
         assert!(headers.keys().filter(|name| name.as_str().contains('_')).eq(["my_field"]));
+    }
+
+    #[test]
+    fn a_name_is_taken_away_however_it_is_written() {
+        let name = HeaderName::from_static("x-user-name");
+        let mut headers = fields(&[
+            ("x-user-name", "a"),
+            ("x_user_name", "b"),
+            ("x-user_name", "c"),
+            ("x_user-name", "d"),
+            ("x-user-names", "kept"),
+            ("xyuser-name", "kept"),
+        ]);
+        take_away(&mut headers, &name);
+        let left: Vec<_> = headers.values().collect();
+        assert_eq!(left, ["kept", "kept"]);
+        let mut headers = fields(&[("x-user", "a"), ("x_user", "b")]);
+        take_away(&mut headers, &HeaderName::from_static("x_user"));
+        assert!(headers.is_empty(), "{headers:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::h1::ClientBody;
-use super::h3;
+use super::{h2, h3};
 use crate::h1::Upgraded;
 use crate::h1::body::Broken;
 use crate::upstream::ServerBody;
@@ -23,8 +23,10 @@ pub enum Incoming {
     Server(Box<ServerBody>),
     /// No body: the connection has left HTTP.
     Upgraded(Box<Upgraded>),
-    /// Of a connection that hyper drives.
+    /// Of a server that speaks HTTP/2, whose connection hyper drives.
     Hyper(hyper::body::Incoming),
+    /// Of a stream of a client's HTTP/2 connection.
+    H2(h2::body::ClientBody),
     /// Of a client's HTTP/3 connection.
     H3(Box<h3::body::Body>),
 }
@@ -36,6 +38,8 @@ pub enum StreamError {
     H1(Broken),
     /// A connection that hyper drives.
     Hyper(hyper::Error),
+    /// A stream of a client's HTTP/2 connection.
+    H2(h2::body::Reset),
     /// An HTTP/3 connection.
     H3(h3::body::BodyError),
 }
@@ -45,6 +49,7 @@ impl fmt::Display for StreamError {
         match self {
             Self::H1(cause) => cause.fmt(f),
             Self::Hyper(cause) => cause.fmt(f),
+            Self::H2(cause) => cause.fmt(f),
             Self::H3(cause) => cause.fmt(f),
         }
     }
@@ -55,6 +60,7 @@ impl std::error::Error for StreamError {
         match self {
             Self::H1(cause) => cause.source(),
             Self::Hyper(cause) => cause.source(),
+            Self::H2(cause) => cause.source(),
             Self::H3(cause) => cause.source(),
         }
     }
@@ -79,6 +85,9 @@ impl Body for Incoming {
             Self::Hyper(body) => {
                 Pin::new(body).poll_frame(cx).map(|next| Some(next?.map_err(StreamError::Hyper)))
             }
+            Self::H2(body) => {
+                Pin::new(body).poll_frame(cx).map(|next| Some(next?.map_err(StreamError::H2)))
+            }
             Self::H3(body) => {
                 Pin::new(body).poll_frame(cx).map(|next| Some(next?.map_err(StreamError::H3)))
             }
@@ -91,6 +100,7 @@ impl Body for Incoming {
             Self::Client(body) => body.is_end_stream(),
             Self::Server(body) => body.is_end_stream(),
             Self::Hyper(body) => body.is_end_stream(),
+            Self::H2(body) => body.is_end_stream(),
             Self::H3(body) => body.is_end_stream(),
         }
     }
@@ -101,6 +111,7 @@ impl Body for Incoming {
             Self::Client(body) => body.size_hint(),
             Self::Server(body) => body.size_hint(),
             Self::Hyper(body) => body.size_hint(),
+            Self::H2(body) => body.size_hint(),
             Self::H3(body) => body.size_hint(),
         }
     }

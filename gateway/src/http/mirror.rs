@@ -7,13 +7,14 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::Request;
-use http::header::{EXPECT, HOST};
+use http::header::EXPECT;
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
 use super::answer::ExchangeError;
-use super::attempts::{Answered, Attempts, own_host, repeated};
-use super::body::{Progress, RequestBody, ResponseBody};
+use super::attempts::{Aside, repeated};
+use super::body::{Copied, RequestBody};
+use crate::bounds::Share;
 use crate::config::policies::Mirror;
 use crate::fault::describe;
 use crate::proxy::Origin;
@@ -33,20 +34,21 @@ pub(super) fn begin(
     if lot % 100 >= u64::from(rules.share_percent) {
         return;
     }
-    if worker.mirrors.get() >= UNDER_WAY_MAX {
+    if worker.mirrors.get() >= UNDER_WAY_MAX || view.is_short_of_memory(worker) {
         Counters::add(&worker.counters.mirrors_skipped, 1);
         return;
     }
     let mut copy = repeated(request);
     copy.headers_mut().remove(EXPECT);
-    let body = request.body_mut().copied(rules.body_bytes_max);
+    let body = request.body_mut().copied(rules.body_bytes_max, worker.shared.memory.share());
     let (worker, view) = (Rc::clone(worker), Rc::clone(view));
     let upstream = rules.upstream.clone();
     worker.mirrors.set(worker.mirrors.get() + 1);
     tokio::task::spawn_local(async move {
         let outcome = match with_body(&mut copy, body).await {
-            false => None,
-            true => Some(send(&view, &upstream, copy, client, &origin).await),
+            Err(Skipped) => None,
+            // What is kept of it counts until there is an answer.
+            Ok(_share) => Some(send(&view, &upstream, copy, client, &origin).await),
         };
         worker.mirrors.set(worker.mirrors.get().saturating_sub(1));
         match outcome {
@@ -60,44 +62,38 @@ pub(super) fn begin(
     });
 }
 
-/// Waits for the body; false when it was too long, or broke off.
+/// The body was too long, or broke off.
+struct Skipped;
+
+/// Waits for the body, and tells what it holds.
 async fn with_body(
     copy: &mut Request<RequestBody>,
-    body: Option<oneshot::Receiver<Bytes>>,
-) -> bool {
-    let Some(body) = body else { return true };
-    let Ok(bytes) = body.await else { return false };
+    body: Option<oneshot::Receiver<Copied>>,
+) -> Result<Option<Share>, Skipped> {
+    let Some(body) = body else { return Ok(None) };
+    let Copied { bytes, share } = body.await.map_err(|_| Skipped)?;
     *copy.body_mut() = RequestBody::Whole(Some(bytes));
-    true
+    Ok(Some(share))
 }
 
 async fn send(
     view: &View,
     upstream: &str,
-    mut request: Request<RequestBody>,
+    request: Request<RequestBody>,
     client: IpAddr,
     origin: &Origin,
 ) -> Result<(), ExchangeError> {
-    let none = || ExchangeError::Internal("the upstream of `mirror` has no server");
-    let upstream = view.upstream(upstream).ok_or_else(none)?;
-    let key = upstream.key(request.headers(), client);
-    let place = upstream.place(&[], &key).await.map_err(ExchangeError::Upstream)?;
-    let place = place.ok_or_else(none)?;
-    if let Some(host) = own_host(&place.0.address, upstream.preserve_host) {
-        request.headers_mut().insert(HOST, host);
-    }
-    let attempts = Attempts {
+    let none = ExchangeError::Internal("the upstream of `mirror` is not in this generation");
+    let upstream = view.upstream(upstream).ok_or(none)?;
+    let aside = Aside {
         upstream,
-        key: &key,
-        origin: upstream.proxy_protocol.map(|_| origin),
-        progress: &Progress::default(),
-        on_interim: &|_, _| (),
+        key: upstream.key(request.headers(), client),
+        origin,
         limit: upstream.timeouts.response,
+        idle: upstream.timeouts.idle,
         is_kept: false,
     };
-    let Answered { sent, .. } = attempts.send(request, place, &mut |_| ()).await?;
-    let mut body =
-        ResponseBody::upstream(sent.response.into_body(), sent.lease, upstream.timeouts.idle);
+    let mut body = aside.send(request).await?.into_body();
     // What is read to the end keeps its connection.
     let mut left = ANSWER_BYTES_MAX;
     while left > 0 && !body.is_end_stream() {

@@ -7,8 +7,8 @@ mod echo;
 pub mod exchange;
 pub mod files;
 mod forward_auth;
-mod frames;
 mod h1;
+mod h2;
 pub mod h3;
 pub mod head;
 pub mod headers;
@@ -17,7 +17,6 @@ pub mod incoming;
 mod mirror;
 pub mod plain;
 pub mod serve;
-mod stream;
 mod tunnel;
 mod websocket;
 

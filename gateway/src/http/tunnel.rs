@@ -1,10 +1,5 @@
 //! What is left of an exchange after 101: bytes both ways until either side ends.
 
-use std::error::Error;
-
-use bytes::BytesMut;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
@@ -15,23 +10,13 @@ use crate::telemetry::{Ending, Record};
 use crate::upstream::Lease;
 use crate::worker::OpenPlace;
 
-/// A client's connection that may leave HTTP, once the response that says so has gone out.
-pub enum Client {
-    /// A stream of a connection that hyper drives.
-    Hyper(OnUpgrade),
-    /// A whole connection.
-    H1(oneshot::Receiver<Upgraded>),
-}
+/// A client's connection or stream that may leave HTTP, once the response that says so has gone out.
+pub struct Client(oneshot::Receiver<Upgraded>);
 
 impl Client {
-    async fn open(self) -> Result<Upgraded, Box<dyn Error>> {
-        match self {
-            Self::Hyper(upgrade) => {
-                let stream = Box::new(TokioIo::new(upgrade.await?));
-                Ok(Upgraded { stream, read: BytesMut::new() })
-            }
-            Self::H1(upgraded) => Ok(upgraded.await?),
-        }
+    /// One that comes over this channel.
+    pub fn new(upgraded: oneshot::Receiver<Upgraded>) -> Self {
+        Self(upgraded)
     }
 }
 
@@ -43,7 +28,7 @@ pub async fn join(
     mut record: Box<Record>,
     place: OpenPlace,
 ) {
-    match client.open().await {
+    match client.0.await {
         Ok(client) => {
             if let Ok(to_client) = copy(client, upstream).await {
                 record.bytes_sent = to_client;

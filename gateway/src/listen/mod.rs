@@ -477,7 +477,8 @@ async fn greet(
         false => hello::wish(&worker, &sender, name, || fingerprint::unwrap_records(records)),
     };
     match worker.acceptor.accept(stream, to, limits.handshake, wish).await {
-        Ok(Accepted::Serve { stream, facts }) => {
+        Ok(Accepted::Serve { mut stream, facts }) => {
+            stream.counted(worker.shared.memory.share());
             let is_h2 = facts.is_h2;
             let connection = connection_of(&worker, caller, Some(facts), alt_svc);
             serve::spawn(stream, is_h2, connection, limits, drain, place);

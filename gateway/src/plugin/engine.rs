@@ -11,6 +11,7 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAll
 use super::error::PluginError;
 use super::host::state::State;
 use super::load::{Compiled, Digest};
+use super::reserve::Starter;
 use super::stats::Stats;
 use super::ticker::Ticker;
 
@@ -20,6 +21,8 @@ pub struct Engine {
     pub(super) wasm: wasmtime::Engine,
     /// Makes deadlines pass.
     pub(super) ticker: Arc<Ticker>,
+    /// Starts instances off the way of requests.
+    pub(super) starter: Starter,
     pub(super) cache: PathBuf,
     /// Tells compiled code of this engine and its settings from that of any other.
     pub(super) compatibility: u64,
@@ -68,12 +71,15 @@ impl Engine {
         };
         let ticker = Ticker::start(&wasm)
             .map_err(|cause| PluginError::Engine(wasmtime::Error::new(cause)))?;
+        let starter =
+            Starter::start().map_err(|cause| PluginError::Engine(wasmtime::Error::new(cause)))?;
         let mut hasher = DefaultHasher::new();
         wasm.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Arc::new(Self {
             compatibility: hasher.finish(),
             wasm,
             ticker,
+            starter,
             cache,
             compiled: Mutex::default(),
             states: Mutex::default(),
@@ -167,7 +173,7 @@ fn private_folder(path: &Path) -> std::io::Result<()> {
 }
 
 /// Instances at once, over all workers, plugins and places of use, inclusive.
-const INSTANCES_MAX: u32 = 1000;
+pub(super) const INSTANCES_MAX: u32 = 1000;
 /// Solver calls at once, inclusive.
 const SOLVER_CALLS_MAX: u32 = 100;
 /// Elements of one table, inclusive. Go and Python components have tens of thousands.

@@ -13,6 +13,7 @@ use super::facts::Facts;
 use super::host::Host;
 use super::host::http::Client;
 use super::host::log::Rate;
+use super::reserve::{Reserves, StartTime};
 use super::secret::Secrets;
 use super::session::Sessions;
 use super::v0_1::{self, Exports, Unlinked};
@@ -169,6 +170,8 @@ impl Engine {
                 Role::Shadow => Arc::default(),
             },
             recorder: Recorder::default(),
+            reserves: Reserves::default(),
+            start_time: StartTime::default(),
             engine: Arc::clone(self),
             compiled,
             facts: Arc::new(facts),

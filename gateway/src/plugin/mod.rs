@@ -15,6 +15,7 @@ mod grant;
 mod host;
 mod load;
 mod pool;
+mod reserve;
 mod secret;
 mod session;
 mod sign;
@@ -43,6 +44,7 @@ use crate::feed::Taker;
 pub use engine::Engine;
 pub use error::{PluginError, Subject};
 pub use pool::Hooks;
+pub use reserve::Reserve;
 pub use sign::{SignError, sign};
 pub use stats::{DECISIONS, Failure, HOOKS, Stats, Totals};
 pub use tape::{Recorder, Recording, Replayed, replay_stanza};
@@ -63,6 +65,8 @@ pub struct Plugin {
     manifest: Option<Arc<Manifest>>,
     stats: Arc<Stats>,
     recorder: Recorder,
+    reserves: reserve::Reserves,
+    start_time: reserve::StartTime,
 }
 
 /// The hooks that an instance asked for in `configure`.

@@ -1,5 +1,6 @@
 //! Instances of routers and filters: one per worker and place of use, kept between calls, thrown
-//! away after a failure. A call runs inline: no fiber, no lock, no copy of the head.
+//! away after a failure. A call runs inline: no fiber, no lock, no copy of the head. Where starting
+//! an instance takes its time, the next one is taken from a [`Reserve`].
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::call::{self, Overrun};
 use super::error::PluginError;
 use super::host::hello::Case;
 use super::host::{Exchange, Host, Phase};
+use super::reserve::Reserve;
 use super::span;
 use super::stats::{self, Calls};
 use super::tape::Tape;
@@ -24,7 +26,7 @@ use crate::tls::hello::{HelloFacts, HelloVerdict};
 /// Not `Send`: made and used on its worker.
 pub struct Hooks {
     plugin: Arc<Plugin>,
-    config: Box<str>,
+    reserve: Arc<Reserve>,
     hooked: Hooked,
     slot: RefCell<Slot>,
     calls: Arc<Calls>,
@@ -39,19 +41,19 @@ struct Slot {
 }
 
 impl Hooks {
-    /// Prepares a plugin for one place of use with that use's configuration, and starts its first
-    /// instance.
+    /// Prepares a plugin for one place of use with that use's configuration, with an instance that
+    /// is ready or is started now.
     ///
     /// # Errors
     /// When `configure` refuses this configuration.
     pub fn new(plugin: Arc<Plugin>, config: &serde_json::Value) -> Result<Self, PluginError> {
-        let config: Box<str> = config.to_string().into();
-        let (instance, hooked) = Instance::start(&plugin, &config, START_MAX)?;
+        let reserve = Reserve::of(&plugin, config);
+        let (instance, hooked) = reserve.enter()?;
         let slot = Slot { instance: Some(instance), breaker: Breaker::default() };
         let calls = plugin.stats.place();
         calls.started();
         let (slot, tape) = (RefCell::new(slot), RefCell::default());
-        Ok(Self { plugin, config, hooked, slot, calls, tape })
+        Ok(Self { plugin, reserve, hooked, slot, calls, tape })
     }
 
     /// The plugin in use.
@@ -77,6 +79,7 @@ impl Hooks {
             instance.store.data_mut().charge(saved.len())?;
             Ok(saved)
         });
+        self.reserve.end(instance);
         saved.ok()
     }
 
@@ -128,7 +131,7 @@ impl Hooks {
 
     /// The configuration of this place of use, as JSON.
     pub(super) fn config(&self) -> &str {
-        &self.config
+        self.reserve.config()
     }
 
     /// Calls `router.route`. On an error the head is as it was before.
@@ -246,7 +249,7 @@ impl Hooks {
         run: impl FnOnce(&mut Instance) -> wasmtime::Result<()>,
     ) -> Result<Decision, PluginError> {
         let slot = &mut *self.slot.borrow_mut();
-        let instance = slot.instance(&self.plugin, &self.config, &self.calls)?;
+        let instance = slot.instance(&self.reserve, &self.calls)?;
         let recorder = &self.plugin.recorder;
         let noting = match recorder.is_armed() {
             true => recorder.begin(self, phase, connection, request, response.as_deref(), body),
@@ -303,8 +306,10 @@ impl Hooks {
         match result {
             Ok(()) => {
                 instance.calls_left = instance.calls_left.saturating_sub(1);
-                if instance.calls_left == 0 {
-                    slot.instance = None;
+                if instance.calls_left == 0
+                    && let Some(served) = slot.instance.take()
+                {
+                    self.reserve.end(served);
                 }
                 if slot.breaker.failures > 0 {
                     slot.breaker.failures = 0;
@@ -323,7 +328,7 @@ impl Hooks {
                 let stderr = output.take_stderr();
                 let error = call::failure(facts, hook, Overrun::Deadline, deadline, &stderr, cause);
                 call::log(&error, facts, &request.id, &stderr);
-                slot.fail(&error, Instant::now());
+                slot.fail(&error, &self.reserve, Instant::now());
                 let what = facts_of(&self.plugin, &error);
                 self.calls.failed(&request.id, what, slot.breaker.open_until.is_some());
                 if let Some(took) = took.filter(|_| is_traced) {
@@ -338,6 +343,7 @@ impl Hooks {
 impl Drop for Hooks {
     fn drop(&mut self) {
         self.plugin.stats.retire(&self.calls);
+        self.reserve.leave(self.slot.get_mut().instance.take());
     }
 }
 
@@ -365,35 +371,48 @@ impl std::fmt::Debug for Hooks {
     }
 }
 
+impl Plugin {
+    /// How long a start may take that comes after the first: longer is a failure like any other.
+    pub(super) fn restart_max(&self) -> Duration {
+        self.facts.limits.deadline.saturating_mul(10).max(RESTART_MIN)
+    }
+}
+
 /// Starts an instance with the plugin's own configuration and drops it.
 pub(super) fn self_test(plugin: &Plugin) -> Result<(), PluginError> {
     Instance::start(plugin, &plugin.config, START_MAX).map(|_| ())
 }
 
 impl Slot {
-    /// The instance to call, started when there is none.
+    /// The instance to call; when there is none one that is ready, and else one that is started now.
     fn instance(
         &mut self,
-        plugin: &Plugin,
-        config: &str,
+        reserve: &Arc<Reserve>,
         calls: &Calls,
     ) -> Result<&mut Instance, PluginError> {
+        let plugin = reserve.plugin();
         if self.instance.is_none() {
             let now = Instant::now();
             if self.breaker.is_open(now) {
                 let (of, last) = (plugin.facts.subject.clone(), self.breaker.last.clone());
                 return Err(PluginError::BreakerOpen { of, last });
             }
-            // It started before, so a start that takes long now is a failure like any other.
-            let allowed = plugin.facts.limits.deadline.saturating_mul(10).max(RESTART_MIN);
-            match Instance::start(plugin, config, allowed) {
-                Ok((instance, _)) => {
+            let next = match reserve.next() {
+                Some(ready) => Ok(ready),
+                None => {
+                    calls.waited();
+                    let started = Instance::start(plugin, reserve.config(), plugin.restart_max());
+                    started.map(|(instance, _)| instance)
+                }
+            };
+            match next {
+                Ok(instance) => {
                     calls.started();
                     self.instance = Some(instance);
                 }
                 Err(error) => {
                     call::log(&error, &plugin.facts, "", "");
-                    self.fail(&error, now);
+                    self.fail(&error, reserve, now);
                     self.breaker.open(now);
                     calls.failed("", facts_of(plugin, &error), true);
                     return Err(error);
@@ -408,16 +427,18 @@ impl Slot {
     }
 
     /// A trapped instance can never be entered again.
-    fn fail(&mut self, error: &PluginError, now: Instant) {
-        self.instance = None;
+    fn fail(&mut self, error: &PluginError, reserve: &Reserve, now: Instant) {
+        if let Some(trapped) = self.instance.take() {
+            reserve.end(trapped);
+        }
         if self.breaker.fail(now) {
             self.breaker.last = error.to_string();
         }
     }
 }
 
-/// One instance, started and configured.
-struct Instance {
+/// One instance, started and configured. It can be started on one thread and used on another.
+pub(super) struct Instance {
     store: Store<Host>,
     handle: wasmtime::component::Instance,
     route: Option<Hook>,
@@ -431,12 +452,17 @@ struct Instance {
 type Hook = TypedFunc<(), ()>;
 
 impl Instance {
-    fn start(
+    /// Starts and configures one.
+    ///
+    /// # Errors
+    /// When it does not start within `allowed`, or `configure` refuses the configuration.
+    pub(super) fn start(
         plugin: &Plugin,
         config: &str,
         allowed: Duration,
     ) -> Result<(Self, Hooked), PluginError> {
         let (compiled, facts) = (&plugin.compiled, &plugin.facts);
+        let began = Instant::now();
         let host = Host::new(Arc::clone(facts), &plugin.engine.live);
         let mut store = Store::new(&plugin.engine.wasm, host);
         store.limiter(|host| &mut host.memory);
@@ -476,6 +502,7 @@ impl Instance {
         let on_response = filter.map(|filter| &filter.on_response);
         let on_response = hook(&mut store, &handle, on_response, plugin)?;
         let calls_left = plugin.calls_max;
+        plugin.start_time.note(began.elapsed());
         Ok((Self { store, handle, route, on_request, on_response, calls_left }, hooked))
     }
 }
@@ -558,7 +585,7 @@ pub(super) fn ticks(time: Duration) -> u64 {
 
 /// How long a start may take at load, when nobody waits for it.
 pub(super) const START_MAX: Duration = Duration::from_secs(5);
-/// The shortest time that a start on the request path is given.
+/// The shortest time that a later start is given.
 const RESTART_MIN: Duration = Duration::from_millis(100);
 /// Failures in [`WINDOW`] without a success that open the breaker.
 const FAILURES_MAX: u32 = 20;

@@ -1,7 +1,7 @@
 //! What is counted about a plugin: calls, time, failures, decisions. Each place of use on each worker
 //! counts for itself, without a locked instruction; whoever asks adds them up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,8 @@ pub struct Stats {
     places: Mutex<Vec<Weak<Calls>>>,
     /// The sum of those that are gone.
     gone: Calls,
+    /// Instances that wait to be used.
+    ready: AtomicI64,
 }
 
 /// The calls at one place of use on one worker.
@@ -31,6 +33,7 @@ pub(super) struct Calls {
     /// Of measured calls, times [`MEASURED_EVERY`].
     nanoseconds: AtomicU64,
     instances: AtomicU64,
+    waited: AtomicU64,
     memory_peak_bytes: AtomicU64,
     trouble: Mutex<Trouble>,
 }
@@ -135,12 +138,16 @@ pub struct Totals {
     pub seconds: u64,
     /// The same in nanoseconds.
     pub nanoseconds: u64,
-    /// Instances started.
+    /// Instances put to use.
     pub instances: u64,
     /// Outgoing requests.
     pub requests: u64,
     /// Exchanges and events that it was not given, or did not take.
     pub dropped: u64,
+    /// Of these, the ones that a request started because none was ready.
+    pub instances_waited_for: u64,
+    /// Instances that wait to be used.
+    pub instances_ready: i64,
     /// The largest memory that an instance reached, in bytes.
     pub memory_peak_bytes: u64,
     /// Places of use where calls are refused now, and why.
@@ -157,6 +164,11 @@ impl Stats {
         calls
     }
 
+    /// Counts instances that wait to be used, or no longer do.
+    pub(super) fn ready(&self, by: i64) {
+        self.ready.fetch_add(by, Ordering::Relaxed);
+    }
+
     /// Adds a place of use that ends to those that are gone.
     pub(super) fn retire(&self, calls: &Calls) {
         let mut places = self.places();
@@ -168,6 +180,7 @@ impl Stats {
             (&gone.requests, &calls.requests),
             (&gone.nanoseconds, &calls.nanoseconds),
             (&gone.instances, &calls.instances),
+            (&gone.waited, &calls.waited),
         ]);
         for (sum, one) in sums {
             sum.fetch_add(one.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -200,6 +213,7 @@ impl Stats {
         for calls in places.iter().filter_map(Weak::upgrade) {
             calls.add_to(&mut totals);
         }
+        totals.instances_ready = self.ready.load(Ordering::Relaxed);
         totals.seconds = totals.nanoseconds / 1_000_000_000;
         totals
     }
@@ -231,9 +245,14 @@ impl Calls {
         }
     }
 
-    /// Counts an instance that was started.
+    /// Counts an instance that is put to use.
     pub(super) fn started(&self) {
         add(&self.instances, 1);
+    }
+
+    /// Counts a request that starts an instance because none is ready.
+    pub(super) fn waited(&self) {
+        add(&self.waited, 1);
     }
 
     /// Notes how much memory the instance has.
@@ -271,6 +290,7 @@ impl Calls {
         totals.dropped = totals.dropped.wrapping_add(load(&self.dropped));
         totals.nanoseconds = totals.nanoseconds.wrapping_add(load(&self.nanoseconds));
         totals.instances = totals.instances.wrapping_add(load(&self.instances));
+        totals.instances_waited_for = totals.instances_waited_for.wrapping_add(load(&self.waited));
         totals.memory_peak_bytes = totals.memory_peak_bytes.max(load(&self.memory_peak_bytes));
         let trouble = self.trouble();
         totals.quarantined.extend(trouble.quarantine.clone());

@@ -799,6 +799,86 @@ fn an_instance_serves_as_many_calls_as_it_may() {
     assert_eq!(seen("some", Some(3)), (some, 2));
 }
 
+/// The prober, whose `configure` computes for some milliseconds.
+fn slow_starter(name: &str, calls_max: Option<u64>) -> (Arc<Plugin>, serde_json::Value) {
+    let start = serde_json::json!({"start-turns": "20000000"});
+    let mut config = config(guest("prober"), start.clone());
+    config.reuse = Reuse { calls_max };
+    (engine().load(name, &config, &upstreams()).unwrap(), start)
+}
+
+fn wait_for_ready(reserve: &Reserve, count: usize) {
+    let began = Instant::now();
+    while reserve.count() < count {
+        assert!(began.elapsed() < Duration::from_secs(60), "no instance is made ready");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_slow_start() {
+    let (plugin, start) = slow_starter("slow", Some(1));
+    let took = plugin.start_time.shortest().unwrap();
+    let hooks = Hooks::new(Arc::clone(&plugin), &start).unwrap();
+    let reserve = Reserve::of(&plugin, &start);
+    // Every call has an instance of its own, that one in four ends by a trap, and each was there before.
+    let mut quickest = Duration::MAX;
+    for turn in 0..12 {
+        wait_for_ready(&reserve, 1);
+        let mut head = request(if turn % 4 == 0 { "/set/host" } else { "/remember/a" });
+        let began = Instant::now();
+        let outcome = hooks.on_request(&connection(), &mut head);
+        quickest = quickest.min(began.elapsed());
+        assert_eq!(outcome.is_err(), turn % 4 == 0, "{outcome:?}");
+        assert!(reserve.count() <= 1);
+    }
+    assert!(quickest < took / 2, "a call takes {quickest:?}, a start {took:?}");
+    let totals = plugin.stats().totals();
+    assert_eq!((totals.instances, totals.instances_waited_for), (12, 0));
+    // Who comes faster than instances can be started starts them.
+    for _ in 0..5 {
+        hooks.on_request(&connection(), &mut request("/remember/a")).unwrap();
+    }
+    let totals = plugin.stats().totals();
+    assert!(totals.instances_waited_for > 0 && totals.instances == 17, "{totals:?}");
+}
+
+#[test]
+fn a_generation_brings_its_instances_along() {
+    let (plugin, start) = slow_starter("brought", None);
+    let reserve = Reserve::of(&plugin, &start);
+    reserve.prepare(1).unwrap();
+    reserve.prepare(3).unwrap();
+    // No more than asked for, however often.
+    reserve.prepare(3).unwrap();
+    assert_eq!((reserve.count(), plugin.stats().totals().instances_ready), (3, 3));
+    let of_workers: Vec<_> = (0..3)
+        .map(|_| {
+            let (plugin, start) = (Arc::clone(&plugin), start.clone());
+            std::thread::spawn(move || {
+                let hooks = Hooks::new(plugin, &start).unwrap();
+                hooks.on_request(&connection(), &mut request("/remember/a")).unwrap();
+            })
+        })
+        .collect();
+    of_workers.into_iter().for_each(|worker| worker.join().unwrap());
+    assert_eq!(plugin.stats().totals().instances, 3);
+    drop(reserve);
+    let began = Instant::now();
+    while plugin.stats().totals().instances_ready > 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "what nobody can use is kept");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // A quick start is not worth it.
+    let quick = load("quick", "router");
+    for _ in 0..20 {
+        drop(Hooks::new(Arc::clone(&quick), &serde_json::Value::Null).unwrap());
+    }
+    let reserve = Reserve::of(&quick, &serde_json::Value::Null);
+    reserve.prepare(3).unwrap();
+    assert_eq!(reserve.count(), 0);
+}
+
 #[test]
 fn state_outlives_a_hundred_fresh_instances() {
     let mut config = config(guest("filter"), serde_json::Value::Null);

@@ -437,7 +437,8 @@ impl Trial {
         }
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether there is a verdict.
+    pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::{PolicyError, Refusal};
 use crate::config::policies;
+use crate::http::headers::take_away;
 
 /// A policy with its users.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl BasicAuth {
     /// most.
     pub(super) async fn admit(&self, fields: &mut HeaderMap) -> Result<(), Refusal> {
         if let Some(field) = &self.user_field {
-            fields.remove(field);
+            take_away(fields, field);
         }
         let refusal = || Refusal::Credentials(self.challenge.clone());
         let (name, password) =

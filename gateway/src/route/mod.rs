@@ -71,8 +71,12 @@ pub fn split_authority(authority: &str) -> (&str, Option<u16>) {
     {
         return (host, after.strip_prefix(':').and_then(|p| p.parse().ok()));
     }
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') => (host, port.parse().ok()),
+    let mut colons = memchr::memchr_iter(b':', authority.as_bytes());
+    match (colons.next(), colons.next()) {
+        (Some(colon), None) => {
+            let (host, port) = authority.split_at_checked(colon).unwrap_or_default();
+            (host, port.get(1..).and_then(|port| port.parse().ok()))
+        }
         _ => (authority, None),
     }
 }

@@ -13,6 +13,9 @@ use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{CommonState, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::bounds::Share;
+use crate::h1::Duplex;
+
 /// A server's side of a TLS connection over `IO`.
 pub struct TlsStream<IO> {
     io: IO,
@@ -27,6 +30,8 @@ pub struct TlsStream<IO> {
     has_ended: bool,
     /// We have said so.
     is_closing: bool,
+    /// What is sealed and waits for a client that does not read.
+    share: Option<Share>,
 }
 
 /// What came of a look at the input.
@@ -49,10 +54,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     pub async fn accept(io: IO, input: Buffer, config: Arc<ServerConfig>) -> io::Result<Self> {
         let session = UnbufferedServerConnection::new(config).map_err(broken)?;
         let (plain, out) = (Buffer::default(), Buffer::default());
+        let (has_ended, is_closing) = (false, false);
         let mut stream =
-            Self { io, session, input, plain, out, has_ended: false, is_closing: false };
+            Self { io, session, input, plain, out, has_ended, is_closing, share: None };
         std::future::poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(stream)
+    }
+
+    /// Has what waits for the client counted from here on.
+    pub fn counted(&mut self, share: Share) {
+        self.share = Some(share);
     }
 
     /// What the handshake agreed upon.
@@ -151,6 +162,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.poll_write_out(cx);
+        if let Some(share) = &self.share {
+            share.set(self.out.filled().len());
+        }
+        polled
+    }
+
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
             let bytes = ready!(Pin::new(&mut self.io).poll_write(cx, self.out.filled()))?;
             if bytes == 0 {
@@ -181,7 +200,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         if self.out.filled().len() > MESSAGE_BYTES_USUAL {
             ready!(self.poll_drain(cx))?;
         }
-        ready!(self.settle(cx))?;
+        // Mostly nothing came in the meantime, and the next look says that there may be written.
+        if !self.input.is_empty() || self.session.wants_write() {
+            ready!(self.settle(cx))?;
+        }
         let (bytes, _) = bytes.split_at(bytes.len().min(SEAL_BYTES_MAX));
         let UnbufferedStatus { discard, state } =
             self.session.process_tls_records(self.input.filled_mut());
@@ -236,6 +258,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: Duplex> Duplex for TlsStream<IO> {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_quiet = self.plain.is_empty() && self.input.is_empty() && !self.has_ended;
+        // What lies ready to be sent leaves with a read.
+        if is_quiet && self.out.is_empty() { self.io.poll_readable(cx) } else { Poll::Ready(()) }
     }
 }
 

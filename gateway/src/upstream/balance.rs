@@ -83,6 +83,18 @@ pub fn rendezvous(candidates: &[Candidate], key: u64) -> Option<usize> {
     lots.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(at, _)| at)
 }
 
+/// One of several upstreams by their shares: the same for the same key, and when a share changes, no key
+/// moves but to or from that one.
+pub fn share(shares: &[(String, u32)], key: u64) -> Option<&str> {
+    let candidate = |(name, share): &(String, u32)| {
+        let id = number(name.as_bytes());
+        Candidate { weight: *share, open: 0, latency_us: 0.0, id }
+    };
+    let candidates: Vec<Candidate> = shares.iter().map(candidate).collect();
+    let (name, share) = shares.get(rendezvous(&candidates, key)?)?;
+    (*share > 0).then_some(name.as_str())
+}
+
 /// How much of its share a server takes `since` it came (back): from a tenth at first to all of it
 /// after `ramp`.
 pub fn warmth(since: Duration, ramp: Duration) -> f64 {
@@ -314,6 +326,27 @@ mod tests {
         let candidates = servers(&[3, 1]);
         let heavy = (0..20_000).filter(|k| rendezvous(&candidates, mix(*k)) == Some(0)).count();
         assert!((14_500..15_500).contains(&heavy), "{heavy}");
+    }
+
+    #[test]
+    fn a_share_that_grows_takes_no_key_of_those_it_had() {
+        let shares =
+            |canary| vec![("stable".to_owned(), 100 - canary), ("canary".to_owned(), canary)];
+        let of = |canary: u32, key: u64| share(&shares(canary), mix(key)).unwrap().to_owned();
+        for (few, many) in [(0, 5), (5, 20), (20, 100)] {
+            let mut counts = [0, 0];
+            for key in 0..20_000 {
+                let (before, after) = (of(few, key) == "canary", of(many, key) == "canary");
+                assert!(after || !before, "key {key} left at {many}");
+                counts[0] += u32::from(before);
+                counts[1] += u32::from(after);
+            }
+            for (count, percent) in counts.iter().zip([few, many]) {
+                assert!(count.abs_diff(percent * 200) < 250, "{count} of {percent} percent");
+            }
+        }
+        assert_eq!(share(&[("none".to_owned(), 0)], 1), None);
+        assert_eq!(share(&[], 1), None);
     }
 
     #[test]

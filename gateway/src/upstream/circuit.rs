@@ -12,8 +12,8 @@ use crate::config;
 #[derive(Debug)]
 pub struct Circuit {
     rules: config::Circuit,
-    /// Requests under way at each server.
-    open: Vec<AtomicU32>,
+    /// Requests under way at each server; addresses of a name count for themselves.
+    open: Vec<Arc<AtomicU32>>,
     pending: AtomicU32,
     freed: Notify,
 }
@@ -22,7 +22,7 @@ pub struct Circuit {
 #[derive(Debug)]
 pub struct Permit {
     circuit: Arc<Circuit>,
-    server: usize,
+    open: Arc<AtomicU32>,
 }
 
 /// A place among those that wait, until dropped.
@@ -33,7 +33,7 @@ impl Circuit {
     /// The places that the configuration gives; `None` when it does not bound them.
     pub fn new(rules: &config::Circuit, servers: usize) -> Option<Arc<Self>> {
         rules.open_max?;
-        let open = (0..servers).map(|_| AtomicU32::new(0)).collect();
+        let open = (0..servers).map(|_| Arc::default()).collect();
         Some(Arc::new(Self {
             rules: rules.clone(),
             open,
@@ -42,17 +42,20 @@ impl Circuit {
         }))
     }
 
-    /// Whether the server at this index has a place. Another worker may take it first.
-    pub fn has_place(&self, server: usize) -> bool {
-        let open = self.open.get(server).map_or(0, |open| open.load(Ordering::Relaxed));
-        self.rules.open_max.is_none_or(|most| open < most)
+    /// The count of the server at this index.
+    pub fn of(&self, server: usize) -> Option<&Arc<AtomicU32>> {
+        self.open.get(server)
+    }
+
+    /// Whether a server has a place. Another worker may take it first.
+    pub fn has_place(&self, open: &AtomicU32) -> bool {
+        self.rules.open_max.is_none_or(|most| open.load(Ordering::Relaxed) < most)
     }
 
     /// Takes a place at a server.
-    pub fn enter(self: &Arc<Self>, server: usize) -> Option<Permit> {
+    pub fn enter(self: &Arc<Self>, open: &Arc<AtomicU32>) -> Option<Permit> {
         let most = self.rules.open_max.unwrap_or(u32::MAX);
-        add_below(self.open.get(server)?, most)
-            .then(|| Permit { circuit: Arc::clone(self), server })
+        add_below(open, most).then(|| Permit { circuit: Arc::clone(self), open: Arc::clone(open) })
     }
 
     /// Takes a place among those that wait; `None` when too many do.
@@ -70,9 +73,7 @@ impl Waiting {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(open) = self.circuit.open.get(self.server) {
-            open.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
         self.circuit.freed.notify_one();
     }
 }
@@ -102,19 +103,20 @@ mod tests {
     #[test]
     fn places_are_counted_for_each_server() {
         let circuit = circuit(2, 0);
-        let (one, _two) = (circuit.enter(0).unwrap(), circuit.enter(0).unwrap());
-        assert!(circuit.enter(0).is_none() && !circuit.has_place(0));
-        assert!(circuit.enter(1).is_some());
+        let (first, second) = (circuit.of(0).unwrap(), circuit.of(1).unwrap());
+        let (one, _two) = (circuit.enter(first).unwrap(), circuit.enter(first).unwrap());
+        assert!(circuit.enter(first).is_none() && !circuit.has_place(first));
+        assert!(circuit.enter(second).is_some());
         drop(one);
-        assert!(circuit.enter(0).is_some());
-        assert!(circuit.enter(2).is_none());
+        assert!(circuit.enter(first).is_some());
+        assert!(circuit.of(2).is_none());
         assert!(circuit.queue().is_none());
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn one_that_waits_goes_on_when_a_place_comes_free() {
         let circuit = circuit(1, 1);
-        let held = circuit.enter(0).unwrap();
+        let held = circuit.enter(circuit.of(0).unwrap()).unwrap();
         let waiting = circuit.queue().unwrap();
         assert!(circuit.queue().is_none());
         let task = tokio::spawn(async move {
@@ -125,6 +127,6 @@ mod tests {
         assert!(!task.is_finished());
         drop(held);
         task.await.unwrap();
-        assert!(circuit.queue().is_some() && circuit.enter(0).is_some());
+        assert!(circuit.queue().is_some() && circuit.enter(circuit.of(0).unwrap()).is_some());
     }
 }

@@ -30,7 +30,8 @@ pub struct TlsClient {
     pub digest: u64,
 }
 
-/// Connects to `server` at one of `addresses` (any, when there are none), writes `preface` and makes it ready for requests. `label` names it in errors.
+/// Connects to `server`, at the first of `addresses` that takes it where there are any, writes `preface` and makes it
+/// ready for requests. `label` names it in errors.
 pub(super) async fn connect<B>(
     server: &Server,
     tls: Option<&TlsClient>,
@@ -46,18 +47,15 @@ where
     match server {
         Server::Http(authority) => {
             let stream = tcp(authority, addresses, preface).await.map_err(failed)?;
-            let peer = peer(&stream);
-            Ok(h1(stream, peer))
+            Ok(h1(stream))
         }
         Server::H2c(authority) => {
             let stream = tcp(authority, addresses, preface).await.map_err(failed)?;
-            let peer = peer(&stream);
-            h2(stream, label, peer).await
+            h2(stream, label).await
         }
-        Server::Unix(path) => Ok(h1(unix(path, preface).await.map_err(failed)?, None)),
+        Server::Unix(path) => Ok(h1(unix(path, preface).await.map_err(failed)?)),
         Server::Https(authority) => {
             let stream = tcp(authority, addresses, preface).await.map_err(failed)?;
-            let peer = peer(&stream);
             let broken = |cause| UpstreamError::Tls(Arc::clone(label), cause);
             let tls = tls.ok_or_else(|| {
                 broken(std::io::Error::other("no TLS configuration for this upstream"))
@@ -68,8 +66,8 @@ where
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
             let stream = connector.connect(name, stream).await.map_err(broken)?;
             match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => h2(stream, label, peer).await,
-                _ => Ok(h1(stream, peer)),
+                Some(b"h2") => h2(stream, label).await,
+                _ => Ok(h1(stream)),
             }
         }
         Server::Tcp(_) | Server::Echo => {
@@ -96,8 +94,8 @@ async fn unix(path: &Path, preface: &[u8]) -> std::io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Connects to one of `addresses` in turn, or to what the system's resolver says now where there are
-/// none yet. `preface` is written first: a PROXY header, or nothing.
+/// Connects to the first of `addresses` that takes it, or to what the system's resolver says now where none is known
+/// yet. `preface` is written first: a PROXY header, or nothing.
 pub(super) async fn tcp(
     authority: &Authority,
     addresses: &[IpAddr],
@@ -116,22 +114,14 @@ pub(super) async fn tcp(
     Ok(stream)
 }
 
-fn peer(stream: &TcpStream) -> Option<IpAddr> {
-    stream.peer_addr().ok().map(|address| address.ip())
-}
-
-fn h1<B, S>(stream: S, peer: Option<IpAddr>) -> Sender<B>
+fn h1<B, S>(stream: S) -> Sender<B>
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Duplex + 'static,
 {
-    Sender::H1(Conn::new(Box::new(stream), peer))
+    Sender::H1(Conn::new(Box::new(stream)))
 }
 
-async fn h2<B, S>(
-    stream: S,
-    label: &Arc<str>,
-    peer: Option<IpAddr>,
-) -> Result<Sender<B>, UpstreamError>
+async fn h2<B, S>(stream: S, label: &Arc<str>) -> Result<Sender<B>, UpstreamError>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -144,5 +134,5 @@ where
         .await
         .map_err(|cause| UpstreamError::Protocol(Arc::clone(label), cause.into()))?;
     tokio::task::spawn_local(connection);
-    Ok(Sender::H2(sender, peer))
+    Ok(Sender::H2(sender))
 }

@@ -4,7 +4,6 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -24,8 +23,6 @@ use crate::http::incoming::Incoming;
 pub(super) struct Conn {
     stream: Box<dyn Duplex>,
     input: BytesMut,
-    /// The address that it was made to.
-    pub(super) peer: Option<IpAddr>,
 }
 
 /// Where a connection is put when its response has ended in order.
@@ -69,13 +66,16 @@ impl std::error::Error for NoResponse {
 }
 
 impl Conn {
-    pub(super) fn new(stream: Box<dyn Duplex>, peer: Option<IpAddr>) -> Self {
-        Self { stream, input: BytesMut::new(), peer }
+    pub(super) fn new(stream: Box<dyn Duplex>) -> Self {
+        Self { stream, input: BytesMut::new() }
     }
 
     /// Whether the server has neither closed the connection nor said anything unasked.
     pub(super) fn is_usable(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
+        if self.stream.poll_readable(&mut cx).is_pending() {
+            return true;
+        }
         h1::poll_read(&mut self.stream, &mut self.input, &mut cx).is_pending()
     }
 

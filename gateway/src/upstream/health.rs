@@ -1,5 +1,7 @@
 //! Active health checks: a task per server on the control runtime writes, workers read.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,10 +11,11 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::TlsClient;
 use super::connect::tcp;
+use super::resolve::{Names, Resolved};
 use crate::config::{self, HealthCheck, Server};
 use crate::proxy;
 
@@ -37,6 +40,7 @@ impl Health {
         name: &str,
         upstream: &config::Upstream,
         tls: Option<&TlsClient>,
+        names: &Names,
         was_up: impl Fn(&Server) -> bool,
     ) -> Arc<Self> {
         let Some(health) = &upstream.health else {
@@ -48,12 +52,16 @@ impl Health {
         let up: Arc<[AtomicBool]> =
             upstream.servers.iter().map(|server| AtomicBool::new(was_up(server))).collect();
         let tasks = upstream.servers.iter().enumerate().map(|(index, server)| {
+            let watched = Watched {
+                name: name.to_owned(),
+                server: server.clone(),
+                tls: tls.cloned(),
+                health: health.clone(),
+                preface: Arc::clone(&preface),
+            };
             tokio::spawn(watch(
-                name.to_owned(),
-                server.clone(),
-                tls.cloned(),
-                health.clone(),
-                Arc::clone(&preface),
+                Arc::new(watched),
+                names.of(server).cloned(),
                 Arc::clone(&up),
                 index,
             ))
@@ -76,42 +84,90 @@ impl Drop for Health {
     }
 }
 
-async fn watch(
+/// A server and how it is checked.
+struct Watched {
     name: String,
     server: Server,
     tls: Option<TlsClient>,
     health: config::Health,
     preface: Arc<[u8]>,
+}
+
+impl Watched {
+    /// One check, of one address when the server has several.
+    async fn look(&self, addresses: &[IpAddr]) -> Result<(), String> {
+        let check =
+            check(&self.server, addresses, self.tls.as_ref(), &self.health.check, &self.preface);
+        match tokio::time::timeout(self.health.timeout, check).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+
+    /// Whether the server counts as up after this outcome; `run` is how many in a row spoke against
+    /// what is held of it.
+    fn judge(
+        &self,
+        (is_up, run): (bool, &mut u32),
+        outcome: Result<(), String>,
+        pin: Option<IpAddr>,
+    ) -> bool {
+        let Self { name, server, health, .. } = self;
+        *run = if outcome.is_ok() == is_up { 0 } else { *run + 1 };
+        let enough = if is_up { health.unhealthy_after } else { health.healthy_after };
+        if *run < enough {
+            return is_up;
+        }
+        *run = 0;
+        let address = pin.map(|ip| ip.to_string());
+        match outcome {
+            Ok(()) => {
+                tracing::info!(upstream = name, %server, address, "server is healthy again");
+            }
+            Err(cause) => {
+                tracing::warn!(upstream = name, %server, address, cause, "server is taken out");
+            }
+        }
+        !is_up
+    }
+}
+
+async fn watch(
+    watched: Arc<Watched>,
+    resolved: Option<Arc<Resolved>>,
     up: Arc<[AtomicBool]>,
     index: usize,
 ) {
     let mut run = 0u32;
+    let mut runs: HashMap<IpAddr, u32> = HashMap::new();
     loop {
-        let check = check(&server, tls.as_ref(), &health.check, &preface);
-        let outcome = match tokio::time::timeout(health.timeout, check).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err("no answer in time".to_owned()),
-        };
-        let Some(flag) = up.get(index) else { return };
-        let is_up = flag.load(Ordering::Relaxed);
-        run = if outcome.is_ok() == is_up { 0 } else { run + 1 };
-        let enough = if is_up { health.unhealthy_after } else { health.healthy_after };
-        if run >= enough {
-            run = 0;
-            flag.store(!is_up, Ordering::Relaxed);
-            match outcome {
-                Ok(()) => tracing::info!(upstream = name, %server, "server is healthy again"),
-                Err(cause) => {
-                    tracing::warn!(upstream = name, %server, cause, "server is taken out")
-                }
+        let seats = resolved.as_ref().map(|resolved| resolved.seats()).unwrap_or_default();
+        if seats.is_empty() {
+            let Some(flag) = up.get(index) else { return };
+            let outcome = watched.look(&[]).await;
+            let is_up = flag.load(Ordering::Relaxed);
+            flag.store(watched.judge((is_up, &mut run), outcome, None), Ordering::Relaxed);
+        } else {
+            runs.retain(|ip, _| seats.iter().any(|seat| seat.ip == *ip));
+            // All at once: one that hangs holds up no other.
+            let mut looks = JoinSet::new();
+            for seat in seats.iter().map(Arc::clone) {
+                let watched = Arc::clone(&watched);
+                looks.spawn(async move { (watched.look(&seat.addresses()).await, seat) });
+            }
+            while let Some(looked) = looks.join_next().await {
+                let Ok((outcome, seat)) = looked else { continue };
+                let run = runs.entry(seat.ip).or_default();
+                seat.set_up(watched.judge((seat.is_up(), run), outcome, Some(seat.ip)));
             }
         }
-        tokio::time::sleep(health.interval).await;
+        tokio::time::sleep(watched.health.interval).await;
     }
 }
 
 async fn check(
     server: &Server,
+    addresses: &[IpAddr],
     tls: Option<&TlsClient>,
     check: &HealthCheck,
     preface: &[u8],
@@ -119,11 +175,11 @@ async fn check(
     let text = |cause: std::io::Error| cause.to_string();
     match server {
         Server::Http(authority) => {
-            let stream = tcp(authority, &[], preface).await.map_err(text)?;
+            let stream = tcp(authority, addresses, preface).await.map_err(text)?;
             ask(stream, authority, "http", false, check).await
         }
         Server::H2c(authority) => {
-            let stream = tcp(authority, &[], preface).await.map_err(text)?;
+            let stream = tcp(authority, addresses, preface).await.map_err(text)?;
             ask(stream, authority, "http", true, check).await
         }
         Server::Unix(socket) => {
@@ -133,7 +189,7 @@ async fn check(
             ask(stream, &host, "http", false, check).await
         }
         Server::Https(authority) => {
-            let stream = tcp(authority, &[], preface).await.map_err(text)?;
+            let stream = tcp(authority, addresses, preface).await.map_err(text)?;
             let Some(tls) = tls else { return Ok(()) };
             let name = tls.server_name.as_ref().map_or(authority.host.as_str(), |n| n.as_str());
             let name = rustls_pki_types::ServerName::try_from(name.to_owned())
@@ -143,7 +199,7 @@ async fn check(
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             ask(stream, authority, "https", is_h2, check).await
         }
-        Server::Tcp(authority) => tcp(authority, &[], preface).await.map(drop).map_err(text),
+        Server::Tcp(authority) => tcp(authority, addresses, preface).await.map(drop).map_err(text),
         Server::Echo => Ok(()),
     }
 }

@@ -18,12 +18,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 use hyper::body::Body;
 
 use balance::{Candidate, Chance, PeakEwma};
+pub use balance::{number, share};
 pub use circuit::{Circuit, Permit};
 pub use connect::TlsClient;
 use eject::Outlier;
@@ -35,7 +37,7 @@ pub use retry::Miss;
 use crate::config::{self, Balance, HashBy};
 use crate::fault::Fault;
 use health::Health;
-use resolve::Names;
+use resolve::{Names, Resolved, Seat};
 
 /// What all workers share of one upstream.
 #[derive(Clone)]
@@ -48,8 +50,27 @@ pub struct Parts {
     pub names: Arc<Names>,
     /// The places at its servers, when they are bounded.
     pub circuit: Option<Arc<Circuit>>,
-    /// The value of the sticky cookie for each server; empty without one.
-    pub tokens: Arc<[String]>,
+    /// What makes the values of the sticky cookie; none without one.
+    pub sticky: Option<sticky::StickyKey>,
+}
+
+/// A server, or one of the addresses of one, as a choice sees it.
+struct Member<B> {
+    server: Rc<Server<B>>,
+    /// The place of the server in the configuration.
+    index: usize,
+    /// What all workers share of the address.
+    seat: Option<Arc<Seat>>,
+    /// Requests under way there, over all workers, where they are bounded.
+    open: Option<Arc<AtomicU32>>,
+    /// The value of the sticky cookie.
+    token: Option<String>,
+}
+
+/// All there are, and the addresses that they were made of.
+struct Members<B> {
+    list: Rc<[Member<B>]>,
+    seen: Vec<Arc<Vec<Arc<Seat>>>>,
 }
 
 /// An upstream on one worker. `B` is the type of request bodies.
@@ -68,10 +89,15 @@ pub struct Upstream<B> {
     sticky: Option<config::Sticky>,
     slow_start: Duration,
     eject: Option<config::Eject>,
-    servers: Vec<Rc<Server<B>>>,
+    servers: Vec<config::Server>,
     weights: Vec<u32>,
     parts: Parts,
-    /// For `round-robin`: what each server has coming.
+    /// The servers whose names are followed.
+    named: Vec<Arc<Resolved>>,
+    members: RefCell<Members<B>>,
+    connect_timeout: Duration,
+    keepalive: Duration,
+    /// For `round-robin`: what each member has coming.
     credit: RefCell<Vec<i64>>,
     chance: RefCell<Chance>,
     budget: RefCell<retry::Budget>,
@@ -154,37 +180,13 @@ where
             let same_header = old.proxy_protocol == config.proxy_protocol;
             same_waits && same_header && digest(&old.parts) == digest(&parts)
         });
-        let server = |address: &config::Server| {
-            let known = old.and_then(|old| old.servers.iter().find(|s| s.address == *address));
-            let resolved = address.host().and_then(|host| parts.names.of(host)).cloned();
-            if let Some(known) = known {
-                *known.pool.resolved.borrow_mut() = resolved;
-                return Rc::clone(known);
-            }
-            let label: Arc<str> = address.to_string().into();
-            Rc::new(Server {
-                address: address.clone(),
-                id: balance::number(label.as_bytes()),
-                label,
-                pool: Pool::new(
-                    address.clone(),
-                    parts.tls.clone(),
-                    config.timeouts.keepalive,
-                    config.proxy_protocol,
-                    resolved,
-                ),
-                connect_timeout: config.timeouts.connect,
-                open: Cell::new(0),
-                latency: Cell::default(),
-                failures: Cell::new(0),
-                out_until: Cell::new(None),
-                outlier: RefCell::default(),
-                was_in: Cell::new(true),
-                since: Cell::new(old.map(|_| now)),
-            })
-        };
         let seed = uuid::Uuid::now_v7().as_u64_pair().1;
-        Self {
+        let named = config.servers.iter().filter_map(|server| parts.names.of(server)).cloned();
+        let upstream = Self {
+            named: named.collect(),
+            members: RefCell::new(Members { list: Rc::from([]), seen: Vec::new() }),
+            connect_timeout: config.timeouts.connect,
+            keepalive: config.timeouts.keepalive,
             name,
             timeouts: config.timeouts.clone(),
             preserve_host: config.preserve_host,
@@ -194,13 +196,108 @@ where
             sticky: config.sticky.clone(),
             slow_start: config.slow_start,
             eject: config.eject.clone(),
-            servers: config.servers.iter().map(server).collect(),
+            servers: config.servers.clone(),
             weights: config.weights.clone(),
             parts,
-            credit: RefCell::new(vec![0; config.servers.len()]),
+            credit: RefCell::default(),
             chance: RefCell::new(Chance::new(seed)),
             budget: RefCell::new(retry::Budget::new(now)),
+        };
+        upstream.gather(old.map(|old| Rc::clone(&old.members.borrow().list)).as_deref());
+        upstream
+    }
+
+    /// What a choice has to choose from now.
+    fn members(&self) -> Rc<[Member<B>]> {
+        let known = self.members.borrow();
+        let pairs = self.named.iter().zip(&known.seen);
+        let is_same = pairs.into_iter().all(|(name, seen)| Arc::ptr_eq(&name.seats(), seen));
+        let list = Rc::clone(&known.list);
+        drop(known);
+        if is_same {
+            return list;
         }
+        self.gather(Some(&list));
+        Rc::clone(&self.members.borrow().list)
+    }
+
+    /// Makes members of the servers and of the addresses that their names have now. Those that `old` has
+    /// alike are taken over; what was begun at others goes on to its end.
+    fn gather(&self, old: Option<&[Member<B>]>) {
+        let seen: Vec<_> = self.named.iter().map(|name| name.seats()).collect();
+        let mut all = Vec::new();
+        for (index, address) in self.servers.iter().enumerate() {
+            let name = self.parts.names.of(address);
+            let at = name.and_then(|name| self.named.iter().position(|n| Arc::ptr_eq(n, name)));
+            let seats = at.and_then(|at| seen.get(at)).filter(|seats| !seats.is_empty());
+            match seats {
+                None => all.push(self.member(index, address, None, old)),
+                Some(seats) => {
+                    all.extend(
+                        seats.iter().map(|seat| self.member(index, address, Some(seat), old)),
+                    );
+                }
+            }
+        }
+        *self.credit.borrow_mut() = vec![0; all.len()];
+        *self.members.borrow_mut() = Members { list: all.into(), seen };
+    }
+
+    fn member(
+        &self,
+        index: usize,
+        address: &config::Server,
+        seat: Option<&Arc<Seat>>,
+        old: Option<&[Member<B>]>,
+    ) -> Member<B> {
+        let same = |member: &&Member<B>| member.server.address == *address;
+        let mut known = old.unwrap_or_default().iter().filter(same);
+        let addresses = seat.map(|seat| seat.addresses()).unwrap_or_default();
+        let is_it = |member: &&Member<B>| member.server.pool.addresses == addresses;
+        let server = known.clone().find(is_it);
+        let server = server.map(|member| Rc::clone(&member.server));
+        // The first answer for a name brings no server that was not there before.
+        let is_added =
+            old.is_some() && !known.any(|member| member.server.pool.addresses.is_empty());
+        let server = server.unwrap_or_else(|| self.new_server(address, addresses, is_added));
+        let open = match seat {
+            Some(seat) => self.parts.circuit.is_some().then(|| Arc::clone(&seat.open)),
+            None => self.parts.circuit.as_ref().and_then(|circuit| circuit.of(index)).cloned(),
+        };
+        let token = self.parts.sticky.as_ref().map(|key| key.token(&self.name, &server.label));
+        Member { server, index, seat: seat.cloned(), open, token }
+    }
+
+    fn new_server(
+        &self,
+        address: &config::Server,
+        addresses: Vec<IpAddr>,
+        is_added: bool,
+    ) -> Rc<Server<B>> {
+        let label: Arc<str> = match addresses.first() {
+            Some(ip) => format!("{address} at {ip}").into(),
+            None => address.to_string().into(),
+        };
+        Rc::new(Server {
+            address: address.clone(),
+            id: balance::number(label.as_bytes()),
+            label,
+            pool: Pool::new(
+                address.clone(),
+                self.parts.tls.clone(),
+                self.keepalive,
+                self.proxy_protocol,
+                addresses,
+            ),
+            connect_timeout: self.connect_timeout,
+            open: Cell::new(0),
+            latency: Cell::default(),
+            failures: Cell::new(0),
+            out_until: Cell::new(None),
+            outlier: RefCell::default(),
+            was_in: Cell::new(true),
+            since: Cell::new(is_added.then(Instant::now)),
+        })
     }
 
     /// Whether this is what the upstream would be made like anew.
@@ -215,22 +312,11 @@ where
     /// What ties a client to one of several servers: taken from its request, as `balance` and
     /// `sticky` say.
     pub fn key(&self, fields: &HeaderMap, client: IpAddr) -> ClientKey {
-        if self.servers.len() < 2 {
+        if self.members().len() < 2 {
             return ClientKey::default();
         }
-        let address = || match client.to_canonical() {
-            IpAddr::V4(ip) => balance::number(&ip.octets()),
-            IpAddr::V6(ip) => balance::number(&ip.octets()),
-        };
-        let text = |text: Option<&[u8]>| text.map_or_else(address, balance::number);
         let hash = match &self.balance {
-            Balance::Hash(HashBy::Address) => Some(address()),
-            Balance::Hash(HashBy::Cookie(name)) => {
-                Some(text(sticky::cookie(fields, name).map(str::as_bytes)))
-            }
-            Balance::Hash(HashBy::Header(name)) => {
-                Some(text(fields.get(name).map(http::HeaderValue::as_bytes)))
-            }
+            Balance::Hash(by) => Some(number_of(by, fields, client)),
             Balance::P2c | Balance::RoundRobin | Balance::LeastConnections => None,
         };
         let sticky = self.sticky.as_ref();
@@ -246,9 +332,9 @@ where
         is_secure: bool,
     ) -> Option<http::HeaderValue> {
         let sticky = self.sticky.as_ref()?;
-        let index = self.servers.iter().position(|s| Rc::ptr_eq(s, server))?;
-        let token = self.parts.tokens.get(index)?;
-        if self.servers.len() < 2 || key.token.as_ref() == Some(token) {
+        let members = self.members();
+        let token = members.iter().find(|m| Rc::ptr_eq(&m.server, server))?.token.as_ref()?;
+        if members.len() < 2 || key.token.as_ref() == Some(token) {
             return None;
         }
         sticky::set_cookie(sticky, token, is_secure)
@@ -292,17 +378,23 @@ where
     /// The server for the next request, leaving out `tried`. Servers that health checks or failures
     /// took out are only used when there is no other.
     fn pick(&self, tried: &[Arc<str>], key: &ClientKey) -> Pick<B> {
-        if let [_] = self.servers.as_slice() {
-            return if tried.is_empty() { self.enter(0) } else { Pick::Nobody };
+        let members = self.members();
+        let members = &*members;
+        if let [only] = members {
+            return if tried.is_empty() { self.enter(only) } else { Pick::Nobody };
         }
         let now = Instant::now();
-        let mut others: Vec<usize> = Vec::with_capacity(self.servers.len());
-        let mut fit: Vec<usize> = Vec::with_capacity(self.servers.len());
-        for (index, server) in self.servers.iter().enumerate() {
-            if !tried.contains(&server.label) {
-                others.push(index);
-                if server.look(self.parts.health.is_up(index), now) {
-                    fit.push(index);
+        let mut others: Vec<usize> = Vec::with_capacity(members.len());
+        let mut fit: Vec<usize> = Vec::with_capacity(members.len());
+        for (at, member) in members.iter().enumerate() {
+            if !tried.contains(&member.server.label) {
+                others.push(at);
+                let is_up = match &member.seat {
+                    Some(seat) => seat.is_up(),
+                    None => self.parts.health.is_up(member.index),
+                };
+                if member.server.look(is_up, now) {
+                    fit.push(at);
                 }
             }
         }
@@ -313,33 +405,39 @@ where
             return Pick::Nobody;
         }
         if let Some(circuit) = &self.parts.circuit {
-            fit.retain(|index| circuit.has_place(*index));
+            let has_place = |m: &Member<B>| m.open.as_ref().is_none_or(|o| circuit.has_place(o));
+            fit.retain(|at| members.get(*at).is_some_and(has_place));
         }
-        if let Some(token) = &key.token
-            && let Some(own) = self.parts.tokens.iter().position(|known| known == token)
-            && fit.contains(&own)
-        {
+        let own = |member: &Member<B>| key.token.is_some() && member.token == key.token;
+        if let Some(own) = fit.iter().filter_map(|at| members.get(*at)).find(|m| own(m)) {
             return self.enter(own);
         }
         if !self.slow_start.is_zero() {
-            let warm: Vec<usize> =
-                fit.iter().copied().filter(|index| self.is_warm(*index, now)).collect();
+            let is_warm = |at: &usize| members.get(*at).is_some_and(|m| self.is_warm(m, now));
+            let warm: Vec<usize> = fit.iter().copied().filter(is_warm).collect();
             if !warm.is_empty() {
                 fit = warm;
             }
         }
-        self.choose(&fit, key, now).map_or(Pick::Full, |index| self.enter(index))
+        let chosen = self.choose(members, &fit, key, now).and_then(|at| members.get(at));
+        chosen.map_or(Pick::Full, |member| self.enter(member))
     }
 
-    fn choose(&self, fit: &[usize], key: &ClientKey, now: Instant) -> Option<usize> {
+    fn choose(
+        &self,
+        members: &[Member<B>],
+        fit: &[usize],
+        key: &ClientKey,
+        now: Instant,
+    ) -> Option<usize> {
         if let [only] = fit {
             return Some(*only);
         }
         let mut chance = self.chance.borrow_mut();
         let candidates: Vec<Candidate> = fit
             .iter()
-            .filter_map(|index| {
-                let server = self.servers.get(*index)?;
+            .filter_map(|at| {
+                let Member { server, index, .. } = members.get(*at)?;
                 Some(Candidate {
                     weight: self.weights.get(*index).copied().unwrap_or(1),
                     open: server.open.get(),
@@ -369,28 +467,28 @@ where
     }
 
     /// Whether a server takes part in this choice: one in slow start does only now and then.
-    fn is_warm(&self, index: usize, now: Instant) -> bool {
-        let since = self.servers.get(index).and_then(|server| server.since.get());
+    fn is_warm(&self, member: &Member<B>, now: Instant) -> bool {
+        let since = member.server.since.get();
         let since = since.map_or(self.slow_start, |since| now.saturating_duration_since(since));
         self.chance.borrow_mut().happens(balance::warmth(since, self.slow_start))
     }
 
-    fn enter(&self, index: usize) -> Pick<B> {
-        let Some(server) = self.servers.get(index) else { return Pick::Nobody };
-        let permit = match &self.parts.circuit {
+    fn enter(&self, member: &Member<B>) -> Pick<B> {
+        let permit = match self.parts.circuit.as_ref().zip(member.open.as_ref()) {
             None => None,
-            Some(circuit) => match circuit.enter(index) {
+            Some((circuit, open)) => match circuit.enter(open) {
                 None => return Pick::Full,
                 permit => permit,
             },
         };
-        Pick::Server((Rc::clone(server), permit))
+        Pick::Server((Rc::clone(&member.server), permit))
     }
 
     /// Takes note of how a request went at a server: the status of its response, or none. Leaves the
     /// server out when it has failed too often.
     pub fn note(&self, server: &Server<B>, status: Option<StatusCode>) {
-        let Some(rules) = self.eject.as_ref().filter(|_| self.servers.len() > 1) else { return };
+        let members = self.members();
+        let Some(rules) = self.eject.as_ref().filter(|_| members.len() > 1) else { return };
         let is_failure = status.is_none_or(|status| {
             let is_refusal = matches!(
                 status,
@@ -403,8 +501,8 @@ where
             server.outlier.borrow_mut().succeed(rules, now);
             return;
         }
-        let out = self.servers.iter().filter(|s| s.outlier.borrow().is_out(now)).count();
-        let has_room = eject::has_room(rules, self.servers.len(), out);
+        let out = members.iter().filter(|m| m.server.outlier.borrow().is_out(now)).count();
+        let has_room = eject::has_room(rules, members.len(), out);
         if let Some(time) = server.outlier.borrow_mut().fail(rules, now, has_room) {
             let (upstream, server) = (&self.name, &server.label);
             let seconds = time.as_secs_f64();
@@ -421,19 +519,33 @@ where
 
     /// Whether another attempt can follow one that is the next after `tried` others.
     pub fn may_follow(&self, tried: usize) -> bool {
-        tried < self.retries.attempts as usize && tried + 1 < self.servers.len()
+        tried < self.retries.attempts as usize && tried + 1 < self.members().len()
     }
 
     /// Whether a copy of a request is kept, to be sent again although it was sent.
     pub fn keeps_copies(&self, method: &http::Method, has_body: bool) -> bool {
-        self.servers.len() > 1 && retry::is_kept(&self.retries, method, has_body)
+        self.members().len() > 1 && retry::is_kept(&self.retries, method, has_body)
     }
 
     /// Closes connections that have been unused for longer than the keep-alive time.
     pub fn sweep(&self) {
-        for server in &self.servers {
-            server.pool.sweep();
+        for member in self.members().iter() {
+            member.server.pool.sweep();
         }
+    }
+}
+
+/// What a request is told apart by, as a number; the client's address where there is nothing else.
+pub fn number_of(by: &HashBy, fields: &HeaderMap, client: IpAddr) -> u64 {
+    let value = match by {
+        HashBy::Address => None,
+        HashBy::Cookie(name) => sticky::cookie(fields, name).map(str::as_bytes),
+        HashBy::Header(name) => fields.get(name).map(http::HeaderValue::as_bytes),
+    };
+    match (value, client.to_canonical()) {
+        (Some(value), _) => number(value),
+        (None, IpAddr::V4(ip)) => number(&ip.octets()),
+        (None, IpAddr::V6(ip)) => number(&ip.octets()),
     }
 }
 

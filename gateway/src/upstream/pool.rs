@@ -1,7 +1,7 @@
 //! Connections to one server: kept between requests, given out by [`Server::send`], returned by
 //! [`Lease`] when the response's body has ended.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -15,7 +15,6 @@ use hyper::{Request, Response};
 
 use super::connect::{TlsClient, connect, dial};
 use super::h1::{Conn, OnInterim, Slot};
-use super::resolve::Resolved;
 use super::{Server, UpstreamError};
 use crate::config::{self, ProxyVersion};
 use crate::h1::Duplex;
@@ -27,7 +26,7 @@ pub(super) enum Sender<B> {
     /// One request at a time.
     H1(Conn),
     /// Many at once.
-    H2(http2::SendRequest<B>, Option<IpAddr>),
+    H2(http2::SendRequest<B>),
 }
 
 /// The connections of one server on one worker.
@@ -37,12 +36,9 @@ pub(super) struct Pool<B> {
     keepalive: Duration,
     /// The most recently used one is last and is taken first, so that the rest can grow old.
     idle: RefCell<Vec<(Conn, Instant)>>,
-    shared: RefCell<Option<Shared<B>>>,
-    /// Where its name leads, when that is followed.
-    pub(super) resolved: RefCell<Option<Arc<Resolved>>>,
-    /// What it led to at the last look, and which of the addresses is next.
-    addresses: RefCell<Arc<Vec<IpAddr>>>,
-    next: Cell<usize>,
+    shared: RefCell<Option<http2::SendRequest<B>>>,
+    /// Where it is, when its name is followed.
+    pub(super) addresses: Vec<IpAddr>,
     /// Where servers are told of the client: the connections of each.
     private: RefCell<HashMap<Ends, Private<B>>>,
     /// The header that tells them.
@@ -54,11 +50,8 @@ pub(super) struct Pool<B> {
 /// The connections to a server that are one client's.
 struct Private<B> {
     idle: Vec<(Conn, Instant)>,
-    shared: Option<(Shared<B>, Instant)>,
+    shared: Option<(http2::SendRequest<B>, Instant)>,
 }
-
-/// An HTTP/2 connection and the address that it was made to.
-type Shared<B> = (http2::SendRequest<B>, Option<IpAddr>);
 
 /// Holds the place of a request at its server until the response has ended.
 pub struct Lease<B> {
@@ -123,7 +116,7 @@ where
                     .send(request, &lease.slot, on_interim)
                     .await
                     .map_err(|(cause, back)| (cause.into(), back)),
-                Sender::H2(mut h2, _) => {
+                Sender::H2(mut h2) => {
                     // hyper neither waits for 100 nor tells of other interim responses here.
                     request.headers_mut().remove(http::header::EXPECT);
                     let is_tls = matches!(self.address, config::Server::Https(_));
@@ -171,15 +164,15 @@ where
         {
             return Ok((kept, must_be_fresh));
         }
-        let (preface, addresses) = (self.preface(origin), self.pool.turn());
+        let (preface, addresses) = (self.preface(origin), self.pool.addresses.as_slice());
         let tls = self.pool.tls.as_ref();
         // In a box: connecting is rare, and its future is several times as large as all the rest.
-        let attempt = Box::pin(connect(&self.address, tls, &self.label, &addresses, &preface));
+        let attempt = Box::pin(connect(&self.address, tls, &self.label, addresses, &preface));
         let sender = tokio::time::timeout(self.connect_timeout, attempt)
             .await
             .map_err(|_| UpstreamError::ConnectTimeout(Arc::clone(&self.label)))??;
-        if let Sender::H2(h2, peer) = &sender {
-            let shared = (h2.clone(), *peer);
+        if let Sender::H2(h2) = &sender {
+            let shared = h2.clone();
             match ends {
                 None => *self.pool.shared.borrow_mut() = Some(shared),
                 Some(ends) => {
@@ -201,8 +194,7 @@ where
     ) -> Result<(Box<dyn Duplex>, Lease<B>), UpstreamError> {
         let lease = Lease::new(self, None);
         let preface = self.preface(Some(origin));
-        let addresses = self.pool.turn();
-        let dialed = dial(&self.address, &addresses, &preface);
+        let dialed = dial(&self.address, &self.pool.addresses, &preface);
         let start = Instant::now();
         let dialed = match tokio::time::timeout(self.connect_timeout, dialed).await {
             Ok(dialed) => {
@@ -242,12 +234,10 @@ impl<B: Body + 'static> Pool<B> {
         tls: Option<TlsClient>,
         keepalive: Duration,
         proxy: Option<ProxyVersion>,
-        resolved: Option<Arc<Resolved>>,
+        addresses: Vec<IpAddr>,
     ) -> Self {
         Self {
-            resolved: RefCell::new(resolved),
-            addresses: RefCell::default(),
-            next: Cell::new(0),
+            addresses,
             private: RefCell::default(),
             proxy,
             server,
@@ -266,9 +256,7 @@ impl<B: Body + 'static> Pool<B> {
         if !matches!(self.server, config::Server::Http(_) | config::Server::Unix(_)) {
             let mut shared = self.shared.borrow_mut();
             match shared.as_ref() {
-                Some((h2, peer)) if !h2.is_closed() => {
-                    return Some(Sender::H2(h2.clone(), *peer));
-                }
+                Some(h2) if !h2.is_closed() => return Some(Sender::H2(h2.clone())),
                 _ => *shared = None,
             }
         }
@@ -280,69 +268,25 @@ impl<B: Body + 'static> Pool<B> {
         }
     }
 
-    /// The addresses to connect to, beginning with the next in turn.
-    fn turn(&self) -> Vec<IpAddr> {
-        let resolved = self.resolved.borrow();
-        let Some(resolved) = &*resolved else { return Vec::new() };
-        let mut addresses = Vec::clone(&resolved.addresses());
-        if !addresses.is_empty() {
-            let next = self.next.get();
-            self.next.set(next.wrapping_add(1));
-            let first = next % addresses.len();
-            addresses.rotate_left(first);
-        }
-        addresses
-    }
-
-    /// Lets go of connections to addresses that the name no longer has: unused ones at once, an HTTP/2
-    /// connection when its requests have ended.
-    fn follow(&self) {
-        let resolved = self.resolved.borrow();
-        let Some(resolved) = &*resolved else { return };
-        let now = resolved.addresses();
-        if Arc::ptr_eq(&now, &self.addresses.borrow()) {
-            return;
-        }
-        let is_there = |peer: Option<IpAddr>| {
-            now.is_empty() || peer.is_none_or(|peer| now.contains(&peer.to_canonical()))
-        };
-        self.idle.borrow_mut().retain(|(conn, _)| is_there(conn.peer));
-        self.shared.borrow_mut().take_if(|(_, peer)| !is_there(*peer));
-        for private in self.private.borrow_mut().values_mut() {
-            private.idle.retain(|(conn, _)| is_there(conn.peer));
-            private.shared.take_if(|((_, peer), _)| !is_there(*peer));
-        }
-        *self.addresses.borrow_mut() = now;
-    }
-
     pub(super) fn sweep(&self) {
-        self.follow();
         let keepalive = self.keepalive;
         let is_good =
             |(conn, since): &mut (Conn, Instant)| since.elapsed() < keepalive && conn.is_usable();
         self.idle.borrow_mut().retain_mut(is_good);
         self.private.borrow_mut().retain(|_, private| {
             private.idle.retain_mut(is_good);
-            private.shared.take_if(|((h2, _), used)| h2.is_closed() || used.elapsed() >= keepalive);
+            private.shared.take_if(|(h2, used)| h2.is_closed() || used.elapsed() >= keepalive);
             !private.idle.is_empty() || private.shared.is_some()
         });
     }
 }
 
-impl<B> Pool<B> {
-    /// Whether a connection that comes back still leads to the server.
-    fn is_followed(&self, conn: &Conn) -> bool {
-        let known = self.addresses.borrow();
-        known.is_empty() || conn.peer.is_none_or(|peer| known.contains(&peer.to_canonical()))
-    }
-}
-
 impl<B> Private<B> {
     fn take(&mut self) -> Option<Sender<B>> {
-        self.shared.take_if(|((h2, _), _)| h2.is_closed());
-        if let Some(((h2, peer), used)) = &mut self.shared {
+        self.shared.take_if(|(h2, _)| h2.is_closed());
+        if let Some((h2, used)) = &mut self.shared {
             *used = Instant::now();
-            return Some(Sender::H2(h2.clone(), *peer));
+            return Some(Sender::H2(h2.clone()));
         }
         loop {
             let (mut kept, _) = self.idle.pop()?;
@@ -368,9 +312,6 @@ impl<B> Lease<B> {
     pub fn finish(self) {
         let Some(conn) = self.slot.take() else { return };
         let pool = &self.server.pool;
-        if !pool.is_followed(&conn) {
-            return;
-        }
         let kept = (conn, Instant::now());
         match self.ends {
             None => pool.idle.borrow_mut().push(kept),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,20 +18,77 @@ use crate::config;
 /// The names of one upstream's servers. Ends its look-ups when the last owner lets go.
 #[derive(Debug, Default)]
 pub struct Names {
+    /// By the servers that have them.
     known: BTreeMap<String, Arc<Resolved>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Where one name leads.
+/// Where the name of one server leads.
 #[derive(Debug, Default)]
 pub struct Resolved {
-    addresses: ArcSwap<Vec<IpAddr>>,
+    seats: ArcSwap<Vec<Arc<Seat>>>,
+}
+
+/// One address of a server, and what all workers share of it.
+#[derive(Debug)]
+pub struct Seat {
+    /// The address.
+    pub ip: IpAddr,
+    /// Those of the other family that the name has, for connections that this one refuses.
+    others: Arc<[IpAddr]>,
+    up: AtomicBool,
+    /// Requests under way there, for `circuit`.
+    pub open: Arc<AtomicU32>,
+}
+
+impl Seat {
+    fn new(ip: IpAddr, others: &Arc<[IpAddr]>, is_up: bool) -> Arc<Self> {
+        let (others, up) = (Arc::clone(others), AtomicBool::new(is_up));
+        Arc::new(Self { ip, others, up, open: Arc::default() })
+    }
+
+    /// Where to connect, in this order.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        [&[self.ip], &*self.others].concat()
+    }
+
+    /// Whether health checks find it well.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of what health checks say.
+    pub fn set_up(&self, is_up: bool) {
+        self.up.store(is_up, Ordering::Relaxed);
+    }
 }
 
 impl Resolved {
     /// The addresses; none before the first answer.
-    pub fn addresses(&self) -> Arc<Vec<IpAddr>> {
-        self.addresses.load_full()
+    pub fn seats(&self) -> Arc<Vec<Arc<Seat>>> {
+        self.seats.load_full()
+    }
+
+    /// Puts other addresses in their place. What is known of one that stays is kept. A name with
+    /// addresses of both families has them for the same servers: those of IPv6 count where there are no
+    /// others.
+    fn store(&self, addresses: &[IpAddr]) {
+        let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|ip| ip.is_ipv4());
+        let (mine, others) = if v4.is_empty() { (v6, v4) } else { (v4, v6) };
+        let others: Arc<[IpAddr]> = others.into();
+        let known = self.seats();
+        let same = |ip: &IpAddr| known.iter().find(|s| s.ip == *ip && s.others == others);
+        let seat = |ip: &IpAddr| same(ip).map_or_else(|| Seat::new(*ip, &others, true), Arc::clone);
+        self.seats.store(Arc::new(mine.iter().map(seat).collect()));
+    }
+
+    /// All addresses that were found.
+    fn found(&self) -> Vec<IpAddr> {
+        let seats = self.seats();
+        let others = seats.first().map(|seat| seat.others.to_vec()).unwrap_or_default();
+        let mut found: Vec<IpAddr> = seats.iter().map(|seat| seat.ip).chain(others).collect();
+        found.sort_unstable();
+        found
     }
 }
 
@@ -42,23 +100,28 @@ impl Names {
         let Some(rules) = &upstream.resolve else { return Arc::new(names) };
         for server in &upstream.servers {
             let Some(host) = server.host() else { continue };
-            if host.parse::<IpAddr>().is_ok() || names.known.contains_key(host) {
+            let key = server.to_string();
+            if host.parse::<IpAddr>().is_ok() || names.known.contains_key(&key) {
                 continue;
             }
-            let found = known.and_then(|known| known.known.get(host));
-            let found = found.map(|found| found.addresses()).unwrap_or_default();
-            let resolved = Arc::new(Resolved { addresses: ArcSwap::new(found) });
+            let found = known.and_then(|known| known.known.get(&key)).map(|found| found.seats());
+            let is_checked = upstream.health.is_some();
+            let again =
+                |seat: &Arc<Seat>| Seat::new(seat.ip, &seat.others, !is_checked || seat.is_up());
+            let seats = found.iter().flat_map(|seats| seats.iter()).map(again).collect();
+            let resolved = Arc::new(Resolved { seats: ArcSwap::from_pointee(seats) });
             let task =
                 follow(name.to_owned(), host.to_owned(), rules.clone(), Arc::clone(&resolved));
             names.tasks.push(tokio::spawn(task));
-            names.known.insert(host.to_owned(), resolved);
+            names.known.insert(key, resolved);
         }
         Arc::new(names)
     }
 
-    /// What is known of a host; none for addresses.
-    pub fn of(&self, host: &str) -> Option<&Arc<Resolved>> {
-        self.known.get(host)
+    /// What is known of a server's name; none for one that has an address.
+    pub fn of(&self, server: &config::Server) -> Option<&Arc<Resolved>> {
+        // Most upstreams have none.
+        self.known.get(&(!self.known.is_empty()).then(|| server.to_string())?)
     }
 }
 
@@ -83,13 +146,13 @@ async fn follow(upstream: String, host: String, rules: config::Resolve, resolved
             Ok((mut addresses, ttl)) if !addresses.is_empty() => {
                 addresses.sort_unstable();
                 addresses.dedup();
-                let before = resolved.addresses();
-                if *before != addresses {
+                let before = resolved.found();
+                if before != addresses {
                     if !before.is_empty() {
                         let (old, new) = (text(&before), text(&addresses));
                         tracing::info!(upstream, host, old, new, "server has moved");
                     }
-                    resolved.addresses.store(Arc::new(addresses));
+                    resolved.store(&addresses);
                 }
                 ttl.map_or(rules.every, |ttl| ttl.clamp(SHORTEST, rules.every.max(SHORTEST)))
             }
@@ -144,3 +207,30 @@ fn text(addresses: &[IpAddr]) -> String {
 const SHORTEST: Duration = Duration::from_secs(1);
 /// How soon a look-up that failed is repeated.
 const AGAIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_stays_keeps_what_is_known_of_it() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let resolved = Resolved::default();
+        resolved.store(&[ip("10.0.0.1"), ip("10.0.0.2")]);
+        let before = resolved.seats();
+        before[1].set_up(false);
+        before[1].open.store(3, Ordering::Relaxed);
+        resolved.store(&[ip("10.0.0.2"), ip("10.0.0.3")]);
+        let after = resolved.seats();
+        assert!(!after[0].is_up() && after[0].open.load(Ordering::Relaxed) == 3);
+        assert!(after[1].is_up() && after[1].open.load(Ordering::Relaxed) == 0);
+        assert_eq!(after.len(), 2);
+        // Both families are the same servers.
+        resolved.store(&[ip("127.0.0.1"), ip("::1")]);
+        let both = resolved.seats();
+        assert_eq!((both.len(), both[0].addresses()), (1, vec![ip("127.0.0.1"), ip("::1")]));
+        assert_eq!(resolved.found(), [ip("127.0.0.1"), ip("::1")]);
+        resolved.store(&[ip("::1")]);
+        assert_eq!(resolved.seats()[0].addresses(), [ip("::1")]);
+    }
+}

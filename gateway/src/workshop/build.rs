@@ -50,6 +50,7 @@ fn rust(project: &Project) -> Result<Vec<u8>, WorkshopError> {
     let said = Tool::new("cargo", folder)
         .args(["build", "--release", "--target", TARGET])
         .args(["--message-format", "json-render-diagnostics"])
+        .shows_progress()
         .run()?;
     let made = String::from_utf8_lossy(&said)
         .lines()

@@ -7,11 +7,13 @@ mod build;
 mod component;
 mod embedded;
 mod error;
+mod progress;
 mod project;
 mod template;
 mod tool;
 
 pub use build::build;
 pub use error::WorkshopError;
+pub use progress::step;
 pub use project::{Language, Project};
 pub use template::{World, create};

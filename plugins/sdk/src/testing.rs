@@ -262,6 +262,13 @@ impl Sent {
         pairs.find(|(key, _)| unescape(key) == name).map(|(_, value)| unescape(value))
     }
 
+    /// The parameters of a form body, decoded.
+    pub fn form(&self) -> BTreeMap<String, String> {
+        let text = String::from_utf8_lossy(&self.body);
+        let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.map(|(name, value)| (unescape(name), unescape(value))).collect()
+    }
+
     /// The body as JSON; null when it is none.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()

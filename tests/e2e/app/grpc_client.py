@@ -1,11 +1,13 @@
 """Calls the server of grpc_server.py in every mode through a gateway; prints what came back as JSON.
 
-Usage: grpc_client.py PORT HOST ROOTS
+Usage: grpc_client.py PORT HOST ROOTS [SECONDS]. With SECONDS it makes one call that goes both ways and says
+nothing for so long before its first message and after each answer.
 """
 
 import json
 import sys
 import threading
+import time
 
 import grpc
 
@@ -28,11 +30,35 @@ def failure(call, is_stream=False):
     return None
 
 
+def silent(channel, seconds):
+    answered = threading.Semaphore(1)
+
+    def questions():
+        for n in range(2):
+            answered.acquire()
+            time.sleep(seconds)
+            yield b"%d" % n
+        answered.acquire()
+        time.sleep(seconds)
+
+    echoes = []
+    try:
+        for echo in channel.stream_stream("/test.Modes/Both")(questions(), timeout=10 * SECONDS):
+            echoes.append(echo.decode())
+            answered.release()
+    except grpc.RpcError as error:
+        return {"echoes": echoes, "code": error.code().name}
+    return {"echoes": echoes, "code": "OK"}
+
+
 def main():
-    port, host, roots = sys.argv[1:]
+    port, host, roots = sys.argv[1:4]
     credentials = grpc.ssl_channel_credentials(open(roots, "rb").read())
     options = (("grpc.ssl_target_name_override", host), ("grpc.default_authority", host))
     channel = grpc.secure_channel(f"127.0.0.1:{port}", credentials, options)
+    if len(sys.argv) > 4:
+        print(json.dumps(silent(channel, float(sys.argv[4]))))
+        return
     seen = {}
 
     answer, call = channel.unary_unary("/test.Modes/Unary").with_call(b"x", timeout=SECONDS)

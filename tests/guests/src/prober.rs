@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use exports::witgate::plugin::{filter_hooks, plugin};
+use guests::member;
 use witgate::plugin::{connection, crypto, decision, request, response};
 
 wit_bindgen::generate!({ world: "filter", path: "../../wit" });
@@ -15,7 +16,8 @@ thread_local! {
 }
 
 impl plugin::Guest for Guest {
-    fn configure(_config: String) -> Result<Vec<String>, String> {
+    fn configure(config: String) -> Result<Vec<String>, String> {
+        spin(member(&config, "start-turns").and_then(|turns| turns.parse().ok()).unwrap_or(0));
         Ok(Vec::new())
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask`: what is too much logic for the Makefile. No dependencies.
 
 mod component;
+mod cost;
 mod languages;
 mod plugins;
 mod reference;
@@ -20,6 +21,8 @@ fn main() -> ExitCode {
             plugins::root().and_then(|root| wit::freeze(&root, &version))
         }
         (Some("languages"), witgate) => languages::write(witgate.as_deref()),
+        (Some("cost"), None) => cost::check(false),
+        (Some("cost"), Some(how)) if how == "--write" => cost::check(true),
         (Some("reference"), None) => plugins::root().and_then(|root| reference::write(&root)),
         _ => {
             eprintln!("{USAGE}");
@@ -40,5 +43,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   plugins   build the first-party plugins into target/plugins/
   freeze V  keep wit/ as the contract of release V
   reference write docs/reference/ from wit/
+  cost [--write]
+            count the instructions of a request, and compare with tests/bench/cost.txt or write it
   languages [WITGATE]
             measure what plugins cost in each language, for the table of docs/PLUGINS.md";

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    Certificates, Files, HostPattern, Listen, PathMatch, Paths, PluginUse, Policies, Route,
-    RouteAction, Site, SiteCertificate, Symlinks,
+    Certificates, Files, HashBy, HostPattern, Listen, PathMatch, Paths, PluginUse, Policies, Route,
+    RouteAction, Site, SiteCertificate, Split, SplitBy, Sticky, Symlinks,
 };
 use super::fields::Fields;
 use super::plugins::is_method;
@@ -360,7 +360,10 @@ impl<'a> Checker<'a> {
                 self.error(fields.at, "this route leads nowhere", help);
                 None
             }
-            [only] => self.one_action(&only.key, &only.node),
+            [only] => {
+                let action = self.one_action(&only.key, &only.node);
+                self.split_by(fields, action)
+            }
             [first, second, ..] => {
                 let message = format!(
                     "a route leads to one place, and here are `{}` and `{}`",
@@ -406,7 +409,54 @@ impl<'a> Checker<'a> {
             self.error(node.at, "this split leads nowhere", help);
             return None;
         }
-        Some(RouteAction::Split(shares))
+        Some(RouteAction::Split(Split { shares, by: SplitBy::Chance }))
+    }
+
+    /// What decides where the requests of a split go.
+    fn split_by(
+        &mut self,
+        fields: &Fields<'a>,
+        action: Option<RouteAction>,
+    ) -> Option<RouteAction> {
+        let Some(node) = fields.get("split-by") else { return action };
+        if fields.entry("split").is_none() && !fields.is_meant("split") {
+            self.error(node.at, "`split-by` is for a route with `split`", None);
+        }
+        let by = match &node.value {
+            Value::Map(_) => self.split_key(node),
+            _ => {
+                let address = SplitBy::Key(HashBy::Address);
+                self.word(node, &[("chance", SplitBy::Chance), ("address", address)])
+            }
+        };
+        match action {
+            Some(RouteAction::Split(split)) => {
+                Some(RouteAction::Split(Split { by: by.unwrap_or(SplitBy::Chance), ..split }))
+            }
+            other => other,
+        }
+    }
+
+    fn split_key(&mut self, node: &'a Node) -> Option<SplitBy> {
+        let fields = self.fields(node, "sites[].routes[].split-by")?;
+        let max_age = fields.get("max-age").and_then(|n| self.duration(n, false));
+        if let Some(entry) = fields.entry("max-age").filter(|_| fields.get("sticky").is_none()) {
+            self.error(entry.at, "`max-age` is for a cookie that the gateway sets", None);
+        }
+        match (fields.get("cookie"), fields.get("header"), fields.get("sticky")) {
+            (None, None, Some(sticky)) => {
+                let cookie = self.token(sticky, "a cookie's name")?;
+                Some(SplitBy::Sticky(Sticky { cookie, max_age }))
+            }
+            (Some(_), None, None) | (None, Some(_), None) => {
+                self.hash_key(&fields).map(SplitBy::Key)
+            }
+            _ => {
+                let help = "write {sticky: NAME}, {cookie: NAME}, {header: NAME} or address";
+                self.error(node.at, "a split goes by one thing", help.to_owned());
+                None
+            }
+        }
     }
 
     fn files(&mut self, node: &'a Node) -> Option<RouteAction> {

@@ -112,6 +112,11 @@ impl<'a> Checker<'a> {
             return self.word(node, &[("address", HashBy::Address)]);
         }
         let fields = self.fields(node, "upstreams.*.balance.hash")?;
+        self.hash_key(&fields)
+    }
+
+    /// A cookie or a field to go by.
+    pub(super) fn hash_key(&mut self, fields: &Fields<'a>) -> Option<HashBy> {
         match (fields.get("cookie"), fields.get("header")) {
             (Some(cookie), None) => self.token(cookie, "a cookie's name").map(HashBy::Cookie),
             (None, Some(header)) => {
@@ -121,14 +126,14 @@ impl<'a> Checker<'a> {
             _ => {
                 let message = "a hash goes by one thing";
                 let help = "write address, {cookie: NAME} or {header: NAME}";
-                self.error(node.at, message, help.to_owned());
+                self.error(fields.at, message, help.to_owned());
                 None
             }
         }
     }
 
     /// The name of a cookie or field (RFC 9110, section 5.6.2).
-    fn token(&mut self, node: &Node, what: &str) -> Option<String> {
+    pub(super) fn token(&mut self, node: &Node, what: &str) -> Option<String> {
         let text = self.line(node, what)?;
         let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         if text.is_empty() || !text.chars().all(allowed) {
@@ -228,6 +233,7 @@ impl<'a> Checker<'a> {
             connect: wait("connect"),
             response: wait("response"),
             idle: wait("idle"),
+            stream_idle: wait("stream-idle"),
             keepalive: wait("keepalive"),
         };
         let roots = self.optional_path(fields, "roots");

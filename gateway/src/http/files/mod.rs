@@ -5,7 +5,7 @@
 
 mod conditional;
 mod media;
-mod path;
+pub(crate) mod path;
 
 use std::fs::File;
 use std::future::Future as _;

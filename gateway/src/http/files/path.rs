@@ -2,7 +2,7 @@
 
 /// The name below the root, relative and without a final `/`, and whether the path ended with one.
 /// `None` where no file can be meant: a segment that steps out, hides, or is ambiguous.
-pub(super) fn name(path: &str, shows_hidden: bool) -> Option<(String, bool)> {
+pub(crate) fn name(path: &str, shows_hidden: bool) -> Option<(String, bool)> {
     let rest = path.strip_prefix('/')?;
     let mut name = String::with_capacity(rest.len());
     let mut segments = rest.split('/').peekable();

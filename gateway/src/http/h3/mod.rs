@@ -221,7 +221,7 @@ async fn websocket(
     let (opened, client) = tokio::sync::oneshot::channel();
     let mut request = request.map(|()| Incoming::Empty);
     request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
-    let response = exchange::serve(connection, request, Some(Client::H1(client)), None).await;
+    let response = exchange::serve(connection, request, Some(Client::new(client)), None).await;
     if response.status() != StatusCode::OK || opened.is_closed() {
         return answer(&mut to_client, response, false, None).await;
     }

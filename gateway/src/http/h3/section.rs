@@ -8,6 +8,8 @@
 
 use std::ops::Range;
 
+use crate::h2::huffman;
+
 /// Why a field section is not passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SectionError {
@@ -169,9 +171,9 @@ fn static_pseudo(index: usize) -> Result<Result<Option<usize>, SectionError>, Se
 }
 
 fn literal_pseudo(name: &[u8], is_coded: bool) -> Result<Option<usize>, SectionError> {
-    let colon = code(b':').map_or(0, |(code, _)| code << 1);
     let is_pseudo = match is_coded {
-        true => name.first().is_some_and(|first| u32::from(*first) & 0xfe == colon),
+        // The code of a colon has seven bits.
+        true => name.first().is_some_and(|first| first & 0xfe == 0xb8),
         false => name.first() == Some(&b':'),
     };
     if !is_pseudo {
@@ -188,54 +190,13 @@ fn position(name: &str) -> Result<Option<usize>, SectionError> {
 /// Whether a string literal is this text.
 fn is_text(literal: &[u8], is_coded: bool, text: &str) -> bool {
     match is_coded {
-        true => huffman(text).is_some_and(|coded| coded == literal),
+        true => {
+            let mut coded = Vec::new();
+            huffman::encode(text.as_bytes(), &mut coded);
+            coded == literal
+        }
         false => literal == text.as_bytes(),
     }
-}
-
-/// The Huffman code of a text (RFC 7541, section 5.2), filled up with ones. Knows the letters of
-/// [`PSEUDO`] and of `websocket` alone.
-fn huffman(text: &str) -> Option<Vec<u8>> {
-    let (mut coded, mut held, mut bits) = (Vec::new(), 0u64, 0u32);
-    for letter in text.bytes() {
-        let (code, length) = code(letter)?;
-        held = held << length | u64::from(code);
-        bits += length;
-        while bits >= 8 {
-            bits -= 8;
-            coded.push((held >> bits) as u8);
-        }
-    }
-    if bits > 0 {
-        coded.push((held << (8 - bits) | 0xff >> bits) as u8);
-    }
-    Some(coded)
-}
-
-/// Code and length in bits of a letter (RFC 7541, appendix B).
-fn code(letter: u8) -> Option<(u32, u32)> {
-    Some(match letter {
-        b'a' => (0x3, 5),
-        b'c' => (0x4, 5),
-        b'e' => (0x5, 5),
-        b'i' => (0x6, 5),
-        b'o' => (0x7, 5),
-        b's' => (0x8, 5),
-        b't' => (0x9, 5),
-        b'b' => (0x23, 6),
-        b'd' => (0x24, 6),
-        b'h' => (0x27, 6),
-        b'l' => (0x28, 6),
-        b'm' => (0x29, 6),
-        b'p' => (0x2b, 6),
-        b'r' => (0x2c, 6),
-        b'u' => (0x2d, 6),
-        b':' => (0x5c, 7),
-        b'k' => (0x75, 7),
-        b'w' => (0x78, 7),
-        b'y' => (0x7a, 7),
-        _ => return None,
-    })
 }
 
 /// The pseudo-fields of requests (RFC 9114, section 4.3.1; RFC 9220, section 3).
@@ -250,12 +211,18 @@ const NO_PROTOCOL: &str = "webtransport";
 mod tests {
     use super::*;
 
-    /// A section of literal lines, Huffman-coded where the letters allow it and `is_coded` asks.
+    fn coded(text: &str) -> Vec<u8> {
+        let mut coded = Vec::new();
+        huffman::encode(text.as_bytes(), &mut coded);
+        coded
+    }
+
+    /// A section of literal lines, Huffman-coded where `is_coded` asks.
     fn section(lines: &[(&str, &str)], is_coded: bool) -> Vec<u8> {
         let mut bytes = vec![0, 0];
-        let literal = |text: &str| match huffman(text).filter(|_| is_coded) {
-            Some(coded) => (coded, true),
-            None => (text.as_bytes().to_vec(), false),
+        let literal = |text: &str| match is_coded {
+            true => (coded(text), true),
+            false => (text.as_bytes().to_vec(), false),
         };
         let integer = |bytes: &mut Vec<u8>, first: u8, bits: u32, value: usize| {
             let mask = (1usize << bits) - 1;
@@ -281,10 +248,10 @@ mod tests {
     fn the_huffman_code_of_the_rfc() {
         // As ls-qpack writes them.
         let protocol = [0xb9, 0x5d, 0x87, 0x49, 0xc8, 0x7a, 0x3f];
-        assert_eq!(huffman(":protocol").unwrap(), protocol);
+        assert_eq!(coded(":protocol"), protocol);
         let websocket = [0xf0, 0x58, 0xd0, 0x72, 0x75, 0x2a, 0x7f];
-        assert_eq!(huffman("websocket").unwrap(), websocket);
-        assert_eq!(huffman(":path").unwrap(), [0xb9, 0x58, 0xd3, 0x3f]);
+        assert_eq!(coded("websocket"), websocket);
+        assert_eq!(coded(":path"), [0xb9, 0x58, 0xd3, 0x3f]);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! answer to a question about this order's name ([`Guard::learn`]), or stands in the operator's
 //! `config:`. What replaces a whole record set has to leave everybody else's values in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
@@ -39,8 +39,15 @@ pub struct Order {
     found: BTreeSet<(String, String)>,
     /// The values at the name, when they were asked for in this call.
     there: Option<Vec<String>>,
+    /// Everything in the zone, when it was asked for in this call.
+    whole: Option<Vec<Whole>>,
+    /// What else of the zone a request that rewrites it has to repeat.
+    kept: Vec<String>,
     may_write: bool,
 }
+
+/// One record of a whole zone: `name`, `type`, `value` and whatever else it has.
+type Whole = BTreeMap<String, String>;
 
 /// A request as the solver made it: with placeholders, without secrets.
 #[derive(Debug, Clone, Copy)]
@@ -189,6 +196,10 @@ impl Guard {
             Kind::Free => {}
             Kind::Write(index, set) => {
                 let Some(rule) = self.writes.get(*index).filter(|_| is_success) else { return };
+                if rule.whole.is_some() {
+                    // Somebody else may be at it as well: the next one reads again.
+                    order.whole = None;
+                }
                 if rule.replaces {
                     order.there = Some(set.iter().map(|value| unquoted(value)).collect());
                 }
@@ -287,6 +298,40 @@ impl Order {
                 || (relative == Some("") && text == "@"))
     }
 
+    /// Whether `after` may be the whole zone: all that is there, and what this order adds or removes.
+    fn may_rewrite(&self, after: &[Whole]) -> Result<(), String> {
+        let Some(before) = &self.whole else {
+            return Err("it would rewrite the zone without having read it in this call; somebody \
+                        else's records could be in it"
+                .to_owned());
+        };
+        let part = |record: &Whole, part: &str| record.get(part).cloned().unwrap_or_default();
+        let is_own = |record: &Whole| {
+            part(record, "type") == "TXT"
+                && self.is_name(&part(record, "name"))
+                && self.is_own(&unquoted(&part(record, "value")))
+        };
+        let others = |all: &[Whole]| {
+            let mut others: Vec<Whole> = all.iter().filter(|it| !is_own(it)).cloned().collect();
+            others.sort();
+            others
+        };
+        let (before, after) = (others(before), others(after));
+        let shown = |it: &Whole| {
+            format!("{} {} {}", part(it, "name"), part(it, "type"), shown(&part(it, "value")))
+        };
+        if let Some(more) = after.iter().find(|it| !before.contains(it)) {
+            return Err(format!("the record {} is neither there nor of this order", shown(more)));
+        }
+        if let Some(lost) = before.iter().find(|it| !after.contains(it)) {
+            return Err(format!("the record {} of somebody else would be lost", shown(lost)));
+        }
+        match before == after {
+            true => Ok(()),
+            false => Err("a record is there more or less often than it was".to_owned()),
+        }
+    }
+
     fn may_change(&self, rule: &Rule, set: &[String]) -> Result<(), String> {
         if !rule.replaces {
             return Ok(());
@@ -312,6 +357,23 @@ impl Order {
     /// What an answer says about zones, and about records of the own name.
     fn take(&mut self, rule: &Rule, answer: &Value) {
         let mut there = Vec::new();
+        if let Some(parts) = &rule.whole {
+            let record = |item: &Value| {
+                let text = |path: &String| {
+                    let path: Vec<String> = path_of(path);
+                    select(item, &path).into_iter().find_map(scalar).unwrap_or_default()
+                };
+                parts.iter().map(|(part, path)| (part.clone(), text(path))).collect::<Whole>()
+            };
+            // An answer without the place of the records says nothing about them.
+            if let Some((_, around)) = rule.each.split_last()
+                && !select(answer, around).is_empty()
+            {
+                self.whole = Some(items(answer, &rule.each).into_iter().map(record).collect());
+            }
+            let kept = |path: &Vec<String>| select(answer, path).into_iter().find_map(scalar);
+            self.kept = rule.keep.iter().filter_map(kept).collect();
+        }
         for item in items(answer, &rule.each) {
             if let (Some(zone), Some(id)) = (&rule.zone, &rule.zone_id) {
                 let zones = select(item, zone).into_iter().filter_map(scalar);
@@ -385,6 +447,12 @@ struct Rule {
     id: Option<Vec<String>>,
     zone: Option<Vec<String>>,
     zone_id: Option<Vec<String>>,
+    /// Where the parts of each record of a whole zone are: paths in an answer, and in a form the names
+    /// that numbers follow.
+    whole: Option<BTreeMap<String, String>>,
+    is_write: bool,
+    /// What of an answer a later request has to repeat.
+    keep: Vec<Vec<String>>,
 }
 
 #[derive(Debug, Clone)]
@@ -435,7 +503,9 @@ enum Hole {
     Owner,
     Zone,
     ZoneLabel,
+    ZoneRest,
     ZoneId,
+    Kept,
     Id,
     Value,
     Set,
@@ -448,14 +518,16 @@ enum Hole {
 }
 
 /// Names of holes.
-const HOLES: [(&str, Hole); 16] = [
+const HOLES: [(&str, Hole); 18] = [
     ("name", Hole::Name),
     ("name-label", Hole::NameLabel),
     ("relative", Hole::Relative),
     ("owner", Hole::Owner),
     ("zone", Hole::Zone),
     ("zone-label", Hole::ZoneLabel),
+    ("zone-rest", Hole::ZoneRest),
     ("zone-id", Hole::ZoneId),
+    ("kept", Hole::Kept),
     ("id", Hole::Id),
     ("value", Hole::Value),
     ("set", Hole::Set),
@@ -521,10 +593,36 @@ impl Rule {
             (None, None, None) => Body::None,
             _ => return Err("one of `json`, `form` and `xml`".to_owned()),
         };
-        let path_of = |key: &str| -> Result<Option<Vec<String>>, String> {
+        let path_at = |key: &str| -> Result<Option<Vec<String>>, String> {
             let Some(text) = map.get(key) else { return Ok(None) };
             let text = text.as_str().ok_or_else(|| format!("`{key}` is a path, as in /a/b"))?;
-            Ok(Some(text.split('/').filter(|it| !it.is_empty()).map(str::to_owned).collect()))
+            Ok(Some(path_of(text)))
+        };
+        let whole = match map.get("whole") {
+            None => None,
+            Some(Value::Object(parts)) => {
+                let part = |(part, at): (&String, &Value)| {
+                    let at = at.as_str().ok_or("the parts of `whole` are texts")?;
+                    Ok::<_, String>((part.clone(), at.to_owned()))
+                };
+                let parts: BTreeMap<String, String> =
+                    parts.iter().map(part).collect::<Result<_, _>>()?;
+                if !["name", "type", "value"].iter().all(|part| parts.contains_key(*part)) {
+                    return Err("`whole` says where `name`, `type` and `value` are".to_owned());
+                }
+                if list == "writes" && !matches!(body, Body::Form(Shape::Fields(_))) {
+                    return Err("`whole` of `writes` is for a `form`".to_owned());
+                }
+                Some(parts)
+            }
+            Some(_) => return Err("`whole` is a mapping".to_owned()),
+        };
+        let keep = match map.get("keep") {
+            None => Vec::new(),
+            Some(Value::Array(paths)) => {
+                paths.iter().filter_map(Value::as_str).map(path_of).collect()
+            }
+            Some(_) => return Err("`keep` is a list of paths".to_owned()),
         };
         let is_named = |hole: Hole| {
             matches!(hole, Hole::Name | Hole::Relative | Hole::Owner | Hole::NameLabel)
@@ -554,13 +652,16 @@ impl Rule {
             replaces: map.get("replaces").and_then(Value::as_bool).unwrap_or(false)
                 || holes.contains(&Hole::Set),
             is_named: holes.iter().any(|hole| is_named(*hole)),
-            each: path_of("each")?.unwrap_or_default(),
-            name: path_of("name")?,
-            kind: path_of("type")?,
-            value: path_of("value")?,
-            id: path_of("id")?,
-            zone: path_of("zone")?,
-            zone_id: path_of("zone-id")?,
+            each: path_at("each")?.unwrap_or_default(),
+            name: path_at("name")?,
+            kind: path_at("type")?,
+            value: path_at("value")?,
+            id: path_at("id")?,
+            zone: path_at("zone")?,
+            zone_id: path_at("zone-id")?,
+            whole,
+            is_write: list == "writes",
+            keep,
         })
     }
 
@@ -726,8 +827,13 @@ impl Context<'_> {
             Body::Form(shape) => {
                 is_a(&["application/x-www-form-urlencoded"])?;
                 let text = std::str::from_utf8(asked.body).map_err(|_| "its body is no text")?;
-                let given = as_map(&pairs(text)?)?;
+                let mut given = as_map(&pairs(text)?)?;
+                let parts = rule.whole.as_ref().filter(|_| rule.is_write);
+                let records = parts.map(|parts| numbered(&mut given, parts)).transpose()?;
                 self.shape(shape, &Value::Object(given), set).map_err(within)?;
+                if let Some(records) = records {
+                    self.order.may_rewrite(&records)?;
+                }
                 Ok(None)
             }
             Body::Xml(shape) => {
@@ -815,6 +921,11 @@ impl Context<'_> {
                 (!order.zone.is_empty() && label(&order.zone))
                     || order.candidates.iter().any(|candidate| label(candidate))
             }
+            Hole::ZoneRest => {
+                let is_rest = |zone: &str| zone.split_once('.').is_some_and(|it| it.1 == inner);
+                is_rest(&order.zone) || order.candidates.iter().any(|it| is_rest(it))
+            }
+            Hole::Kept => order.kept.iter().any(|kept| kept == inner),
             Hole::ZoneId => order.zone_ids.contains(inner) || holds(self.config, inner),
             Hole::Id => order.ids.contains(inner),
             Hole::Value => order.values.iter().any(|own| own == inner || quoted(own) == inner),
@@ -1034,6 +1145,34 @@ fn plain(text: &str) -> Option<String> {
     Some(plain)
 }
 
+/// The records of a form that numbers its parameters from 1 (`HostName1`, `Address1`, `HostName2`…),
+/// which are taken out of it.
+fn numbered(
+    given: &mut Map<String, Value>,
+    parts: &BTreeMap<String, String>,
+) -> Result<Vec<Whole>, String> {
+    let mut records = Vec::new();
+    loop {
+        let number = records.len() + 1;
+        let mut record = Whole::new();
+        for (part, prefix) in parts {
+            if let Some(value) = given.remove(&format!("{prefix}{number}")) {
+                record.insert(part.clone(), scalar(&value).unwrap_or_default());
+            }
+        }
+        match record.len() {
+            0 => return Ok(records),
+            some if some == parts.len() => records.push(record),
+            _ => return Err(format!("record {number} has not all of its parts")),
+        }
+    }
+}
+
+/// The keys of a path, as in `/a/b`.
+fn path_of(text: &str) -> Vec<String> {
+    text.split('/').filter(|it| !it.is_empty()).map(str::to_owned).collect()
+}
+
 /// A query or form. Signs that servers read in different ways are refused.
 fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     if text.is_empty() {
@@ -1132,9 +1271,9 @@ fn shown(text: &str) -> String {
 }
 
 /// The keys of a rule.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "at", "headers", "json", "form", "xml", "replaces", "each", "name", "type", "value", "id",
-    "zone", "zone-id",
+    "zone", "zone-id", "whole", "keep",
 ];
 
 #[cfg(test)]
@@ -1422,6 +1561,67 @@ mod tests {
         let passed = check(&order, "GET", &format!("{url}?type=A"), "").unwrap();
         guard.learn(&mut order, &passed, 404, b"");
         assert!(check(&order, "DELETE", url, "").is_err());
+    }
+
+    #[test]
+    fn a_whole_zone_is_rewritten_with_nothing_else_changed() {
+        let whole = |name: &str, kind: &str, value: &str, ttl: &str| json!({"name": name, "type": kind, "value": value, "ttl": ttl});
+        let guard = Guard::parse(&json!({
+            "reads": [{"at": "POST https://a.example/", "form": {"do": "get", "sld": "{zone-label}", "tld": "{zone-rest}"},
+                       "each": "/zone/hosts", "keep": ["/zone/mail"],
+                       "whole": whole("/n", "/t", "/v", "/ttl")}],
+            "writes": [{"at": "POST https://a.example/", "form": {"do": "set", "sld": "{zone-label}", "tld": "{zone-rest}", "mail?": "{kept}"},
+                        "whole": whole("Host", "Type", "Address", "TTL")}],
+        }))
+        .unwrap();
+        let headers = [("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned())];
+        let check = |order: &Order, body: &str| {
+            let url = "https://a.example/";
+            let asked = Asked { method: "POST", url, headers: &headers, body: body.as_bytes() };
+            guard.check(order, &asked, &Value::Null)
+        };
+        let www = "Host1=www&Type1=A&Address1=192.0.2.1&TTL1=1800";
+        let own = "&Host2=_acme-challenge&Type2=TXT&Address2=own&TTL2=60";
+        let set = format!("do=set&sld=example&tld=com&{www}{own}");
+        let mut order = order();
+        assert!(check(&order, &set).unwrap_err().contains("without having read it"));
+        assert!(check(&order, "do=get&sld=victim&tld=com").is_err());
+        let read = check(&order, "do=get&sld=example&tld=com").unwrap();
+        let answer = json!({"zone": {"mail": "MX", "hosts": [
+            {"n": "www", "t": "A", "v": "192.0.2.1", "ttl": "1800"},
+            {"n": "_acme-challenge", "t": "TXT", "v": "other-own", "ttl": "60"},
+        ]}});
+        guard.learn(&mut order, &read, 200, b"{\"error\": 1}");
+        assert!(check(&order, &set).is_err(), "an error is no reading");
+        guard.learn(&mut order, &read, 200, answer.to_string().as_bytes());
+        for (body, why) in [
+            (set.clone(), None),
+            (format!("{set}&mail=MX"), None),
+            (format!("do=set&sld=example&tld=com&{www}"), None),
+            (format!("{set}&mail=FWD"), Some("FWD")),
+            ("do=set&sld=example&tld=com".to_owned(), Some("would be lost")),
+            (set.replace("192.0.2.1", "203.0.113.9"), Some("neither there nor of this order")),
+            (set.replace("TTL1=1800", "TTL1=60"), Some("neither there nor of this order")),
+            (set.replace("=own", "=v%3Dspf1"), Some("neither there nor of this order")),
+            (set.replace("Type2=TXT", "Type2=CNAME"), Some("neither there nor of this order")),
+            (set.replace("Host2=_acme-challenge", "Host2=x"), Some("neither there")),
+            (set.replace("&TTL2=60", ""), Some("not all of its parts")),
+            (format!("{set}&Host4=a&Type4=A&Address4=b&TTL4=1"), Some("not among what")),
+            (format!("{set}&{}", www.replace("1=", "3=")), Some("more or less often")),
+            (set.replace("tld=com", "tld=org"), Some("org")),
+        ] {
+            match (check(&order, &body), why) {
+                (Ok(_), None) => {}
+                (Err(told), Some(why)) => assert!(told.contains(why), "{body}: {told}"),
+                (told, _) => panic!("{body}: {told:?}"),
+            }
+        }
+        let passed = check(&order, &set).unwrap();
+        guard.learn(&mut order, &passed, 200, b"{}");
+        assert!(check(&order, &set).unwrap_err().contains("without having read it"));
+        let early = Order::zones(&["example.com".to_owned()]);
+        check(&early, "do=get&sld=example&tld=com").unwrap();
+        assert!(check(&early, &set).is_err());
     }
 
     #[test]
