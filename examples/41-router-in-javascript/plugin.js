@@ -4,9 +4,10 @@ import { redirect, respond, toUpstream, want } from "witgate";
 
 /** @type {import("witgate").RouterPlugin} */
 export default function tenantRouter(config) {
-  const keys = { domain: "text", tenants: "texts", moved: "texts", default: "text" };
   const optional = { moved: new Map(), default: undefined };
-  const { domain, tenants, moved, default: others } = want(config, "config", keys, optional);
+  const { domain, tenants, moved, default: others } = want(config, "config", {
+    domain: "text", tenants: "texts", moved: "texts", default: "text",
+  }, optional);
   if (domain === "" || domain.startsWith(".")) {
     throw new Error("config.domain: a name such as example.com, without a first dot");
   }

@@ -8,10 +8,9 @@ const OWNED = "connection keep-alive proxy-connection te trailer transfer-encodi
 
 /** @type {import("witgate").FilterPlugin} */
 export default function jwtFilter(config) {
-  const keys = {
+  const { issuer, audience, claims, leeway, "keep-token": keepToken } = want(config, "config", {
     issuer: "text", audience: "text", claims: "texts", leeway: "integer", "keep-token": "boolean",
-  };
-  const { issuer, audience, claims, leeway, "keep-token": keepToken } = want(config, "config", keys, {
+  }, {
     issuer: undefined, audience: undefined, claims: new Map([["sub", "x-user"]]), leeway: 0, "keep-token": false,
   });
   checkKey();

@@ -1,17 +1,22 @@
-//! Local control over a unix socket: status, metrics, reload, renewal. HTTP/1.1, so that curl speaks
+//! Local control over a unix socket: status, metrics, reload, upgrade,
+//! renewal. HTTP/1.1, so that curl speaks
 //! it: `curl --unix-socket state/admin.sock http://witgate/status`.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
@@ -22,9 +27,11 @@ use crate::acme::Acme;
 use crate::bounds::{Memory, REASONS};
 use crate::clock::Timestamp;
 use crate::generation::{Generation, Live};
+use crate::listen::{Report, Roll};
 use crate::plugin::{DECISIONS, HOOKS, Kind, Plugin, SideStatus, Totals, Trial, TrialStatus};
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, GROUPS};
 use crate::tls::certs::Certs;
+use crate::tls::keylog::{Lines, Taps, Wanted};
 
 /// What the gateway is asked to do.
 pub enum Order {
@@ -32,6 +39,8 @@ pub enum Order {
     Reload(oneshot::Sender<Result<u64, String>>),
     /// Renew the certificate of a host now.
     Renew(String, oneshot::Sender<Result<(), String>>),
+    /// Have the program that is installed now take over; who serves, or why not.
+    Upgrade(oneshot::Sender<Result<String, String>>),
 }
 
 /// What can be seen.
@@ -47,6 +56,12 @@ pub struct State {
     pub counters: Vec<Arc<Counters>>,
     /// The bytes that wait.
     pub memory: Arc<Memory>,
+    /// Who can tell what is open.
+    pub roll: Roll,
+    /// Since when the gateway drains, once it does.
+    pub draining: Arc<OnceLock<Instant>>,
+    /// Who looks at secrets of handshakes.
+    pub taps: Arc<Taps>,
     /// To the gateway.
     pub orders: mpsc::Sender<Order>,
 }
@@ -55,24 +70,33 @@ pub struct State {
 pub struct Server {
     path: PathBuf,
     task: JoinHandle<()>,
+    /// A copy, for the process that takes over.
+    socket: OwnedFd,
+    /// Whether another process has taken it over, so that its file stays.
+    is_left: bool,
 }
 
 impl Server {
-    /// Listens at `path`, for the gateway's own user alone. A socket left there by a process that
-    /// died is replaced.
+    /// Listens at `path`, for the gateway's own user alone: with the one of `inherited` that is there
+    /// already. A socket left there by a process that died is replaced.
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn start(path: &Path, state: State) -> std::io::Result<Self> {
-        if std::os::unix::net::UnixStream::connect(path).is_err() {
-            match std::fs::remove_file(path) {
-                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(cause),
-                _ => {}
-            }
-        }
-        let listener = UnixListener::bind(path)?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(path, mode)?;
+    pub fn start(
+        path: &Path,
+        state: State,
+        inherited: &mut Vec<StdListener>,
+    ) -> std::io::Result<Self> {
+        let is_here = |socket: &mut StdListener| {
+            socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
+        };
+        let listener = match inherited.extract_if(.., is_here).next() {
+            Some(listener) => listener,
+            None => bind(path)?,
+        };
+        listener.set_nonblocking(true)?;
+        let socket = listener.as_fd().try_clone_to_owned()?;
+        let listener = UnixListener::from_std(listener)?;
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let state = state.clone();
@@ -84,7 +108,17 @@ impl Server {
                 });
             }
         });
-        Ok(Self { path: path.to_owned(), task })
+        Ok(Self { path: path.to_owned(), task, socket, is_left: false })
+    }
+
+    /// A copy of its socket.
+    pub fn socket(&self) -> Option<OwnedFd> {
+        self.socket.try_clone().ok()
+    }
+
+    /// Ends, and leaves the socket to the process that has a copy of it.
+    pub fn leave(mut self) {
+        self.is_left = true;
     }
 
     /// Where it listens.
@@ -96,19 +130,41 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
-        let _ = std::fs::remove_file(&self.path);
+        if !self.is_left {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
-async fn answer(
-    state: State,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+fn bind(path: &Path) -> std::io::Result<StdListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_err() {
+        match std::fs::remove_file(path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
+    }
+    let listener = StdListener::bind(path)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(path, mode)?;
+    Ok(listener)
+}
+
+async fn answer(state: State, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
+    if (request.method(), path.as_str()) == (&Method::POST, "/keylog") {
+        return Ok(key_log(&state, &request).unwrap_or_else(|why| {
+            response(StatusCode::UNPROCESSABLE_ENTITY, TEXT, Body::Whole(Full::from(why + "\n")))
+        }));
+    }
     let (status, media, body) = match (request.method(), path.as_str()) {
-        (&Method::GET, "/status") => (StatusCode::OK, JSON, status(&state)),
+        (&Method::GET, "/status") => {
+            let roll = state.roll.clone();
+            let report = tokio::task::spawn_blocking(move || roll.call()).await;
+            (StatusCode::OK, JSON, status(&state, report.unwrap_or_default()))
+        }
         (&Method::GET, "/metrics") => (StatusCode::OK, METRICS, metrics(&state)),
         (&Method::POST, "/reload") => outcome(ask(&state, Order::Reload).await),
+        (&Method::POST, "/upgrade") => words(ask(&state, Order::Upgrade).await),
         (&Method::POST, path) if path.starts_with("/renew/") => {
             let host = path.trim_start_matches("/renew/").to_owned();
             outcome(ask(&state, |reply| Order::Renew(host, reply)).await.map(|()| 0))
@@ -142,17 +198,72 @@ async fn answer(
         }
         _ => {
             let help = "GET /status, GET /certs, GET /certs/plan?days=N, GET /metrics, \
-                        POST /reload, POST /plugins/NAME/record?path=PATH&timeout=SECONDS, \
+                        POST /reload, POST /upgrade, \
+                        POST /plugins/NAME/record?path=PATH&timeout=SECONDS, \
                         POST /renew/HOST, POST /revoke/HOST?reason=REASON, POST /rehearse/HOST, \
-                        POST /rollover?issuer=NAME\n";
+                        POST /rollover?issuer=NAME, \
+                        POST /keylog?sni=NAME&from=ADDRESS&seconds=N\n";
             (StatusCode::NOT_FOUND, TEXT, help.to_owned())
         }
     };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    Ok(response(status, media, Body::Whole(Full::from(body))))
+}
+
+fn response(status: StatusCode, media: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let media = http::HeaderValue::from_static(media);
     response.headers_mut().insert(http::header::CONTENT_TYPE, media);
-    Ok(response)
+    response
+}
+
+/// An answer, or lines as they come until their time is over.
+enum Body {
+    Whole(Full<Bytes>),
+    Lines(Lines, Pin<Box<tokio::time::Sleep>>),
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
+            Self::Lines(lines, end) => {
+                if end.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                let line = std::task::ready!(lines.lines.poll_recv(cx));
+                Poll::Ready(line.map(|line| Ok(Frame::data(Bytes::from(line)))))
+            }
+        }
+    }
+
+    /// What is known of a whole answer, so that it goes out with its length.
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Lines(..) => SizeHint::default(),
+        }
+    }
+}
+
+/// Writes out secrets of handshakes until the time is over or nobody reads.
+fn key_log(state: &State, request: &Request<Incoming>) -> Result<Response<Body>, String> {
+    let client = parameter(request, "from")
+        .map(|text| text.parse().map_err(|_| format!("{text} is not an address")));
+    let seconds = parameter(request, "seconds")
+        .map(|text| text.parse().map_err(|_| format!("{text} is not a number of seconds")));
+    let server_name = parameter(request, "sni").map(str::to_ascii_lowercase);
+    let wanted = Wanted { server_name, client: client.transpose()? };
+    let time = Duration::from_secs(seconds.transpose()?.unwrap_or(KEY_LOG_SECONDS));
+    let lines = state.taps.open(wanted, time)?;
+    let end = Box::pin(tokio::time::sleep_until(lines.until.into()));
+    Ok(response(StatusCode::OK, TEXT, Body::Lines(lines, end)))
 }
 
 /// Waits for one request of a plugin and tells all about it.
@@ -216,7 +327,18 @@ fn outcome(outcome: Result<u64, String>) -> (StatusCode, &'static str, String) {
     }
 }
 
-fn status(state: &State) -> String {
+fn status(state: &State, (open, oldest): Report) -> String {
+    let oldest: Vec<_> = oldest
+        .iter()
+        .map(|opened| {
+            serde_json::json!({
+                "client": opened.client.map(|client| client.to_string()),
+                "what": opened.what,
+                "server_name": opened.server_name,
+                "seconds": opened.since.elapsed().as_secs_f64(),
+            })
+        })
+        .collect();
     let generation = state.live.current();
     let plugins = generation.plugins.iter().map(|(name, plugin)| {
         plugin_status(name, plugin, generation.trials.get(name).map(|trial| &**trial))
@@ -234,8 +356,13 @@ fn status(state: &State) -> String {
     let listen: Vec<String> = generation.config.listen.iter().map(ToString::to_string).collect();
     let status = serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "process": std::process::id(),
         "generation": generation.id,
         "listen": listen,
+        // For how long, when it does.
+        "draining_seconds": state.draining.get().map(|since| since.elapsed().as_secs_f64()),
+        // Connections and tunnels, and those of them that are open for the longest time.
+        "open": { "count": open, "oldest": oldest },
         "plugins": plugins,
         "certificates": state.acme.status(),
         "served_certificates": served.collect::<Vec<_>>(),
@@ -392,6 +519,16 @@ fn metrics(state: &State) -> String {
     line("witgate_plugin_failures_total", "counter", "Plugin calls that failed.", plugins);
     let held = u64::try_from(state.memory.held()).unwrap_or(u64::MAX);
     line("witgate_buffered_bytes", "gauge", "Bytes that wait for slow sides.", held);
+    text.push_str("# HELP witgate_handshakes_total Handshakes made, by key exchange group.\n");
+    text.push_str("# TYPE witgate_handshakes_total counter\n");
+    for (group, name) in GROUPS.iter().enumerate() {
+        for (kind, word) in ["no", "yes"].iter().enumerate() {
+            let counted = state.counters.iter().filter_map(|c| c.handshakes.get(group)?.get(kind));
+            let value: u64 = counted.map(|counter| counter.load(load)).sum();
+            let labels = format!("group=\"{name}\",resumed=\"{word}\"");
+            let _ = writeln!(text, "witgate_handshakes_total{{{labels}}} {value}");
+        }
+    }
     text.push_str("# HELP witgate_refused_total What was sent away or ended, by reason.\n");
     text.push_str("# TYPE witgate_refused_total counter\n");
     for (index, (_, word, _)) in REASONS.iter().enumerate() {
@@ -452,6 +589,8 @@ fn runway(state: &State, text: &mut String) {
     gauge("witgate_certificates_failing", help, failing.try_into().unwrap_or(u64::MAX));
 }
 
+/// How long a key log is written.
+const KEY_LOG_SECONDS: u64 = 300;
 /// How long a request to record is waited for.
 const RECORD_SECONDS: u64 = 60;
 const RECORD_SECONDS_MAX: u64 = 3600;

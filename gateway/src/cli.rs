@@ -29,8 +29,15 @@ pub struct ConfigFile {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve until told to stop (SIGTERM drains, SIGHUP reloads).
-    Run(ConfigFile),
+    /// Serve until told to stop (SIGTERM drains, SIGHUP reloads, SIGUSR2 upgrades).
+    Run {
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Take over from the process that started this one, see `witgate upgrade`.
+        #[arg(long, hide = true)]
+        take_over: bool,
+    },
     /// Report every error in the configuration, with line and column.
     Check {
         /// The configuration file.
@@ -48,9 +55,13 @@ pub enum Command {
     /// Certificate, client address, site, route, what each plugin decides and changes: against the
     /// configuration file, with its plugins run for real. Try it with another file before a reload.
     Explain {
-        /// The method, and the URL as a client would ask for it: `GET https://host/path`.
-        #[arg(required = true, num_args = 1..=2, value_names = ["METHOD", "URL"])]
+        /// The method, and the URL as a client would ask for it: `GET https://host/path`; with --sni
+        /// `https://NAME/` if absent.
+        #[arg(required_unless_present = "sni", num_args = 1..=2, value_names = ["METHOD", "URL"])]
         request: Vec<String>,
+        /// The server name of the handshake, when it is another than the URL's host.
+        #[arg(long, value_name = "NAME")]
+        sni: Option<String>,
         /// A field of the request, as in `-H 'accept: text/html'`; repeat it for more.
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
         headers: Vec<String>,
@@ -81,6 +92,12 @@ pub enum Command {
     Status(ConfigFile),
     /// Make the running gateway read its configuration again.
     Reload(ConfigFile),
+    /// Have the program that is installed now take over from the running one, without downtime.
+    ///
+    /// The running process starts the program of the name that it was started by, hands it its
+    /// sockets, and drains once the new one serves. When the new one cannot serve, the running one
+    /// serves on, and this says why. SIGUSR2 does the same.
+    Upgrade(ConfigFile),
     /// Make a hash for `basic-auth` of the password on standard input.
     HashPassword,
     /// See and steer certificates of the running gateway.
@@ -89,17 +106,48 @@ pub enum Command {
     /// Find DNS-01 solvers, write their stanzas, and try them at their provider.
     #[command(subcommand)]
     Solver(SolverCommand),
+    /// Look into the running gateway.
+    #[command(subcommand)]
+    Debug(DebugCommand),
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
 }
 
-/// The folder with solvers.
+/// Look into the running gateway.
+#[derive(Debug, Subcommand)]
+pub enum DebugCommand {
+    /// Write the secrets of new TLS connections (over TCP) to standard output, for Wireshark.
+    ///
+    /// In the format of SSLKEYLOGFILE, for one server name, one client, or one client's connections to
+    /// one name; until the time is over or this command ends. The gateway's log says so, loudly: with
+    /// these lines anybody can read what the connections carry.
+    Keylog {
+        /// The server name.
+        #[arg(long, value_name = "NAME", required_unless_present = "from")]
+        sni: Option<String>,
+        /// The client's address.
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<std::net::IpAddr>,
+        /// For how long, an hour at most.
+        #[arg(long = "for", value_name = "TIME", default_value = "5m")]
+        time: String,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+}
+
+/// Where solvers are.
 #[derive(Debug, Args)]
 pub struct Catalogue {
-    /// The folder with the components.
-    #[arg(long, value_name = "FOLDER", default_value = "target/plugins")]
-    pub catalogue: PathBuf,
+    /// A folder with components, https://HOST/catalogue.json@sha256:HEX, or
+    /// oci://REGISTRY/REPOSITORY@sha256:HEX.
+    #[arg(long, value_name = "PLACE", default_value = "target/plugins")]
+    pub catalogue: String,
+    /// A PEM file with the roots to trust there, instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    pub roots: Option<PathBuf>,
 }
 
 /// Find DNS-01 solvers, write their stanzas, and try them at their provider.
@@ -119,16 +167,31 @@ pub enum SolverCommand {
         #[command(flatten)]
         catalogue: Catalogue,
     },
-    /// Print the stanza for gateway.yaml, and what the solver will be allowed to do.
+    /// Fetch a solver and print its stanza for gateway.yaml, and what it will be allowed to do.
+    ///
+    /// What is not on this machine is downloaded, held against its digest, and stored. Beside a
+    /// gateway.yaml, gateway.lock is told what was added, so that nothing else takes its place.
     Add {
-        /// The solver, with or without `dns-`.
+        /// The solver, with or without `dns-`; or a component, https://HOST/x.wasm@sha256:HEX or
+        /// oci://REGISTRY/REPOSITORY@sha256:HEX.
         name: String,
+        /// The folder to store it in.
+        #[arg(long, value_name = "FOLDER", default_value = "plugins")]
+        into: PathBuf,
+        /// The configuration file.
+        #[command(flatten)]
+        file: ConfigFile,
         /// What gateway.yaml shall call it; a second account at a provider is a second name.
         #[arg(long, value_name = "NAME")]
         r#as: Option<String>,
         /// The catalogue.
         #[command(flatten)]
         catalogue: Catalogue,
+    },
+    /// Print the catalogue file of a folder, to be served beside its components.
+    Index {
+        /// The folder.
+        folder: PathBuf,
     },
     /// Print stanzas for the providers whose variables Traefik, Caddy or lego were given.
     ///
@@ -151,13 +214,26 @@ pub enum SolverCommand {
         #[command(flatten)]
         file: ConfigFile,
     },
-    /// Hold a solver to the list of what each one has to do, for real, in a zone for tests.
+    /// Hold a solver to the list of what each one has to do.
+    ///
+    /// A component (my.wasm) meets a mock of its provider, which you bring, and a CA and DNS in this
+    /// process; docs/DNS01.md says what a mock is. A solver of gateway.yaml is tried for real, in a
+    /// zone for tests: that shows the points that can be seen from outside.
     Conformance {
-        /// The solver, by its name in gateway.yaml.
+        /// A component, or a solver by its name in gateway.yaml.
         name: String,
-        /// A zone that its credential may change.
-        #[arg(long, value_name = "ZONE")]
-        zone: String,
+        /// A zone that its credential may change, for a solver of gateway.yaml.
+        #[arg(long, value_name = "ZONE", conflicts_with_all = ["mock", "recording"])]
+        zone: Option<String>,
+        /// The program that plays the component's provider, for the shell.
+        #[arg(long, value_name = "COMMAND", conflicts_with = "recording")]
+        mock: Option<String>,
+        /// Keep what the mock said, for --recording.
+        #[arg(long, value_name = "FILE", requires = "mock")]
+        record: Option<PathBuf>,
+        /// Play what a mock said earlier.
+        #[arg(long, value_name = "FILE")]
+        recording: Option<PathBuf>,
         /// The configuration file.
         #[command(flatten)]
         file: ConfigFile,

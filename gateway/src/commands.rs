@@ -18,6 +18,8 @@ use crate::gateway;
 use crate::generation::Generation;
 use crate::plugin::{self, Engine, Hooks, Recording};
 use crate::store::Store;
+use crate::tls::certs::Certs;
+use crate::tls::files::Files;
 use crate::tls::local::LocalCa;
 use crate::trust;
 use crate::upstream::sticky::StickyKey;
@@ -65,13 +67,16 @@ pub fn check(file: &Path, is_full: bool, with_plugins: bool) -> Result<(), Strin
 pub fn explain(
     file: &Path,
     request: &[String],
+    sni: Option<String>,
     headers: &[String],
     data: String,
     peer: IpAddr,
 ) -> Result<(), String> {
+    let of_sni = sni.as_ref().map(|name| format!("https://{name}/")).unwrap_or_default();
     let (method, url) = match request {
         [method, url] => (method.as_str(), url),
         [url] => ("GET", url),
+        [] if sni.is_some() => ("GET", &of_sni),
         _ => return Err("one method and one URL".to_owned()),
     };
     let method = method.parse().map_err(|_| format!("{method} is not a method"))?;
@@ -85,9 +90,14 @@ pub fn explain(
         fields
             .push(parsed.ok_or_else(|| format!("{header:?} is not a field: write `name: value`"))?);
     }
-    let asked = explain::Asked { method, url, fields, peer, body: data.into_bytes() };
+    let sni = sni.map(|name| name.to_ascii_lowercase());
+    let asked = explain::Asked { method, url, sni, fields, peer, body: data.into_bytes() };
     let loaded = config::load(file).map_err(|report| report.to_string())?;
-    let text = with_generation(loaded.config, |generation| explain::explain(generation, &asked))??;
+    let certs = Certs::default();
+    let files = Files::default().load(&loaded.config.certificates.files, &certs);
+    files.map_err(|cause| cause.to_string())?;
+    let explained = |generation: &Generation| explain::explain(generation, &certs, &asked);
+    let text = with_generation(loaded.config, explained)??;
     print!("{text}");
     Ok(())
 }
@@ -491,13 +501,64 @@ pub fn admin(file: &Path, method: &str, path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Asks the running gateway over its control socket.
-fn ask(file: &Path, method: &str, path: &str) -> Result<String, String> {
+/// `witgate debug keylog`.
+///
+/// # Errors
+/// When no gateway answers, or it refuses.
+pub fn key_log(
+    file: &Path,
+    sni: Option<&str>,
+    from: Option<IpAddr>,
+    time: &str,
+) -> Result<(), String> {
+    let time = config::duration(time).ok_or_else(|| format!("{time} is not a time such as 5m"))?;
+    if let Some(name) = sni
+        && !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    {
+        return Err(format!("{name} is not a server name"));
+    }
+    let mut path = format!("/keylog?seconds={}", time.as_secs());
+    path.extend(sni.map(|name| format!("&sni={name}")));
+    path.extend(from.map(|address| format!("&from={address}")));
+    let (name, mut stream) = control(file)?;
+    let failed = |cause| format!("{name}: {cause}");
+    // HTTP/1.0, so that what comes is the lines and nothing else.
+    let request = format!("POST {path} HTTP/1.0\r\nhost: witgate\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0; 1];
+        stream.read_exact(&mut byte).map_err(failed)?;
+        head.extend(byte);
+    }
+    if !String::from_utf8_lossy(&head).contains(" 200 ") {
+        let mut why = String::new();
+        stream.read_to_string(&mut why).map_err(failed)?;
+        return Err(why);
+    }
+    let mut lines = std::io::BufReader::new(stream);
+    let mut line = String::new();
+    while std::io::BufRead::read_line(&mut lines, &mut line).map_err(failed)? > 0 {
+        let mut out = std::io::stdout().lock();
+        out.write_all(line.as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
+        line.clear();
+    }
+    Ok(())
+}
+
+/// The control socket of the running gateway, and its name.
+fn control(file: &Path) -> Result<(String, std::os::unix::net::UnixStream), String> {
     let config = config::load(file).map_err(|report| report.to_string())?.config;
     let socket = config.admin.ok_or("`admin: off` in the configuration: no control socket")?;
-    let name = socket.display();
-    let mut stream = std::os::unix::net::UnixStream::connect(&socket)
+    let name = socket.display().to_string();
+    let stream = std::os::unix::net::UnixStream::connect(&socket)
         .map_err(|cause| format!("no gateway answers at {name}: {cause}"))?;
+    Ok((name, stream))
+}
+
+/// Asks the running gateway over its control socket.
+fn ask(file: &Path, method: &str, path: &str) -> Result<String, String> {
+    let (name, mut stream) = control(file)?;
     let request = format!("{method} {path} HTTP/1.1\r\nhost: witgate\r\nconnection: close\r\n\r\n");
     let mut answer = String::new();
     stream

@@ -19,6 +19,7 @@ use crate::http::headers;
 use crate::plugin::{Decision, Hooks, PluginError};
 use crate::route::split_authority;
 use crate::tls::TlsFacts;
+use crate::tls::certs::Certs;
 
 /// The request to explain.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Asked {
     pub method: Method,
     /// An absolute URL.
     pub url: http::Uri,
+    /// The server name of the handshake, in lower case; the URL's host if absent.
+    pub sni: Option<String>,
     /// Fields, as given.
     pub fields: Vec<(HeaderName, HeaderValue)>,
     /// Who asks.
@@ -35,13 +38,13 @@ pub struct Asked {
     pub body: Vec<u8>,
 }
 
-/// Explains a request against a generation. The text ends with a newline.
+/// Explains a request against a generation and the certificates of files. The text ends with a newline.
 ///
 /// # Errors
 /// When the URL is not one that a client could ask for.
-pub fn explain(generation: &Generation, asked: &Asked) -> Result<String, String> {
+pub fn explain(generation: &Generation, certs: &Certs, asked: &Asked) -> Result<String, String> {
     let head = head(asked)?;
-    let mut walk = Walk { generation, head, filters: Vec::new(), text: String::new() };
+    let mut walk = Walk { generation, certs, head, filters: Vec::new(), text: String::new() };
     walk.connection(asked);
     walk.request(asked);
     Ok(walk.text)
@@ -49,6 +52,7 @@ pub fn explain(generation: &Generation, asked: &Asked) -> Result<String, String>
 
 struct Walk<'g> {
     generation: &'g Generation,
+    certs: &'g Certs,
     head: RequestHead,
     /// The filters that the request meets, as indices into the generation's uses.
     filters: Vec<usize>,
@@ -90,6 +94,8 @@ impl Walk<'_> {
             let text = "plain HTTP: answers HTTP-01 challenges and redirects the rest to https";
             return self.line("hello", text);
         }
+        let asked_host = host;
+        let host = asked.sni.clone().unwrap_or_else(|| asked_host.clone());
         let is_address = host.parse::<IpAddr>().is_ok();
         match (is_address, &config.certificates.default) {
             (false, _) => self.line("hello", &format!("server name {host}")),
@@ -108,7 +114,31 @@ impl Walk<'_> {
             Some(site) => certificate(site),
             None => "none: no site has this name".to_owned(),
         };
+        if let Some(upstream) = site.and_then(|site| site.passthrough.as_ref()) {
+            let text = format!("none here: bytes go unopened to the upstream {upstream}");
+            return self.line("handshake", &text);
+        }
         self.line("handshake", &certificate);
+        if let Some(found) = self.certs.find(Some(&host)) {
+            let names: Vec<String> = found.names.iter().map(ToString::to_string).collect();
+            let exact = found.names.iter().any(|name| name.to_string() == host);
+            let why = if exact { "has exactly this name" } else { "has its wildcard" };
+            let text = format!(
+                "the file that {why} comes before all others: {} (ends {})",
+                names.join(", "),
+                found.not_after
+            );
+            self.line("", &text);
+        }
+        let of = |name: &str| self.generation.fronts.find(Some(name), None).clients;
+        let (shown, wanted) = (of(&host), of(&asked_host));
+        if wanted.is_some() && wanted.map(|w| w.demand) != shown.map(|s| s.demand) {
+            let text = format!(
+                "{asked_host} asks for certificates of clients, and this handshake was not made \
+                 under that: 421"
+            );
+            self.line("", &text);
+        }
         if let Some(clients) = site.and_then(|site| site.client_certificates.as_ref()) {
             self.line(
                 "",
@@ -141,7 +171,7 @@ impl Walk<'_> {
             let to = format!("https://{}{}", self.head.authority, self.head.target);
             return self.line("answer", &format!("a redirect to {to}"));
         }
-        let facts = facts(&self.generation.config, &self.head, asked.peer);
+        let facts = facts(&self.generation.config, &self.head, asked);
         let end = self.decide(&facts);
         let end = self.rewrite(&facts, end, &asked.body);
         let head = match end {
@@ -182,12 +212,18 @@ impl Walk<'_> {
                 None => return End::Nowhere,
             }
         }
-        self.route(index, site, uses)
+        self.route(index, site, uses, facts)
     }
 
-    fn route(&mut self, index: usize, site: &Site, uses: &SiteUses) -> End {
+    fn route(
+        &mut self,
+        index: usize,
+        site: &Site,
+        uses: &SiteUses,
+        facts: &ConnectionFacts,
+    ) -> End {
         let generation = self.generation;
-        let route = generation.routes.route(&generation.config.sites, index, &self.head);
+        let route = generation.routes.route(&generation.config.sites, index, &self.head, facts);
         let Some((index, route)) = route.and_then(|at| Some((at, site.routes.get(at)?))) else {
             self.line("route", "404: none of the site's routes takes it");
             return End::Nowhere;
@@ -400,12 +436,13 @@ fn head(asked: &Asked) -> Result<RequestHead, String> {
 }
 
 /// What a plugin would learn about the connection: that of a present-day client.
-fn facts(config: &Config, head: &RequestHead, peer: IpAddr) -> Arc<ConnectionFacts> {
-    let peer = SocketAddr::new(peer, 40_000);
+fn facts(config: &Config, head: &RequestHead, asked: &Asked) -> Arc<ConnectionFacts> {
+    let peer = SocketAddr::new(asked.peer, 40_000);
     let (host, _) = split_authority(&head.authority);
+    let name = asked.sni.as_deref().unwrap_or(host);
     Arc::new(ConnectionFacts {
         client: headers::client(peer, &config.trusted_proxies, &head.headers),
-        tls: Some(Arc::new(TlsFacts::usual(Some(host.into())))),
+        tls: Some(Arc::new(TlsFacts::usual(Some(name.into())))),
         via: None,
     })
 }
@@ -434,6 +471,7 @@ fn certificate(site: &Site) -> String {
         Challenge::Http01 => "http-01".to_owned(),
         Challenge::TlsAlpn01 => "tls-alpn-01".to_owned(),
         Challenge::Dns01(plugin) => format!("dns-01 through {plugin}"),
+        Challenge::DnsAccount01(plugin) => format!("dns-account-01 or dns-01 through {plugin}"),
         Challenge::DnsPersist01 => "dns-persist-01".to_owned(),
     };
     let when = if is_on_demand { ", ordered at the first handshake" } else { "" };

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::acme::on_demand::Terms;
 use crate::acme::solve::dns01::DnsSolver;
@@ -17,18 +19,21 @@ use crate::acme::{Acme, Want, Wants};
 use crate::admin;
 use crate::bounds::Memory;
 use crate::config::{
-    self, Challenge, Config, HostPattern, Issuer, KeyKinds, Loaded, Scheme, SecretText,
+    self, AcmeIssuer, Config, HostPattern, Issuer, KeyKinds, Loaded, Scheme, SecretText,
     SiteCertificate,
 };
 use crate::fault::describe;
 use crate::generation::{Generation, GenerationError, Live};
-use crate::listen::Workers;
+use crate::handover::{self, Estate, HandoverError, Inheritance, Predecessor, Program, Successor};
+use crate::listen::{Prepared, Steering, Workers};
+use crate::local_acme;
 use crate::plugin::{Engine, Kind, Plugin, Verdict};
 use crate::store::{Opening, Store, StoreError};
 use crate::telemetry::{Counters, LevelHandle};
 use crate::tls::accept::Acceptor;
 use crate::tls::certs::Certs;
 use crate::tls::files::Files;
+use crate::tls::keylog::Taps;
 use crate::tls::local::{LocalCa, LocalCaError};
 use crate::upstream::sticky::StickyKey;
 use crate::watch::Watcher;
@@ -53,7 +58,14 @@ pub struct Gateway {
     watcher: Watcher,
     orders: mpsc::Receiver<admin::Order>,
     admin: Option<admin::Server>,
+    local_acme: Option<local_acme::Server>,
+    /// What may be the control socket already.
+    admin_sockets: Vec<UnixListener>,
     order_sender: mpsc::Sender<admin::Order>,
+    store: Arc<Store>,
+    program: Program,
+    draining: Arc<OnceLock<Instant>>,
+    taps: Arc<Taps>,
 }
 
 /// Why the gateway did not start.
@@ -79,6 +91,8 @@ pub enum StartError {
     System(std::io::Error),
     /// Logging cannot start.
     Log(String),
+    /// The process before does not let us serve.
+    Handover(HandoverError),
 }
 
 /// Why the gateway stopped waiting.
@@ -88,11 +102,13 @@ enum Event {
     Order(admin::Order),
     Renewals,
     Trials,
+    Upgrade(Option<oneshot::Sender<Result<String, String>>>),
     Stop(&'static str),
 }
 
 impl Gateway {
-    /// Starts with the configuration in `file`. Must run inside the control runtime.
+    /// Starts with the configuration in `file`, and what was inherited: at an upgrade from the process
+    /// `before`, which serves until everything here is prepared. Must run inside the control runtime.
     ///
     /// # Errors
     /// Whatever keeps it from serving.
@@ -100,13 +116,24 @@ impl Gateway {
         file: &Path,
         loaded: Loaded,
         levels: LevelHandle,
+        inheritance: Inheritance,
+        before: Option<&Predecessor>,
     ) -> Result<Self, StartError> {
         let Loaded { config, text, .. } = loaded;
-        let how = opening(&config.sharing).map_err(StartError::Store)?;
+        let Inheritance { mut sockets, admin: admin_sockets, legacy } = inheritance;
+        let mut how = opening(&config.sharing).map_err(StartError::Store)?;
+        how.is_beside = before.is_some();
         let store = Store::open_as(&config.store, &how).map_err(StartError::Store)?;
         let cache = store.cache_folder("compiled").map_err(StartError::Store)?;
         let engine = Engine::start(cache).map_err(StartError::Engine)?;
-        let certs = Arc::new(Certs::default());
+        let (certs, first_seat, returns) = match legacy {
+            Some(legacy) => {
+                let certs = Certs::inherit(legacy.secret, legacy.tickets);
+                (certs, legacy.first_seat, Some(legacy.before))
+            }
+            None => (Certs::default(), 0, None),
+        };
+        let certs = Arc::new(certs);
         let tokens = Arc::new(Tokens::default());
         if store.is_shared() {
             tokens.share(&store);
@@ -122,14 +149,25 @@ impl Gateway {
         let generation = Generation::build(config, &engine, None, &sticky, &certs)
             .await
             .map_err(StartError::Generation)?;
+        let count = crate::worker::count(&generation.config);
+        let prepared = Prepared::first(&generation.config.listen, count, &mut sockets);
+        let prepared = prepared.map_err(|(listen, cause)| StartError::Listen(listen, cause))?;
+        // What the configuration does not name is nobody's any more.
+        drop(sockets);
+        if let Some(before) = before {
+            before.ready().await.map_err(StartError::Handover)?;
+            store.take().map_err(StartError::Store)?;
+        }
         let live = Arc::new(Live::new(Arc::clone(&generation)));
-        let acme = Acme::start(store, Arc::clone(&certs), Arc::clone(&tokens));
+        let acme = Acme::start(Arc::clone(&store), Arc::clone(&certs), Arc::clone(&tokens));
         let acme = acme.map_err(StartError::Store)?;
         let acceptor = Acceptor::new(Arc::clone(&certs), acme.later()).map_err(StartError::Tls)?;
-        let count = crate::worker::count(&generation.config);
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let shared = Shared::default();
-        let workers = start_workers(count, &live, &acceptor, &tokens, &counters, &shared)?;
+        let steering = Steering::new(certs.process(), first_seat, returns);
+        let steering = steering.map_err(StartError::System)?;
+        let make = worker_maker(&live, &acceptor, &tokens, &counters, &shared);
+        let workers = Workers::start(count, steering, make).map_err(StartError::System)?;
         let (order_sender, orders) = mpsc::channel(16);
         let mut gateway = Self {
             file: file.to_owned(),
@@ -148,15 +186,23 @@ impl Gateway {
             watcher: Watcher::new(),
             orders,
             admin: None,
+            local_acme: None,
+            admin_sockets,
             order_sender,
+            store,
+            program: Program::of_this_process(file),
+            draining: Arc::default(),
+            taps: Arc::clone(acceptor.taps()),
         };
-        let prepared = gateway.workers.prepare(&generation.config.listen);
-        let prepared = prepared.map_err(|(listen, cause)| StartError::Listen(listen, cause))?;
         gateway.put_in_force(&generation);
         gateway.workers.apply(prepared);
         for listen in &generation.config.listen {
             tracing::info!(address = %listen, "listening");
         }
+        if let Some(before) = before {
+            before.serving().await.map_err(StartError::Handover)?;
+        }
+        handover::tell_system("READY=1");
         tracing::info!(generation = generation.id, workers = count, "ready");
         Ok(gateway)
     }
@@ -170,6 +216,8 @@ impl Gateway {
         let mut hup = signal(SignalKind::hangup()).map_err(StartError::System)?;
         let mut term = signal(SignalKind::terminate()).map_err(StartError::System)?;
         let mut int = signal(SignalKind::interrupt()).map_err(StartError::System)?;
+        let mut usr2 = signal(SignalKind::user_defined2()).map_err(StartError::System)?;
+        let mut has_successor = false;
         let mut renewals = tokio::time::interval(LOCAL_RENEWALS);
         let mut trials = tokio::time::interval(TRIALS);
         loop {
@@ -178,8 +226,12 @@ impl Gateway {
                 _ = hup.recv() => Event::Reload("SIGHUP"),
                 _ = term.recv() => Event::Stop("SIGTERM"),
                 _ = int.recv() => Event::Stop("SIGINT"),
+                _ = usr2.recv() => Event::Upgrade(None),
                 changed = self.watcher.changed() => Event::Changed(changed),
-                Some(order) = self.orders.recv() => Event::Order(order),
+                Some(order) = self.orders.recv() => match order {
+                    admin::Order::Upgrade(reply) => Event::Upgrade(Some(reply)),
+                    order => Event::Order(order),
+                },
                 _ = renewals.tick() => Event::Renewals,
             };
             match event {
@@ -192,13 +244,33 @@ impl Gateway {
                     self.local.ensure(&self.certs, &local_names(&self.live.current().config))
                 }
                 Event::Trials => self.judge_trials().await,
+                Event::Upgrade(reply) => {
+                    let upgraded = tokio::select! {
+                        upgraded = self.upgrade() => upgraded,
+                        _ = term.recv() => break,
+                        _ = int.recv() => break,
+                    };
+                    has_successor = upgraded.is_ok();
+                    if has_successor && let Some(admin) = self.admin.take() {
+                        admin.leave();
+                    }
+                    if let Some(reply) = reply {
+                        let _ = reply.send(upgraded.map_err(|cause| describe(&cause)));
+                    }
+                    if has_successor {
+                        break;
+                    }
+                }
                 Event::Stop(why) => {
                     tracing::info!(signal = why, "draining");
                     break;
                 }
             }
         }
-        self.stop(int, term).await;
+        if !has_successor {
+            handover::tell_system("STOPPING=1");
+        }
+        self.stop(int, term, has_successor).await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -208,15 +280,23 @@ impl Gateway {
         self,
         mut int: tokio::signal::unix::Signal,
         mut term: tokio::signal::unix::Signal,
+        has_successor: bool,
     ) {
-        drop(self.admin);
         let workers = self.workers;
-        let drained = tokio::task::spawn_blocking(move || workers.drain());
+        let idle = self.live.current().config.limits.drain / 2;
+        let _ = self.draining.set(Instant::now());
+        // Nobody obeys any more; what is open can be seen to the end.
+        drop(self.orders);
+        let drained = tokio::task::spawn_blocking(move || match has_successor {
+            true => workers.leave(idle),
+            false => workers.drain(),
+        });
         tokio::select! {
             _ = drained => {}
             _ = int.recv() => tracing::warn!("second signal, stopping at once"),
             _ = term.recv() => tracing::warn!("second signal, stopping at once"),
         }
+        drop(self.admin);
         self.acme.stop().await;
         let generation = self.live.current();
         let feeds = generation.sinks.iter().chain(generation.listeners.values());
@@ -229,6 +309,52 @@ impl Gateway {
         if tokio::time::timeout(FEEDS_END, finishing).await.is_err() {
             tracing::warn!("sinks did not take everything in time");
         }
+    }
+
+    /// Has the program, as it is now, take over. When it does not, nothing has changed here.
+    async fn upgrade(&mut self) -> Result<String, HandoverError> {
+        tracing::info!("upgrade: starting the program that is installed now");
+        let upgraded = self.hand_over().await;
+        match &upgraded {
+            Ok(next) => {
+                handover::tell_system(&format!("MAINPID={next}"));
+                tracing::info!(process = next, "the new process serves, draining");
+            }
+            Err(cause) => tracing::error!("upgrade refused, serving on: {}", describe(cause)),
+        }
+        upgraded.map(|next| format!("process {next} serves, this one drains"))
+    }
+
+    async fn hand_over(&mut self) -> Result<u32, HandoverError> {
+        let (returns, before) = UnixDatagram::pair().map_err(HandoverError::Protocol)?;
+        let estate = Estate {
+            sockets: self.workers.sockets(),
+            admin: self.admin.as_ref().and_then(admin::Server::socket),
+            before,
+            secret: self.certs.process().clone(),
+            tickets: self.certs.tickets().own(),
+            first_seat: self.workers.steering().next_seat(),
+        };
+        let mut next = Successor::prepare(&self.program, estate).await?;
+        // From here until it serves nobody keeps certificates, and datagrams wait in the sockets.
+        self.acme.stop().await;
+        self.store.release();
+        let steering = Arc::clone(self.workers.steering());
+        steering.deafen(true);
+        let returning = tokio::spawn(Arc::clone(&steering).take_back(returns));
+        let gone = next.go().await;
+        if let Err(cause) = gone {
+            returning.abort();
+            steering.deafen(false);
+            // Only once it has ended is the store free again.
+            drop(next);
+            if let Err(cause) = self.store.take() {
+                tracing::error!("the store is lost: {}", describe(&cause));
+            }
+            self.acme.resume();
+            return Err(cause);
+        }
+        Ok(next.id())
     }
 
     async fn take_changes(&mut self, files: &[PathBuf]) {
@@ -283,6 +409,8 @@ impl Gateway {
             admin::Order::Renew(host, reply) => {
                 let _ = reply.send(self.acme.renew_now(&host));
             }
+            // Taken by the loop, which ends with it.
+            admin::Order::Upgrade(_) => {}
         }
     }
 
@@ -388,14 +516,35 @@ impl Gateway {
         }
         generation.write_lock();
         self.certs.set_default(config.certificates.default.clone());
+        self.certs.tickets().share(generation.tickets.clone());
         self.local.ensure(&self.certs, &local_names(config));
         self.acme.want(wants(generation));
         let certificates = config.certificates.files.iter();
-        let certificates =
-            certificates.flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]);
+        let certificates = certificates
+            .flat_map(|pair| [&pair.certificate, &pair.key].into_iter().chain(&pair.ocsp).cloned());
         let files = std::iter::once(self.file.clone()).chain(generation.watched());
         self.watcher.watch(files.chain(certificates));
         self.serve_admin(config);
+        self.serve_local_acme(config);
+    }
+
+    fn serve_local_acme(&mut self, config: &Config) {
+        let Some(settings) = &config.certificates.local_acme else {
+            self.local_acme = None;
+            return;
+        };
+        let resolvers = &config.certificates.resolvers;
+        if let Some(server) = &self.local_acme
+            && server.address() == settings.listen
+        {
+            server.reconfigure(settings, resolvers);
+            return;
+        }
+        let (local, store) = (Arc::clone(&self.local), Arc::clone(&self.store));
+        match local_acme::Server::start(settings, resolvers, local, store) {
+            Ok(server) => self.local_acme = Some(server),
+            Err(cause) => tracing::error!("{}", describe(&cause)),
+        }
     }
 
     fn serve_admin(&mut self, config: &Config) {
@@ -411,9 +560,12 @@ impl Gateway {
             certs: Arc::clone(&self.certs),
             counters: self.counters.clone(),
             memory: Arc::clone(&self.memory),
+            roll: self.workers.roll(),
+            draining: Arc::clone(&self.draining),
+            taps: Arc::clone(&self.taps),
             orders: self.order_sender.clone(),
         };
-        match admin::Server::start(path, state) {
+        match admin::Server::start(path, state, &mut self.admin_sockets) {
             Ok(server) => self.admin = Some(server),
             Err(cause) => {
                 tracing::warn!(path = %path.display(), %cause, "no control socket");
@@ -432,6 +584,7 @@ pub fn opening(sharing: &config::Sharing) -> Result<Opening, StoreError> {
     Ok(Opening {
         is_shared: sharing.is_shared,
         passphrase: passphrase.map(|text| text.expose().as_bytes().to_vec()),
+        is_beside: false,
     })
 }
 
@@ -452,28 +605,28 @@ fn sticky_key(store: &Store) -> Result<StickyKey, StoreError> {
     Ok(StickyKey::new(&bytes))
 }
 
-fn start_workers(
-    count: usize,
+fn worker_maker(
     live: &Arc<Live>,
     acceptor: &Acceptor,
     tokens: &Arc<Tokens>,
     counters: &[Arc<Counters>],
     shared: &Shared,
-) -> Result<Workers, StartError> {
+) -> impl Fn() -> Rc<Worker> + Send + Sync + 'static {
     let (live, acceptor, tokens) = (Arc::clone(live), acceptor.clone(), Arc::clone(tokens));
     let shared = shared.clone();
     let spare = Mutex::new(counters.to_vec());
-    let make = move || {
+    move || {
         let mine = spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
         Worker::new(Arc::clone(&live), acceptor.clone(), Arc::clone(&tokens), mine, shared.clone())
-    };
-    Workers::start(count, make).map_err(StartError::System)
+    }
 }
 
 /// What ACME is asked for: the certificates of all sites that issuers other than the local CA sign.
 fn wants(generation: &Generation) -> Wants {
     let config = &generation.config;
     let mut certificates: Vec<Want> = Vec::new();
+    // By name, since two sites may want the same.
+    let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let mut patterns = Vec::new();
     let mut solvers: BTreeMap<String, Arc<dyn DnsSolver>> = BTreeMap::new();
     for (hosts, site) in issued(config) {
@@ -486,14 +639,12 @@ fn wants(generation: &Generation) -> Wants {
         if issuers.is_empty() {
             continue;
         }
-        if let Challenge::Dns01(name) = challenge
-            && let Some(plugin) = generation.plugins.get(name)
-        {
-            solvers.insert(name.clone(), plugin.solver());
-        } else if let Challenge::Dns01(name) = challenge
-            && let Some(server) = config.certificates.updates.get(name)
-        {
-            solvers.insert(name.clone(), Arc::new(UpdateServer::new(name, server)));
+        if let Some(name) = challenge.solver() {
+            if let Some(plugin) = generation.plugins.get(name) {
+                solvers.insert(name.to_owned(), plugin.solver());
+            } else if let Some(server) = config.certificates.updates.get(name) {
+                solvers.insert(name.to_owned(), Arc::new(UpdateServer::new(name, server)));
+            }
         }
         if *is_on_demand {
             patterns.extend(
@@ -501,12 +652,16 @@ fn wants(generation: &Generation) -> Wants {
             );
             continue;
         }
+        let issuers: Arc<[AcmeIssuer]> = issuers.into();
         for hosts in crate::acme::need::group(hosts) {
-            let (issuers, challenge) = (issuers.clone(), challenge.clone());
+            let (issuers, challenge) = (Arc::clone(&issuers), challenge.clone());
+            let name = crate::acme::need::name(&hosts);
             let want = Want { hosts, issuers, challenge, is_rsa: false };
-            if certificates.contains(&want) {
+            let known = places.entry(name).or_default();
+            if known.iter().any(|at| certificates.get(*at) == Some(&want)) {
                 continue;
             }
+            known.push(certificates.len());
             if config.certificates.keys == KeyKinds::Both {
                 certificates.push(Want { is_rsa: true, ..want.clone() });
             }
@@ -531,7 +686,10 @@ fn wants(generation: &Generation) -> Wants {
         on_demand_policy: policy(
             config.certificates.on_demand.as_ref().and_then(|on_demand| on_demand.policy.as_ref()),
         ),
-        on_demand: config.certificates.on_demand.clone().map(|rules| Terms { rules, patterns }),
+        on_demand: config.certificates.on_demand.clone().map(|rules| {
+            let has_rsa = config.certificates.keys == KeyKinds::Both;
+            Terms { rules, patterns, has_rsa }
+        }),
     }
 }
 
@@ -623,6 +781,7 @@ impl fmt::Display for StartError {
             }
             Self::Tls(cause) => write!(f, "cannot prepare TLS: {cause}"),
             Self::System(cause) => cause.fmt(f),
+            Self::Handover(cause) => cause.fmt(f),
         }
     }
 }
@@ -633,6 +792,7 @@ impl std::error::Error for StartError {
             Self::Store(cause) => cause.source(),
             Self::Engine(cause) => cause.source(),
             Self::LocalCa(cause) => cause.source(),
+            Self::Handover(cause) => cause.source(),
             _ => None,
         }
     }

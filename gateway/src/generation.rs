@@ -12,7 +12,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::config::lock::Lock;
-use crate::config::{Config, HookBy, PluginUse, Report, Server, SiteCertificate, Upstream};
+use crate::config::{
+    Config, HookBy, PluginUse, Report, Server, SiteCertificate, Tickets, Upstream,
+};
 use crate::fault::Fault;
 use crate::feed::{Feed, Pace};
 use crate::plugin::{Engine, Kind, Plugin, PluginError, Reserve, Trial, Verdict};
@@ -21,6 +23,7 @@ use crate::route::RouteTable;
 use crate::tls::certs::Certs;
 use crate::tls::clients::{ClientAuth, ClientAuthError};
 use crate::tls::roots::{self, RootsError};
+use crate::tls::tickets::{FleetTickets, Secret};
 use crate::tls::{Front, Fronts};
 use crate::upstream::health::Health;
 use crate::upstream::resolve::Names;
@@ -59,6 +62,8 @@ pub struct Generation {
     pub fronts: Arc<Fronts>,
     /// Instances for the workers that will take this over, and for later.
     _reserves: Vec<Arc<Reserve>>,
+    /// Keys of session tickets that other machines have, too.
+    pub tickets: Option<FleetTickets>,
 }
 
 /// The plugins of a site, as indices into [`Generation::uses`].
@@ -96,6 +101,8 @@ pub enum GenerationError {
     Clients(u64, ClientAuthError),
     /// A policy of a site or route cannot be carried out.
     Policy(PolicyError),
+    /// The secret of `tls.tickets` cannot be had.
+    Tickets(String),
     /// The task that builds was ended.
     Cancelled,
 }
@@ -186,6 +193,10 @@ impl Generation {
             PolicyTable::default()
         });
         let fronts = fronts(&config, certs, previous, &mut errors);
+        let tickets = config.tickets.as_ref().and_then(|tickets| {
+            let read = fleet_tickets(tickets);
+            read.map_err(|cause| errors.push(GenerationError::Tickets(cause))).ok()
+        });
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -215,6 +226,7 @@ impl Generation {
             policies,
             fronts,
             _reserves: reserves,
+            tickets,
         }))
     }
 
@@ -533,9 +545,8 @@ fn check_worlds(
         for filter in site.filters.iter().chain(routes) {
             check(&filter.plugin, place.clone(), "filter");
         }
-        if let SiteCertificate::Issued {
-            challenge: crate::config::Challenge::Dns01(solver), ..
-        } = &site.certificate
+        if let SiteCertificate::Issued { challenge, .. } = &site.certificate
+            && let Some(solver) = challenge.solver()
         {
             check(solver, place, "dns-solver");
         }
@@ -609,9 +620,21 @@ fn fronts(
             None
         });
         let passthrough = site.passthrough.as_deref().map(Arc::from);
-        fronts.push(Front { passthrough, clients });
+        fronts.push(Front { passthrough, clients, key_log: None });
     }
     fronts
+}
+
+fn fleet_tickets(tickets: &Tickets) -> Result<FleetTickets, String> {
+    let text = tickets.secret.read()?;
+    if text.expose().trim().len() < TICKET_SECRET_MIN {
+        return Err(format!(
+            "{} has fewer than {TICKET_SECRET_MIN} letters: make one with `openssl rand -base64 32`",
+            tickets.secret
+        ));
+    }
+    let secret = Secret::from_text(text.expose().trim());
+    Ok(FleetTickets { secret, rotation: tickets.rotation })
 }
 
 /// What workers share of an upstream. What did not change is kept: counts, and what checks know.
@@ -664,9 +687,11 @@ impl GenerationError {
             Self::Plugin(cause) => cause.fault(),
             Self::Policy(cause) => cause.fault(),
             Self::Clients(_, cause) => cause.fault(),
-            Self::World(..) | Self::Roots(..) | Self::AsksMore(..) | Self::Lock(_) => {
-                Fault::Operator
-            }
+            Self::World(..)
+            | Self::Roots(..)
+            | Self::AsksMore(..)
+            | Self::Lock(_)
+            | Self::Tickets(_) => Fault::Operator,
             Self::Cancelled => Fault::Internal,
         }
     }
@@ -692,6 +717,7 @@ impl fmt::Display for GenerationError {
             Self::Clients(line, cause) => {
                 write!(f, "client-certificates of the site of line {line}: {cause}")
             }
+            Self::Tickets(cause) => write!(f, "tls.tickets.secret: {cause}"),
             Self::Cancelled => f.write_str("building the generation was cancelled"),
         }
     }
@@ -704,7 +730,11 @@ impl std::error::Error for GenerationError {
             Self::Roots(_, cause) => cause.source(),
             Self::Policy(cause) => cause.source(),
             Self::Clients(_, cause) => cause.source(),
-            Self::World(..) | Self::AsksMore(..) | Self::Lock(_) | Self::Cancelled => None,
+            Self::World(..)
+            | Self::AsksMore(..)
+            | Self::Lock(_)
+            | Self::Tickets(_)
+            | Self::Cancelled => None,
         }
     }
 }
@@ -718,3 +748,5 @@ const OF_EVENTS: Pace = Pace {
     wait: Duration::ZERO,
     pauses: &[Duration::from_secs(2), Duration::from_secs(20)],
 };
+/// Of what makes ticket keys: 256 bits in Base64 have 44.
+const TICKET_SECRET_MIN: usize = 32;

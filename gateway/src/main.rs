@@ -4,24 +4,30 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use witgate::cli::{Cli, Command, PluginCommand};
-use witgate::{commands, config, fault, gateway, telemetry};
+use witgate::cli::{Cli, Command, DebugCommand, PluginCommand};
+use witgate::gateway::Gateway;
+use witgate::handover::{self, Inheritance, Predecessor};
+use witgate::{commands, config, fault, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(file) => run(&file.config),
+        Command::Run { file, take_over } => run(&file.config, take_over),
         Command::Check { file, full, plugins } => commands::check(&file.config, full, plugins),
-        Command::Explain { request, headers, data, from, file } => {
-            commands::explain(&file.config, &request, &headers, data, from)
+        Command::Explain { request, sni, headers, data, from, file } => {
+            commands::explain(&file.config, &request, sni, &headers, data, from)
         }
         Command::Schema => commands::schema(),
         Command::Trust { file, print } => commands::trust(&file.config, print),
         Command::Untrust(file) => commands::untrust(&file.config),
         Command::Status(file) => commands::admin(&file.config, "GET", "/status"),
         Command::Reload(file) => commands::admin(&file.config, "POST", "/reload"),
+        Command::Upgrade(file) => commands::admin(&file.config, "POST", "/upgrade"),
+        Command::Debug(DebugCommand::Keylog { sni, from, time, file }) => {
+            commands::key_log(&file.config, sni.as_deref(), from, &time)
+        }
         Command::HashPassword => commands::hash_password(),
         Command::Plugin(PluginCommand::New { name, lang, world, folder }) => {
             commands::new_plugin(&name, lang, world, folder.as_deref())
@@ -57,16 +63,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(file: &Path) -> Result<(), String> {
+fn run(file: &Path, take_over: bool) -> Result<(), String> {
+    let activated = handover::activated();
+    let runtime = commands::runtime()?;
+    runtime.block_on(async {
+        let (before, inheritance) = match take_over {
+            true => {
+                let met = Predecessor::meet().await.map_err(|error| fault::describe(&error))?;
+                (Some(met.0), met.1)
+            }
+            false => (None, activated),
+        };
+        let started = start(file, inheritance, before.as_ref()).await;
+        if let (Err(text), Some(before)) = (&started, &before) {
+            before.fail(text.trim_end()).await;
+        }
+        drop(before);
+        started?.run().await.map_err(|error| fault::describe(&error))
+    })
+}
+
+async fn start(
+    file: &Path,
+    inheritance: Inheritance,
+    before: Option<&Predecessor>,
+) -> Result<Gateway, String> {
     let loaded = config::load(file).map_err(|report| report.to_string())?;
     let levels = telemetry::start(&loaded.config.log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = commands::runtime()?;
-    runtime.block_on(async {
-        let started = gateway::Gateway::start(file, loaded, levels).await;
-        let gateway = started.map_err(|error| fault::describe(&error))?;
-        gateway.run().await.map_err(|error| fault::describe(&error))
-    })
+    let started = Gateway::start(file, loaded, levels, inheritance, before).await;
+    started.map_err(|error| fault::describe(&error))
 }

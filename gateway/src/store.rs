@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use lease::{LEASE_TIME, Lease};
 pub use shelf::Shelf;
@@ -32,8 +32,8 @@ pub struct Store {
     /// Who we are among those that share it; none when nobody does.
     member: Option<Member>,
     /// Held as long as the store is open; the system drops it with the process, however that ends.
-    /// None when it is only looked at.
-    _lock: Option<File>,
+    /// None when it is only looked at, and at an upgrade while the other process has it.
+    lock: Mutex<Option<File>>,
 }
 
 /// How a store is opened.
@@ -43,6 +43,9 @@ pub struct Opening {
     pub is_shared: bool,
     /// The passphrase that private keys are sealed with.
     pub passphrase: Option<Vec<u8>>,
+    /// Whether the process that has it now is about to release it: then the lock is taken by
+    /// [`Store::take`], and nothing is written before.
+    pub is_beside: bool,
 }
 
 /// Why the store did not do what was asked.
@@ -78,20 +81,58 @@ impl Store {
     pub fn open_as(root: &Path, how: &Opening) -> Result<Arc<Self>, StoreError> {
         let fail = |what: &'static str, cause| StoreError::Io(what, root.to_owned(), cause);
         make_folder(root).map_err(|cause| fail("make", cause))?;
-        let lock = take_lock(root, how.is_shared)?;
-        match sweep(root, how.is_shared) {
+        let is_beside = how.is_beside && !how.is_shared;
+        let lock = if is_beside { None } else { Some(take_lock(root, how.is_shared)?) };
+        match sweep(root, how.is_shared || is_beside) {
             Err(cause) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
             swept => swept.map_err(|cause| fail("clean up", cause))?,
         }
-        let shelf: Box<dyn Shelf> = Box::new(Folder::new(root));
+        Self::over(Box::new(Folder::new(root)), root, how, lock)
+    }
+
+    /// A store over a place for items, with caches in the folder `root`. `lock` is held as long as it
+    /// is open.
+    fn over(
+        shelf: Box<dyn Shelf>,
+        root: &Path,
+        how: &Opening,
+        lock: Option<File>,
+    ) -> Result<Arc<Self>, StoreError> {
         let member = match how.is_shared {
             true => Some(Member::sign_on(&*shelf)?),
             false => None,
         };
         let seal = open_seal(&*shelf, how.passphrase.as_deref())?;
-        let store = Self { shelf, root: root.to_owned(), seal, member, _lock: Some(lock) };
-        store.seal_what_is_not()?;
+        // Nothing is written beside the process that has it now.
+        let is_beside = how.is_beside && !how.is_shared;
+        let lock = Mutex::new(lock);
+        let store = Self { shelf, root: root.to_owned(), seal, member, lock };
+        if !is_beside {
+            store.seal_what_is_not()?;
+        }
         Ok(Arc::new(store))
+    }
+
+    /// Gives the lock to the process that takes over. A store that is shared has nothing to give.
+    pub fn release(&self) {
+        if !self.is_shared() {
+            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// Takes the lock that the process before has released, or takes it back. Nothing when we have it.
+    ///
+    /// # Errors
+    /// When another process has it.
+    pub fn take(&self) -> Result<(), StoreError> {
+        {
+            let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            if lock.is_some() {
+                return Ok(());
+            }
+            *lock = Some(take_lock(&self.root, false)?);
+        }
+        self.seal_what_is_not()
     }
 
     /// The folder as it is, also beside a gateway that has it, to read and to list only.
@@ -102,7 +143,13 @@ impl Store {
         let shelf: Box<dyn Shelf> = Box::new(Folder::new(root));
         let is_sealed = seal::has_seal(&*shelf)?;
         let seal = open_seal(&*shelf, passphrase.filter(|_| is_sealed))?;
-        Ok(Arc::new(Self { shelf, root: root.to_owned(), seal, member: None, _lock: None }))
+        Ok(Arc::new(Self {
+            shelf,
+            root: root.to_owned(),
+            seal,
+            member: None,
+            lock: Mutex::default(),
+        }))
     }
 
     /// Whether other gateways may have it open too.
@@ -343,5 +390,7 @@ impl std::error::Error for StoreError {
 
 const LOCK: &str = "lock";
 
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod tests;

@@ -62,6 +62,8 @@ pub struct Counters {
     pub open: AtomicU64,
     /// Handshakes that failed.
     pub handshakes_failed: AtomicU64,
+    /// Handshakes by their key exchange group, in the order of [`GROUPS`]: full ones, then resumed ones.
+    pub handshakes: [[AtomicU64; 2]; GROUPS.len()],
     /// Connections that were passed through, ended.
     pub passed: AtomicU64,
     /// Mirrored requests that were answered.
@@ -78,7 +80,21 @@ pub struct Counters {
     pub plugin_failures: AtomicU64,
 }
 
+/// The key exchange groups that are told apart, post-quantum ones first; the last stands for none, as in
+/// a resumption of TLS 1.2.
+pub const GROUPS: [&str; 5] = ["X25519MLKEM768", "x25519", "secp256r1", "secp384r1", "none"];
+
 impl Counters {
+    /// Counts a handshake that was made.
+    pub fn handshake(&self, group: Option<&str>, is_resumed: bool) {
+        let known = GROUPS.iter().position(|known| Some(*known) == group);
+        let known = known.unwrap_or(GROUPS.len() - 1);
+        let pair = self.handshakes.get(known);
+        if let Some(counter) = pair.and_then(|pair| pair.get(usize::from(is_resumed))) {
+            Self::add(counter, 1);
+        }
+    }
+
     /// Adds to a counter that only this worker writes: a load and a store, no locked instruction.
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);

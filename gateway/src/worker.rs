@@ -3,8 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::acme::solve::http01::Tokens;
 use crate::bounds::{Addresses, Memory, Notices};
@@ -35,6 +37,8 @@ pub struct Worker {
     pub shared: Shared,
     /// Connections and tunnels that are open, for the drain.
     pub open: Open,
+    /// Whether another process has taken over, so that responses tell clients to connect anew.
+    pub is_leaving: Cell<bool>,
     /// Mirrored requests under way.
     pub mirrors: Cell<usize>,
     live: Arc<Live>,
@@ -60,42 +64,94 @@ pub struct Shared {
     pub memory: Arc<Memory>,
 }
 
-/// What is open on one worker: counted, and waited for at the end.
+/// What is open on one worker: counted, told about, and waited for at the end.
 #[derive(Clone, Default)]
 pub struct Open {
-    count: Rc<Cell<usize>>,
+    roll: Rc<RefCell<Roll>>,
     ended: Rc<tokio::sync::Notify>,
 }
 
+#[derive(Default)]
+struct Roll {
+    next: u64,
+    open: BTreeMap<u64, Opened>,
+}
+
+/// One of what is open.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Since when.
+    pub since: Instant,
+    /// Who is at the other end, when that is known.
+    pub client: Option<SocketAddr>,
+    /// What is spoken: `handshake`, `HTTP/1.1`, `HTTP/2`, `HTTP/3`, `passed`, `tunnel`.
+    pub what: &'static str,
+    /// The server name that the client asked for.
+    pub server_name: Option<Box<str>>,
+}
+
 /// One of what is open, until dropped.
-pub struct OpenPlace(Open);
+pub struct OpenPlace(Open, u64);
 
 impl Open {
     /// Takes a place.
-    pub fn place(&self) -> OpenPlace {
-        self.count.set(self.count.get() + 1);
-        OpenPlace(self.clone())
+    pub fn place(&self, client: Option<SocketAddr>, what: &'static str) -> OpenPlace {
+        let mut roll = self.roll.borrow_mut();
+        let key = roll.next;
+        roll.next += 1;
+        let since = Instant::now();
+        roll.open.insert(key, Opened { since, client, what, server_name: None });
+        OpenPlace(self.clone(), key)
     }
 
     /// How many are open.
     pub fn count(&self) -> usize {
-        self.count.get()
+        self.roll.borrow().open.len()
+    }
+
+    /// The ones that are open for the longest time, the oldest first; at most `count`.
+    pub fn oldest(&self, count: usize) -> Vec<Opened> {
+        self.roll.borrow().open.values().take(count).cloned().collect()
     }
 
     /// Waits until nothing is open.
     pub async fn ended(&self) {
-        while self.count.get() > 0 {
+        while self.count() > 0 {
             self.ended.notified().await;
+        }
+    }
+}
+
+impl OpenPlace {
+    /// Says what has become known of it.
+    pub fn tell(&self, client: SocketAddr, what: &'static str, server_name: Option<Box<str>>) {
+        if let Some(opened) = self.0.roll.borrow_mut().open.get_mut(&self.1) {
+            *opened = Opened { since: opened.since, client: Some(client), what, server_name };
         }
     }
 }
 
 impl Drop for OpenPlace {
     fn drop(&mut self) {
-        self.0.count.set(self.0.count.get().saturating_sub(1));
-        if self.0.count.get() == 0 {
+        let mut roll = self.0.roll.borrow_mut();
+        roll.open.remove(&self.1);
+        if roll.open.is_empty() {
             self.0.ended.notify_one();
         }
+    }
+}
+
+impl std::fmt::Display for Opened {
+    /// As the log says it: `192.0.2.7:5000 HTTP/2 app.example.com for 12.3 s`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.client {
+            Some(client) => write!(f, "{client} {}", self.what)?,
+            None => f.write_str(self.what)?,
+        }
+        if let Some(name) = &self.server_name {
+            write!(f, " {}", name.escape_debug())?;
+        }
+        write!(f, " for {:.1} s", self.since.elapsed().as_secs_f64())
     }
 }
 
@@ -134,6 +190,7 @@ impl Worker {
             counters,
             ids: Ids::default(),
             open: Open::default(),
+            is_leaving: Cell::new(false),
             mirrors: Cell::new(0),
             live,
             view: RefCell::new(Rc::new(view)),

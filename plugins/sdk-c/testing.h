@@ -6,6 +6,10 @@
 
 #include "witgate.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Fails the test with its place when something does not hold. */
 #define EXPECT(condition)                                                                          \
     do {                                                                                           \
@@ -43,4 +47,7 @@ typedef struct {
 /* Answers requests from now on. */
 extern test_answer (*test_server)(test_sent sent);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -24,10 +24,12 @@ struct Spoiler {
     is_on: AtomicBool,
     requests: AtomicUsize,
     spoiled: [AtomicUsize; 6],
+    /// Every answer is spoiled in this way.
+    only: Option<usize>,
 }
 
 impl Spoiler {
-    async fn start(pebble: &Pebble) -> (Arc<Self>, u16, String) {
+    async fn start(pebble: &Pebble, only: Option<usize>) -> (Arc<Self>, u16, String) {
         let ca = Ca::new("Spoiler");
         let pair = ca.sign(&["127.0.0.1", "localhost"]);
         let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes());
@@ -45,6 +47,7 @@ impl Spoiler {
             is_on: AtomicBool::new(true),
             requests: AtomicUsize::new(0),
             spoiled: Default::default(),
+            only,
         });
         let (own, to) = (Arc::clone(&spoiler), pebble.port);
         tokio::spawn(async move {
@@ -69,8 +72,11 @@ impl Spoiler {
         let has_body = !request.starts_with(b"HEAD");
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         // Spread over all steps; the directory alone is let through at first, to begin with.
-        let is_spoiled = self.is_on.load(Ordering::Relaxed) && (number * 7 + number / 5) % 4 == 1;
-        let kind = if is_spoiled { Some((number / 3) % 6) } else { None };
+        let kind = match (self.is_on.load(Ordering::Relaxed), self.only) {
+            (false, _) => None,
+            (true, Some(kind)) => Some(kind),
+            (true, None) => ((number * 7 + number / 5) % 4 == 1).then_some((number / 3) % 6),
+        };
         if let Some(kind) = kind {
             self.spoiled[kind].fetch_add(1, Ordering::Relaxed);
         }
@@ -159,7 +165,7 @@ async fn a_ca_that_fails_between_any_two_steps_costs_nothing_but_time() {
     options.nonces_refused = 30;
     options.reuses = false;
     let pebble = Pebble::start(&options).await;
-    let (spoiler, port, root) = Spoiler::start(&pebble).await;
+    let (spoiler, port, root) = Spoiler::start(&pebble, None).await;
     gateway.file("ca.pem", root);
     gateway.set("directory", format!("https://127.0.0.1:{port}/dir")).start(&yaml()).await;
     let client = Client::new(gateway.https).trusting(&pebble.root().await);
@@ -214,6 +220,57 @@ async fn a_ca_that_fails_between_any_two_steps_costs_nothing_but_time() {
         .filter(|line| line.contains("There are now") && line.contains("accounts in memory"))
         .count();
     assert!(accounts <= 1, "{accounts} accounts were made");
+}
+
+/// How much faster the gateway's clock goes.
+const SPEED: u32 = 10;
+
+/// What `docs/CERTIFICATES.md` states: by its own pauses alone, the gateway has its certificates again
+/// no longer after the end of an outage than that has lasted, and two minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recovery_comes_by_itself_and_in_the_time_that_is_stated() {
+    let faults = ["status-500", "html-502", "status-429", "html-200", "nothing"];
+    let mut gateway = Gateway::new();
+    let pebble = Pebble::start(&Options::new(gateway.http, gateway.https)).await;
+    let (mut spoilers, mut sites) = (Vec::new(), String::new());
+    for (kind, fault) in faults.iter().enumerate() {
+        let (spoiler, port, root) = Spoiler::start(&pebble, Some(kind)).await;
+        gateway.file(&format!("{fault}.pem"), root);
+        spoilers.push(spoiler);
+        sites += &format!(
+            "  - hosts: [{fault}.example.com]
+    certificate:
+      challenge: http-01
+      issuers:
+        - {{directory: \"https://127.0.0.1:{port}/dir\", roots: @dir@/{fault}.pem, profile: default, name: {fault}}}
+    routes: [{{respond: {{status: 200, body: ok}}}}]\n"
+        );
+    }
+    let speed = format!("+0 x{SPEED}");
+    gateway.clock(&[("FAKETIME", &speed)]).start(&format!("sites:\n{sites}")).await;
+    let began = std::time::Instant::now();
+    let client = Client::new(gateway.https).trusting(&pebble.root().await);
+    for fault in faults {
+        gateway.logged_within(0, &[&format!("{fault}.example.com"), "no certificate"], LATER).await;
+    }
+    tokio::time::sleep(Duration::from_secs(9).saturating_sub(began.elapsed())).await;
+    for spoiler in &spoilers {
+        spoiler.is_on.store(false, Ordering::Relaxed);
+    }
+    let outage = began.elapsed() * SPEED;
+    let asked = spoilers.iter().map(|spoiler| spoiler.requests.load(Ordering::Relaxed));
+    let asked: Vec<usize> = asked.collect();
+    let ended = std::time::Instant::now();
+    let mut recovered = Vec::new();
+    for fault in faults {
+        client.certified(&format!("{fault}.example.com"), LATER).await;
+        recovered.push((fault, (ended.elapsed() * SPEED).as_secs()));
+    }
+    println!("after an outage of {} s: {recovered:?}", outage.as_secs());
+    let most = outage.as_secs() + 120;
+    assert!(recovered.iter().all(|(_, seconds)| *seconds <= most), "{recovered:?}");
+    // And nobody was asked without end meanwhile.
+    assert!(asked.iter().all(|requests| (1..=12).contains(requests)), "{asked:?}");
 }
 
 fn account_key(gateway: &Gateway) -> Vec<u8> {

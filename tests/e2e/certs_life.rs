@@ -87,7 +87,7 @@ impl ServerCertVerifier for RsaOnly {
 }
 
 /// The algorithm of the key in the certificate that such a client is shown.
-async fn key_for_rsa_client(port: u16, name: &str) -> Option<String> {
+pub async fn key_for_rsa_client(port: u16, name: &str) -> Option<String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -263,4 +263,26 @@ async fn a_record_that_is_set_once_proves_control_of_a_name_and_its_wildcard() {
         (next.serial != leaf.serial).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_not_the_certificates_is_set_aside_and_replaced() {
+    let mut gateway = Gateway::new();
+    let pebble = prepared(&mut gateway, |_| {}).await;
+    gateway.start(YAML).await;
+    let client = Client::new(gateway.https).trusting(&pebble.root().await);
+    let leaf = client.certified("app.example.com", LATER).await;
+    gateway.kill9();
+    let item = gateway.store().join("acme/certificates/app.example.com.pem");
+    let text = std::fs::read_to_string(&item).unwrap();
+    let chain = &text[text.find("-----BEGIN CERTIFICATE-----").unwrap()..];
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    std::fs::write(&item, format!("{other}{chain}")).unwrap();
+    gateway.spawn();
+    gateway.ready().await;
+    gateway.logged_within(0, &["set aside", "does not belong to it"], LATER).await;
+    let next = client.clone().fresh().certified("app.example.com", LATER).await;
+    assert_ne!(next.serial, leaf.serial);
+    let aside = std::fs::read_dir(gateway.store().join("set-aside")).unwrap();
+    assert_eq!(aside.count(), 1);
 }

@@ -60,6 +60,42 @@ async fn a_name_and_its_wildcard_in_one_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_gateways_prove_one_name_at_once_each_at_a_name_of_its_account() {
+    let (mut first, pebble, dns) = prepared(|how| how.reuses = false).await;
+    dns.zone("example.com").await;
+    let sites = "  - hosts: [example.com, \"*.example.com\"]
+    routes: [{respond: {status: 200, body: wild}}]";
+    let yaml = YAML.replace("dns-01: powerdns", "dns-account-01: powerdns");
+    let mut second = Gateway::new();
+    second.file("pebble.pem", &pebble.api_root);
+    second.set("directory", pebble.directory()).set("dns", dns.dns).set("api", dns.api);
+    second.env("POWERDNS_API_KEY", &dns.key);
+    for gateway in [&mut first, &mut second] {
+        gateway.set("sites", sites).configure(&yaml);
+        gateway.spawn();
+    }
+    let root = pebble.root().await;
+    let mut labels = Vec::new();
+    for gateway in [&mut first, &mut second] {
+        gateway.ready().await;
+        let client = Client::new(gateway.https).trusting(&root);
+        let leaf = client.certified("any.example.com", LATER).await;
+        assert_eq!(leaf.names, ["*.example.com", "example.com"]);
+        let line = gateway.logged(0, &["challenge record written"]).await;
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        let name = line["name"].as_str().expect("a name").to_owned();
+        let label = name.strip_suffix("._acme-challenge.example.com").expect(&name);
+        assert!(label.len() == 17 && label.starts_with('_'), "{label}");
+        labels.push(label.to_owned());
+    }
+    assert_ne!(labels[0], labels[1], "two accounts have one name");
+    until("the challenge records to be removed", LATER, async || {
+        dns.txt("example.com").await.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_names_below_one_zone() {
     let (mut gateway, pebble, dns) = prepared(|how| how.reuses = false).await;
     dns.zone("example.com").await;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::harness::client::get;
 use crate::harness::h2::{self, Frame, RawH2, flag, kind};
 use crate::harness::websocket::WebSocket;
-use crate::harness::{Gateway, Origin, RustOrigin, SOON, until, within};
+use crate::harness::{Gateway, Origin, RustOrigin, SOON, output, until, within};
 
 const YAML: &str = "
 limits: {drain: @drain@}
@@ -107,4 +107,51 @@ async fn an_end_is_not_waited_for_without_end() {
     gateway.end().await;
     assert!(start.elapsed() < SOON / 2, "{:?}", start.elapsed());
     assert!(!matches!(waiting.await.unwrap(), Ok(answer) if answer.status == 200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_open_and_for_how_long_can_be_seen_to_the_end() {
+    let never = RustOrigin::h1().await;
+    let mut gateway = Gateway::new();
+    gateway.set("origin", never.port).set("drain", "3s").start(YAML).await;
+    let client = gateway.client().await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for mut http in
+        [client.h1("app.localhost").await.unwrap(), client.h2("app.localhost").await.unwrap()]
+    {
+        waiting.spawn(async move { http.send(get("app.localhost", "/slow?ms=20000")).await });
+    }
+    until("the requests to reach the application", SOON, || {
+        std::future::ready((never.requests().len() == 2).then_some(()))
+    })
+    .await;
+    let socket = gateway.store().join("admin.sock").display().to_string();
+    let status = async || -> serde_json::Value {
+        let curl = ["--silent", "--unix-socket", &socket, "http://witgate/status"];
+        serde_json::from_slice(&output("curl", &curl, SOON).await.stdout).unwrap_or_default()
+    };
+    let before = status().await;
+    assert_eq!((&before["open"]["count"], &before["draining_seconds"]), (&2.into(), &().into()));
+    gateway.terminate();
+    let during = until("the status of a drain", SOON, async || {
+        let status = status().await;
+        status["draining_seconds"].is_number().then_some(status)
+    })
+    .await;
+    let open = during["open"]["oldest"].as_array().unwrap();
+    let mut what: Vec<&str> = open.iter().filter_map(|one| one["what"].as_str()).collect();
+    what.sort_unstable();
+    assert_eq!(what, ["HTTP/1.1", "HTTP/2"], "{during}");
+    for one in open {
+        assert_eq!(one["server_name"], "app.localhost", "{one}");
+        assert!(one["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{one}");
+        assert!(one["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{one}");
+    }
+    gateway.end().await;
+    let log = gateway.log();
+    assert!(
+        log.contains("drain time is over") && log.contains("HTTP/2 app.localhost for"),
+        "{log}"
+    );
+    waiting.abort_all();
 }

@@ -112,3 +112,46 @@ async fn ends_on_the_way_are_shown() {
         assert_eq!(code, Some(1), "{out}");
     }
 }
+
+#[tokio::test]
+async fn a_server_name_alone_is_explained() {
+    let gateway = Gateway::new();
+    let pair = crate::harness::pki::Ca::new("A CA").sign(&["*.wild.example.com"]);
+    gateway.file("chain.pem", &pair.certificate);
+    gateway.file("key.pem", &pair.key);
+    gateway.file("clients.pem", &crate::harness::pki::Ca::new("Clients").pem);
+    gateway.configure(
+        "
+certificates:
+  files: [{certificate: @dir@/chain.pem, key: @dir@/key.pem}]
+sites:
+  - hosts: [\"*.wild.example.com\"]
+    certificate: files
+    routes: [{respond: {status: 200, body: wild}}]
+  - hosts: [devices.localhost]
+    client-certificates: {roots: [@dir@/clients.pem]}
+    routes: [{respond: {status: 200, body: devices}}]
+  - hosts: [mail.example.com]
+    passthrough: mail
+upstreams:
+  mail: tcp://127.0.0.1:993
+",
+    );
+    let devices = format!("https://devices.localhost:{}/", gateway.https);
+    for (arguments, wanted) in [
+        (
+            &["--sni", "A.wild.example.com"][..],
+            &["server name a.wild.example.com", "has its wildcard", "*.wild.example.com", "200"][..],
+        ),
+        (&["--sni", "mail.example.com"], &["bytes go unopened to the upstream mail"]),
+        (&["--sni", "nobody.example"], &["none: no site has this name"]),
+        (&["--sni", "a.wild.example.com", &devices], &["devices.localhost asks for", "421"]),
+        (&["--sni", "devices.localhost", &devices], &["has to show a certificate"]),
+    ] {
+        let (code, out) = explain(&gateway, arguments).await;
+        assert_eq!(code, Some(0), "{out}");
+        for words in wanted {
+            assert!(out.contains(words), "{words} in\n{out}");
+        }
+    }
+}

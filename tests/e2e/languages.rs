@@ -4,9 +4,10 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
 use crate::harness::client::request;
-use crate::harness::{Gateway, LATER, conformance, examples, output, project};
+use crate::harness::{Gateway, LATER, conformance, examples, output, project, within};
 
 /// One test for each example, and one for a new plugin made from it.
 macro_rules! example {
@@ -41,6 +42,12 @@ example!("53-solver-in-typescript", solver, a_solver_in_typescript, a_new_solver
 example!("61-router-in-c", router, a_router_in_c, a_new_router_in_c);
 example!("62-filter-in-c", filter, a_filter_in_c, a_new_filter_in_c);
 example!("63-solver-in-c", solver, a_solver_in_c, a_new_solver_in_c);
+example!("81-router-in-cpp", router, a_router_in_cpp, a_new_router_in_cpp);
+example!("82-filter-in-cpp", filter, a_filter_in_cpp, a_new_filter_in_cpp);
+example!("83-solver-in-cpp", solver, a_solver_in_cpp, a_new_solver_in_cpp);
+example!("91-router-in-zig", router, a_router_in_zig, a_new_router_in_zig);
+example!("92-filter-in-zig", filter, a_filter_in_zig, a_new_filter_in_zig);
+example!("93-solver-in-zig", solver, a_solver_in_zig, a_new_solver_in_zig);
 
 /// One test for each "after" of docs/MIGRATING-PLUGINS.md: it builds, passes its tests, loads with its
 /// `gateway.yaml`, and is what the guide shows.
@@ -99,6 +106,53 @@ async fn instances_with_a_collector_live_long() {
     }
 }
 
+/// An instance that has served its calls is followed by one that was started beside the worker, also after
+/// the plugin has changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_that_recycles_is_started_beside_the_requests() {
+    let component = examples::built("31-router-in-python").await;
+    let yaml = "
+workers: 1
+sites: [{hosts: [a.localhost], router: heavy, routes: [{respond: {body: front}}]}]
+upstreams: {web: builtin:echo}
+plugins:
+  heavy:
+    component: \"@component@\"
+    recycle: 10
+    limits: {deadline: 10s}
+    config: {domain: @domain@, tenants: {a: web}}
+";
+    let mut gateway = Gateway::new();
+    gateway.set("component", component.display()).set("domain", "localhost");
+    gateway.start(yaml).await;
+    let client = gateway.client().await;
+    let mut http = client.h1("a.localhost").await.expect("a connection");
+    let value = async |gateway: &Gateway, name: &str| {
+        gateway.metric(&format!("witgate_plugin_instances_{name}{{plugin=\"heavy\"}}")).await
+    };
+    for round in 0..6 {
+        if round == 3 {
+            // Another configuration is another instance.
+            let mark = gateway.mark();
+            gateway.set("domain", "a.localhost").configure(yaml);
+            gateway.logged_within(mark, &["generation 2 serving"], LATER).await;
+        }
+        within("an instance that is ready", LATER, async {
+            while value(&gateway, "ready").await == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        for _ in 0..10 {
+            let asked =
+                request("GET", &format!("a.localhost:{}", gateway.https), "/", String::new());
+            assert_eq!(http.send(asked).await.expect("an answer").status, 200);
+        }
+    }
+    assert_eq!(value(&gateway, "waited_for_total").await, 0);
+    assert!(value(&gateway, "total").await >= 6);
+}
+
 /// Where a tool is missing, the message has the command that installs it.
 #[tokio::test]
 async fn what_is_missing_is_named_with_the_command_that_gets_it() {
@@ -110,6 +164,8 @@ async fn what_is_missing_is_named_with_the_command_that_gets_it() {
         ("javascript", "componentize-qjs", "npm install --save-dev componentize-qjs@"),
         ("typescript", "tsc", "npm install --save-dev typescript@"),
         ("c", "zig", ".venv/bin/pip install ziglang=="),
+        ("cpp", "zig", ".venv/bin/pip install ziglang=="),
+        ("zig", "zig", ".venv/bin/pip install ziglang=="),
     ] {
         let folder = place.path().join(language);
         let witgate = |arguments: &[&str]| {
@@ -128,6 +184,45 @@ async fn what_is_missing_is_named_with_the_command_that_gets_it() {
         assert!(said.contains(&format!("{tool} ")) && said.contains(command), "{language}: {said}");
     }
 }
+
+/// What editors read of a new plugin is sound: the same files, through the checks that their language
+/// servers make, find the SDK, its types and its documentation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn editors_find_the_sdk_its_types_and_its_documentation() {
+    let place = tempfile::tempdir().expect("a folder");
+    for (language, world, check) in [
+        ("go", "filter", "go doc witgate/filter Export | grep -q 'makes a filter'"),
+        ("go", "dns-solver", "go vet . && go doc witgate/dns | grep -q 'type Failure'"),
+        ("javascript", "router", CHECKED_JAVASCRIPT),
+        ("javascript", "filter", CHECKED_JAVASCRIPT),
+        ("javascript", "dns-solver", CHECKED_JAVASCRIPT),
+        (
+            "python",
+            "filter",
+            "PYTHONPATH=$(python3 -c \"import json; \
+            print(json.load(open('pyrightconfig.json'))['extraPaths'][0])\") python3 -c \"import \
+            typing, witgate; assert typing.get_type_hints(witgate.respond)['return'] is \
+            witgate.Decision; assert witgate.respond.__doc__\" && test -f build/witgate/py.typed",
+        ),
+        ("c", "filter", "cc $(cat compile_flags.txt) -Werror -fsyntax-only plugin.c"),
+        ("cpp", "filter", "c++ $(cat compile_flags.txt) -Werror -fsyntax-only plugin.cpp"),
+    ] {
+        let folder = place.path().join(format!("{language}-{world}"));
+        let path = folder.display().to_string();
+        let new = ["plugin", "new", "a", "--lang", language, "--world", world, "--folder", &path];
+        let made = output(env!("CARGO_BIN_EXE_witgate"), &new, LATER).await;
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let tools = project().join("tests/.tools/languages/bin");
+        let check = format!("cd {path} && export PATH={}:$PATH && {check}", tools.display());
+        let checked = output("sh", &["-c", &check], 2 * LATER).await;
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+        let failed = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(checked.status.success(), "{language} {world}: {said}{failed}");
+    }
+}
+
+/// Its own tests need Node's types, which `npm install` would have to bring.
+const CHECKED_JAVASCRIPT: &str = "rm plugin.test.js && tsc -p jsconfig.json --noEmit";
 
 /// One test for what each SDK offers beside heads and decisions: `tests/probes`.
 macro_rules! probe {

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use crate::certs_life::key_for_rsa_client;
 use crate::harness::client::Client;
 use crate::harness::pebble::{Options, Pebble};
+use crate::harness::quic::Quic;
 use crate::harness::{Gateway, LATER, output, until};
 
 const YAML: &str = "
@@ -125,6 +127,36 @@ async fn a_first_handshake_orders_once_and_within_bounds() {
     gateway.logged(0, &[name, "no longer allows"]).await;
     assert_eq!(client.clone().fresh().leaf(name).await.expect("a certificate"), leaf);
     assert_eq!((answers.asked(name), pebble.issued()), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_handshake_over_http3_begins_it_and_rsa_comes_beside() {
+    let mut gateway = Gateway::new();
+    let pebble = Pebble::start(&Options::new(gateway.http, gateway.https)).await;
+    let (answers, port) = Answers::start().await;
+    gateway.file("pebble.pem", &pebble.api_root);
+    let yaml = YAML.replace("  challenge: http-01", "  challenge: http-01\n  keys: both");
+    gateway.set("directory", pebble.directory()).set("ask", port).start(&yaml).await;
+    let name = "shop.customer.org";
+    assert!(Quic::connect(&gateway, "127.0.0.1", name).await.is_err(), "there is none yet");
+    // Nobody has come by TCP.
+    gateway.logged_within(0, &["certificate issued", "\"shop.customer.org\""], LATER).await;
+    let key = until("a certificate for RSA", LATER, async || {
+        key_for_rsa_client(gateway.https, name).await
+    })
+    .await;
+    assert_eq!(key, "1.2.840.113549.1.1.1", "rsaEncryption");
+    let client = Client::new(gateway.https).trusting(&pebble.root().await);
+    client.certified(name, LATER).await;
+    assert_eq!((answers.asked(name), pebble.issued()), (1, 2));
+    assert!(Quic::connect(&gateway, "127.0.0.1", "no.customer.org").await.is_err());
+    until("the question", LATER, async || (answers.asked("no.customer.org") == 1).then_some(()))
+        .await;
+    // Both are kept over a kill, and neither is asked about again.
+    gateway.restart().await;
+    assert!(key_for_rsa_client(gateway.https, name).await.is_some());
+    client.clone().fresh().leaf(name).await.expect("a certificate");
+    assert_eq!((answers.asked(name), pebble.issued()), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use crate::harness::client::{Client, get, request, with};
 use crate::harness::origin::field;
 use crate::harness::{Gateway, RustOrigin};
+
+type Stream = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
 
 const YAML: &str = "
 sites:
@@ -144,6 +148,54 @@ async fn bodies_have_the_bound_of_their_route() {
     }
     let seen = origin.requests().len();
     assert_eq!(seen, 2, "a body that is known to be too large does not reach the application");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_there_before_a_server_is_asked() {
+    let origin = RustOrigin::h1().await;
+    let yaml = "
+sites:
+  - hosts: [app.localhost]
+    buffer-request: 4KiB
+    request-body: 100KiB
+    upstream: http://127.0.0.1:@origin@
+limits: {request-body-idle: 1s}
+";
+    let (_gateway, client) = gateway(&origin, yaml).await;
+    let head = "POST / HTTP/1.1\r\nHost: app.localhost\r\nConnection: close\r\n\
+                Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let begin = async || {
+        let mut stream = client.tls("app.localhost", &[b"http/1.1"]).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stream
+    };
+    let answer = async |mut stream: Stream| {
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    };
+    let mut stream = begin().await;
+    assert_eq!(origin.connections(), 0, "what is slow takes no server's time");
+    stream.write_all(b"5\r\nworld\r\n0\r\n\r\n").await.unwrap();
+    let text = answer(stream).await;
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    let seen = origin.requests();
+    assert_eq!(seen[0]["body"], "helloworld", "{seen:?}");
+    assert_eq!(field(&seen[0], "content-length"), ["10"], "its length is known now: {seen:?}");
+    // What never ends is never asked about.
+    let text = answer(begin().await).await;
+    assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
+    assert_eq!(origin.requests().len(), 1);
+    // What is longer goes on as it comes, up to its bound.
+    let mut stream = begin().await;
+    stream.write_all(format!("1400\r\n{}\r\n", "x".repeat(0x1400)).as_bytes()).await.unwrap();
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    let text = answer(stream).await;
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    assert_eq!(field(&origin.requests()[1], "transfer-encoding"), ["chunked"]);
+    let asked = request("POST", "app.localhost", "/", vec![b'x'; 100 * 1024 + 1]);
+    assert_eq!(client.clone().fresh().send(asked).await.status, 413);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

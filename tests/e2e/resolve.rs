@@ -19,8 +19,12 @@ upstreams:
   h1:
     servers: [\"http://app.example.test:@h1@\"]
     resolve: {servers: [\"127.0.0.1:@dns@\"]}
+    balance: round-robin
     health: {check: tcp, interval: 100ms, unhealthy-after: 1}
-  h2: {servers: [\"h2c://app.example.test:@h2@\"], resolve: {servers: [\"127.0.0.1:@dns@\"]}}
+  h2:
+    servers: [\"h2c://app.example.test:@h2@\"]
+    resolve: {servers: [\"127.0.0.1:@dns@\"]}
+    balance: round-robin
   none: {servers: [\"http://none.example.test:80\"], resolve: {servers: [\"127.0.0.1:@dns@\"]}}
 ";
 
@@ -127,7 +131,8 @@ async fn a_server_that_moves_is_followed() {
             assert_eq!(http.send(get(name, "/")).await.unwrap().status, 200);
         }
         let seen = [counts(0)[at] - before[0], counts(1)[at] - before[1]];
-        assert!(seen.iter().all(|count| *count >= 8), "{name}: {seen:?}");
+        // Workers take turns by themselves, and one begins anew where it learns of the addresses.
+        assert!(seen.iter().all(|count| (25..=35).contains(count)), "{name}: {seen:?}");
     }
     // One that is gone is taken out by its checks, and nobody notices.
     let mark = gateway.mark();

@@ -21,6 +21,10 @@ sites:
 ";
 
 async fn gateway(dns: u16, key: &str, secret: &str) -> (Gateway, Pebble) {
+    gateway_with(YAML, dns, key, secret).await
+}
+
+async fn gateway_with(yaml: &str, dns: u16, key: &str, secret: &str) -> (Gateway, Pebble) {
     let mut gateway = Gateway::new();
     let mut how = Options::new(gateway.http, gateway.https);
     how.dns = Some(dns);
@@ -29,7 +33,7 @@ async fn gateway(dns: u16, key: &str, secret: &str) -> (Gateway, Pebble) {
     gateway.file("pebble.pem", &pebble.api_root);
     gateway.set("directory", pebble.directory()).set("dns", dns).set("key", key);
     gateway.env("ACME_TSIG_KEY", secret);
-    gateway.start(YAML).await;
+    gateway.start(yaml).await;
     (gateway, pebble)
 }
 
@@ -50,6 +54,39 @@ async fn certified(dns: u16, values: impl AsyncFn() -> Vec<String>) {
 async fn bind_takes_updates() {
     let server = UpdateServer::bind().await;
     certified(server.dns, async || server.txt("_acme-challenge.example.com").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_has_a_record_of_its_own_there() {
+    let server = UpdateServer::bind().await;
+    let yaml = YAML.replace("dns-01: own", "dns-account-01: own");
+    let (gateway, pebble) = gateway_with(&yaml, server.dns, "acme", TSIG_SECRET).await;
+    let client = Client::new(gateway.https).trusting(&pebble.root().await);
+    let leaf = client.certified("example.com", LATER).await;
+    assert_eq!(leaf.names, ["*.example.com", "example.com"]);
+    gateway.logged(0, &["challenge record written", "._acme-challenge.example.com"]).await;
+    assert_eq!(server.txt("_acme-challenge.example.com").await, ["kept"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ca_is_not_told_while_the_dns_tells_another_story() {
+    let server = UpdateServer::bind().await;
+    // The same zone, with the same answers but for what is new.
+    let stale = UpdateServer::bind().await;
+    let how = format!("{{port: {}, timeout: 3s}}", stale.dns);
+    let yaml = YAML.replace("{port: @dns@}", &how);
+    let (gateway, pebble) = gateway_with(&yaml, server.dns, "acme", TSIG_SECRET).await;
+    gateway.logged_within(0, &["no certificate", "has 0 of 2 values"], LATER).await;
+    until("the challenge records to be removed", LATER, async || {
+        (server.txt("_acme-challenge.example.com").await == ["kept"]).then_some(())
+    })
+    .await;
+    let lines = pebble.process.out.after(0);
+    assert!(!lines.iter().any(|line| line.contains("POST /chalZ/")), "the CA was told");
+    // Once it is asked where the truth is, it does not wait for its pause.
+    gateway.configure(YAML);
+    let client = Client::new(gateway.https).trusting(&pebble.root().await);
+    client.certified("example.com", LATER).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

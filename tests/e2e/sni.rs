@@ -1,7 +1,9 @@
 //! Promise: two sites, three sources of certificates, and for every server name the right one; a
 //! name that is not here is refused with the alert that says so.
 
-use rustls::{HandshakeKind, version};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, HandshakeKind, version};
 
 use crate::harness::client::{Client, get};
 use crate::harness::pebble::{Options, Pebble};
@@ -178,4 +180,99 @@ async fn silent_clients_do_not_hold_up_others() {
     for _ in 0..20 {
         assert_eq!(client.clone().fresh().get("app.localhost", "/").await.status, 200);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshakes_are_counted_by_group() {
+    let (gateway, _ca, _origin) = with_files("").await;
+    let client = gateway.client().await;
+    for _ in 0..3 {
+        assert_eq!(client.clone().fresh().get("app.localhost", "/group").await.status, 200);
+    }
+    let line = |resumed: &str| {
+        format!("witgate_handshakes_total{{group=\"X25519MLKEM768\",resumed=\"{resumed}\"}}")
+    };
+    assert_eq!(gateway.metric(&line("no")).await, 3);
+    for _ in 0..2 {
+        assert_eq!(client.get("app.localhost", "/").await.status, 200);
+    }
+    assert_eq!(gateway.metric("witgate_handshakes_total").await, 5);
+    assert_eq!(gateway.metric(&line("yes")).await, 1);
+    assert_eq!(gateway.accessed("/group").await["tls_group"], "X25519MLKEM768");
+}
+
+/// Believes every server, and keeps what was stapled.
+#[derive(Debug, Default)]
+struct Stapled(std::sync::Mutex<Vec<u8>>);
+
+impl ServerCertVerifier for Stapled {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        staple: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap() = staple.to_vec();
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        vec![rustls::SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ocsp_response_is_stapled_and_replaced() {
+    let ca = Ca::new("Somebody else's CA");
+    let mut gateway = Gateway::new();
+    let pair = ca.sign(&["file.example.com"]);
+    gateway.file("chain.pem", &pair.certificate);
+    gateway.file("key.pem", &pair.key);
+    // OCSPResponse (RFC 6960, section 4.2.1): successful, and something that only its readers look at.
+    let first = [&[0x30, 6, 0x0a, 1, 0][..], b"one"].concat();
+    let second = [&[0x30, 6, 0x0a, 1, 0][..], b"two"].concat();
+    gateway.file("chain.ocsp", &first);
+    let yaml = FILES.replace("key: @dir@/key.pem}", "key: @dir@/key.pem, ocsp: @dir@/chain.ocsp}");
+    gateway.set("default", "").set("origin", 1).start(&yaml).await;
+    let client = Client::new(gateway.https);
+    let staple = async || {
+        let stapled = std::sync::Arc::new(Stapled::default());
+        let mut config = rustls::ClientConfig::builder()
+            .dangerous()
+            .with_custom_certificate_verifier(stapled.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let name = ServerName::try_from("file.example.com").unwrap();
+        connector.connect(name, client.tcp().await.unwrap()).await.unwrap();
+        let staple = stapled.0.lock().unwrap().clone();
+        staple
+    };
+    assert_eq!(staple().await, first);
+    let mark = gateway.mark();
+    gateway.replace("chain.ocsp", b"half");
+    gateway.logged(mark, &["chain.ocsp", "no OCSP response"]).await;
+    assert_eq!(staple().await, first, "what cannot be used changes nothing");
+    gateway.replace("chain.ocsp", &second);
+    until("the new response", SOON, async || (staple().await == second).then_some(())).await;
 }

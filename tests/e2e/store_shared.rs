@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::client::Client;
 use crate::harness::pebble::{Options, Pebble};
-use crate::harness::{Gateway, LATER, SOON, until};
+use crate::harness::{Gateway, LATER, SOON, output, until};
 
 const YAML: &str = "
 store: {path: @store@, shared: true, seal: {file: @dir@/passphrase}}
@@ -147,6 +147,81 @@ async fn another_takes_over_from_one_that_was_killed() {
     for number in 0..3 {
         client.certified(&format!("n{number}.example.com"), SOON).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_others_follow_a_new_key_a_new_contact_and_a_revocation() {
+    let (mut first, mut second, pebble) = pair("http-01").await;
+    let yaml = YAML.replace("certificates:\n", "certificates:\n  contact: @contact@\n");
+    for gateway in [&mut first, &mut second] {
+        gateway.set("contact", "one@example.com").set("sites", sites(1)).configure(&yaml);
+        gateway.spawn();
+    }
+    first.ready().await;
+    second.ready().await;
+    let root = pebble.root().await;
+    let clients = [&first, &second].map(|g| Client::new(g.https).trusting(&root));
+    let mut serials = Vec::new();
+    for client in &clients {
+        serials.push(client.certified("n0.example.com", LATER).await.serial);
+    }
+    assert_eq!(serials[0], serials[1]);
+    let changed = async |from: &str| {
+        let mut serials = Vec::new();
+        for client in &clients {
+            serials.push(
+                until("another certificate", LATER, async || {
+                    let leaf = client.clone().fresh().leaf("n0.example.com").await.ok()?;
+                    (leaf.serial != from).then_some(leaf.serial)
+                })
+                .await,
+            );
+        }
+        assert_eq!(serials[0], serials[1]);
+        serials.remove(0)
+    };
+    // Both have used the account: now it gets a new key at one of them, and the other orders with it.
+    renew(&second).await;
+    let serial = changed(&serials[0]).await;
+    renew(&first).await;
+    let serial = changed(&serial).await;
+    certs(&first, &["rollover", "pebble"]).await;
+    renew(&second).await;
+    let serial = changed(&serial).await;
+    certs(&second, &["rollover"]).await;
+    renew(&first).await;
+    let serial = changed(&serial).await;
+    // A new contact is told once, by the one that orders first.
+    for gateway in [&mut first, &mut second] {
+        gateway.set("contact", "two@example.com").configure(&yaml);
+        gateway.logged(0, &["generation 2 serving"]).await;
+    }
+    renew(&first).await;
+    let serial = changed(&serial).await;
+    renew(&second).await;
+    let serial = changed(&serial).await;
+    let logs = first.log() + &second.log();
+    assert_eq!(logs.matches("the CA was told the new contact").count(), 1, "{logs}");
+    assert_eq!(logs.matches("account made").count(), 1, "{logs}");
+    // Revoked at one, replaced at all, by one order.
+    let issued = pebble.issued();
+    certs(&second, &["revoke", "n0.example.com", "--reason", "key-compromise"]).await;
+    assert!(pebble.status(&serial).await.contains("Revoked"));
+    changed(&serial).await;
+    assert_eq!(pebble.issued(), issued + 1);
+    let logs = first.log() + &second.log();
+    assert!(!logs.contains("no certificate:"), "an order failed: {logs}");
+}
+
+async fn renew(gateway: &Gateway) {
+    certs(gateway, &["renew", "n0.example.com"]).await;
+}
+
+async fn certs(gateway: &Gateway, arguments: &[&str]) {
+    let config = gateway.config().display().to_string();
+    let all = [&["certs"], arguments, &["--config", &config]].concat();
+    let output = output(env!("CARGO_BIN_EXE_witgate"), &all, LATER).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Whether a gateway is the one of this name.

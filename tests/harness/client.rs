@@ -71,6 +71,7 @@ pub struct Client {
     has_sni: bool,
     certificate: Option<Arc<Pair>>,
     preface: Vec<u8>,
+    key_log: Option<Arc<dyn rustls::KeyLog>>,
     configs: Arc<Mutex<HashMap<Vec<u8>, Arc<ClientConfig>>>>,
 }
 
@@ -108,8 +109,15 @@ impl Client {
             has_sni: true,
             certificate: None,
             preface: Vec::new(),
+            key_log: None,
             configs: Arc::default(),
         }
+    }
+
+    /// The same client, with the same sessions, of another port.
+    pub fn at(mut self, port: u16) -> Self {
+        self.port = port;
+        self
     }
 
     /// Trusts the certificates of a PEM text as well.
@@ -145,6 +153,12 @@ impl Client {
     /// Says this before anything else on each connection.
     pub fn saying(mut self, preface: &[u8]) -> Self {
         self.preface = preface.to_vec();
+        self.fresh()
+    }
+
+    /// Tells what it knows of its connections' secrets.
+    pub fn logging(mut self, key_log: Arc<dyn rustls::KeyLog>) -> Self {
+        self.key_log = Some(key_log);
         self.fresh()
     }
 
@@ -266,6 +280,9 @@ impl Client {
             };
             config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
             config.enable_sni = self.has_sni;
+            if let Some(key_log) = &self.key_log {
+                config.key_log = Arc::clone(key_log);
+            }
             Arc::new(config)
         });
         Arc::clone(config)

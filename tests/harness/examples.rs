@@ -73,13 +73,12 @@ async fn once(name: &str, source: &Path, component: &Path, doing: impl Future<Ou
     // The tools of a language share caches and both cores: one after another.
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = TURN.lock().await;
-    let sources = [
-        source.to_owned(),
-        project().join("wit"),
-        project().join("plugins").join(sdk(language(&source.display().to_string()))),
-        project().join("gateway/src/workshop"),
-    ];
-    let now = digest(sources.map(|source| hash(&source)).concat().as_bytes());
+    let mut sources =
+        vec![source.to_owned(), project().join("wit"), project().join("gateway/src/workshop")];
+    let sdks = sdks(language(&source.display().to_string()));
+    sources.extend(sdks.iter().map(|sdk| project().join("plugins").join(sdk)));
+    let now: String = sources.iter().map(|source| hash(source)).collect();
+    let now = digest(now.as_bytes());
     let kept = project().join("target/examples");
     let stamp = kept.join(format!("{name}.digest"));
     if component.exists() && std::fs::read_to_string(&stamp).is_ok_and(|before| before == now) {
@@ -117,6 +116,8 @@ fn tests_of(example: &str, folder: &Path) -> Command {
         "javascript" => ("node", &["--test"]),
         "typescript" => ("node", &["--test", "build/js/"]),
         "c" => ("sh", &["-c", C_TESTS]),
+        "cpp" => ("sh", &["-c", CPP_TESTS]),
+        "zig" => ("sh", &["-c", ZIG_TESTS]),
         other => panic!("no way to test {other} is known"),
     };
     let mut test = Command::new(program);
@@ -128,6 +129,13 @@ fn tests_of(example: &str, folder: &Path) -> Command {
 const C_TESTS: &str =
     "cc -std=gnu11 -I. -Ibuild/witgate -o build/test *.c build/witgate/*.c && build/test";
 
+/// As in the README.
+const CPP_TESTS: &str = "set -e; (cd build && cc -std=gnu11 -c witgate/*.c); \
+    c++ -std=c++23 -I. -Ibuild/witgate -o build/test *.cpp build/*.o; build/test";
+/// As in the README.
+const ZIG_TESTS: &str =
+    "zig test -lc -Ibuild/witgate plugin.zig -cflags -std=gnu11 -- build/witgate/*.c";
+
 /// The one `.wasm` of an example's folder, by the name in its `plugin.yaml`.
 fn component(folder: &Path) -> PathBuf {
     let path = folder.join("plugin.yaml");
@@ -136,14 +144,16 @@ fn component(folder: &Path) -> PathBuf {
     folder.join(format!("{name}.wasm"))
 }
 
-/// The folder of a language's SDK.
-fn sdk(language: &str) -> &str {
+/// The folders of a language's SDK.
+fn sdks(language: &str) -> &'static [&'static str] {
     match language {
-        "rust" => "sdk",
-        "go" => "sdk-go",
-        "python" => "sdk-py",
-        "javascript" | "typescript" => "sdk-js",
-        "c" => "sdk-c",
+        "rust" => &["sdk"],
+        "go" => &["sdk-go"],
+        "python" => &["sdk-py"],
+        "javascript" | "typescript" => &["sdk-js"],
+        "c" => &["sdk-c"],
+        "cpp" => &["sdk-c", "sdk-cpp"],
+        "zig" => &["sdk-c", "sdk-zig"],
         other => panic!("no SDK for {other} is known"),
     }
 }
@@ -205,4 +215,5 @@ fn hash(folder: &Path) -> String {
 }
 
 /// What builds leave in a folder.
-const BUILT: [&str; 6] = ["target", "build", "node_modules", "__pycache__", "state", ".venv"];
+const BUILT: [&str; 7] =
+    ["target", "build", "node_modules", "__pycache__", "state", ".venv", ".zig-cache"];

@@ -23,6 +23,7 @@ pub struct Gateway {
     descriptors: Option<u64>,
     /// What it is started by, such as `unshare -m`.
     wrapper: Vec<String>,
+    binary: PathBuf,
     process: Option<Process>,
     folder: TempDir,
 }
@@ -40,6 +41,7 @@ impl Gateway {
             arguments: Vec::new(),
             descriptors: None,
             wrapper: Vec::new(),
+            binary: PathBuf::from(env!("CARGO_BIN_EXE_witgate")),
             process: None,
             folder,
         };
@@ -76,6 +78,30 @@ impl Gateway {
     pub fn inside(&mut self, wrapper: &[&str]) -> &mut Self {
         self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
         self
+    }
+
+    /// Gives it a clock of its own from the next start on: what libfaketime is told by the environment.
+    ///
+    /// # Panics
+    /// When libfaketime is not installed.
+    pub fn clock(&mut self, how: &[(&str, &str)]) -> &mut Self {
+        let folders = std::fs::read_dir("/usr/lib").expect("/usr/lib").filter_map(Result::ok);
+        let libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+        let library = libraries.into_iter().find(|library| library.exists());
+        let library = library.expect("libfaketime is missing: run tests/setup");
+        self.env("LD_PRELOAD", &library.display().to_string());
+        for (name, value) in how {
+            self.env(name, value);
+        }
+        self
+    }
+
+    /// Starts it from a copy of the binary from the next time on, which a test may replace; where it
+    /// is.
+    pub fn copied(&mut self) -> PathBuf {
+        self.binary = self.folder().join("witgate");
+        std::fs::copy(env!("CARGO_BIN_EXE_witgate"), &self.binary).expect("a copy of the binary");
+        self.binary.clone()
     }
 
     /// Its process id.
@@ -151,7 +177,7 @@ impl Gateway {
 
     /// Starts the process and does not wait for anything.
     pub fn spawn(&mut self) {
-        let binary = env!("CARGO_BIN_EXE_witgate").to_owned();
+        let binary = self.binary.display().to_string();
         let limited = self.descriptors.map(|count| {
             ["prlimit".to_owned(), format!("--nofile={count}:{count}"), "--".to_owned()]
         });
@@ -238,6 +264,11 @@ impl Gateway {
     /// Its whole log so far.
     pub fn log(&self) -> String {
         self.running().err.text()
+    }
+
+    /// What it has logged since a [`Gateway::mark`].
+    pub fn log_after(&self, mark: usize) -> String {
+        self.running().err.after(mark).join("\n")
     }
 
     /// The records of its access log so far.

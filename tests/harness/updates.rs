@@ -6,12 +6,17 @@ use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tempfile::TempDir;
 
+use super::pki::Ca;
 use super::{Process, SOON, port, until};
 
 /// A running server.
 pub struct UpdateServer {
     /// Where it serves DNS, over UDP and TCP.
     pub dns: u16,
+    /// Where it serves DNS over TLS, and over HTTPS at `/dns-query`, as `dns.example`. BIND alone.
+    pub private: (u16, u16),
+    /// The root of its certificate, as PEM.
+    pub root: String,
     _process: Process,
     _folder: TempDir,
 }
@@ -32,9 +37,14 @@ _acme-challenge TXT \"kept\"
 impl UpdateServer {
     /// BIND.
     pub async fn bind() -> Self {
+        let (dot, doh) = (super::port(), super::port());
         let config = |folder: &str, port: u16| {
             format!(
-                "options {{ directory \"{folder}\"; pid-file none; session-keyfile none;
+                "tls own {{ cert-file \"{folder}/cert.pem\"; key-file \"{folder}/key.pem\"; }};
+                 http own {{ endpoints {{ \"/dns-query\"; }}; }};
+                 options {{
+                   listen-on port {dot} tls own {{ 127.0.0.1; }};
+                   listen-on port {doh} tls own http own {{ 127.0.0.1; }}; directory \"{folder}\"; pid-file none; session-keyfile none;
                    listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
                    recursion no; dnssec-validation no; }};
                  controls {{ }};
@@ -43,7 +53,8 @@ impl UpdateServer {
                    update-policy {{ grant acme zonesub TXT; }}; }};"
             )
         };
-        Self::start("/usr/sbin/named", &["-g", "-c"], config).await
+        let bind = Self::start("/usr/sbin/named", &["-g", "-c"], config).await;
+        Self { private: (dot, doh), ..bind }
     }
 
     /// Knot.
@@ -85,6 +96,10 @@ zone:
         let text = config(&folder.path().display().to_string(), dns);
         std::fs::write(&file, text).expect("the configuration");
         std::fs::write(folder.path().join("example.com.zone"), ZONE).expect("the zone");
+        let ca = Ca::new("dns");
+        let pair = ca.sign(&["dns.example"]);
+        std::fs::write(folder.path().join("cert.pem"), pair.certificate).expect("a certificate");
+        std::fs::write(folder.path().join("key.pem"), pair.key).expect("its key");
         let mut command = Command::new(program);
         command.args(before).arg(&file);
         let mut process = Process::start(program, &command);
@@ -93,7 +108,7 @@ zone:
             async move { (txt(dns, "_acme-challenge.example.com").await == ["kept"]).then_some(()) }
         })
         .await;
-        Self { dns, _process: process, _folder: folder }
+        Self { dns, private: (0, 0), root: ca.pem, _process: process, _folder: folder }
     }
 
     /// The TXT values of a name.

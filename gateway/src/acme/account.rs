@@ -133,6 +133,21 @@ impl Member {
         told.map_err(|cause| self.error(cause))
     }
 
+    /// Whether the store has the account with the same key still: another gateway on it may have
+    /// given it a new one, or registered it anew.
+    pub fn is_current(&self, store: &Store) -> bool {
+        let folder = folder(&self.configured.directory);
+        let read = |name: &str| store.read(&format!("{folder}/{name}")).ok().flatten();
+        // What cannot be read just now is no reason to begin anew.
+        let is_same_key = read("account.key").is_none_or(|der| {
+            AccountKey::from_der(&der).is_none_or(|key| key.jwk() == self.key.jwk())
+        });
+        let is_same_account = read("account.json").is_none_or(|text| {
+            serde_json::from_slice::<Kept>(&text).map_or(true, |kept| kept.id == self.id)
+        });
+        is_same_key && is_same_account
+    }
+
     /// The account's public key, to be compared.
     pub fn key(&self) -> serde_json::Value {
         self.key.jwk()

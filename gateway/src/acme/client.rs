@@ -96,7 +96,8 @@ impl HttpClient for Client {
     }
 }
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
+/// Why there is no answer.
+pub type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Asks an endpoint of the operator's, over http or https, and gives the status of its answer.
 ///
@@ -105,6 +106,26 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 pub async fn get(url: &str) -> Result<StatusCode, AnyError> {
     let request = Request::builder().uri(url).body(BodyWrapper::default())?;
     exchange(tls_for(url)?, request).await.map(|(parts, _)| parts.status)
+}
+
+/// Fetches what is at a URL, over http or https, with `fields` and trust in `roots` (else in the
+/// system's), up to `bytes_max` inclusive. A redirect is an answer.
+///
+/// # Errors
+/// When there is no whole answer.
+pub async fn fetch(
+    url: &str,
+    fields: &HeaderMap,
+    roots: Option<&Path>,
+    bytes_max: usize,
+) -> Result<(http::response::Parts, Bytes), AnyError> {
+    let mut request = Request::builder().uri(url).body(BodyWrapper::default())?;
+    request.headers_mut().extend(fields.clone());
+    let tls = match url.starts_with("https:") {
+        true => Some(Arc::new(roots::client_config(roots)?)),
+        false => None,
+    };
+    tokio::time::timeout(FETCH_TIME, exchange_within(tls, request, bytes_max)).await?
 }
 
 /// Tells an endpoint of the operator's something, over http or https, with these fields, and gives the status of its
@@ -133,6 +154,14 @@ async fn exchange(
     tls: Option<Arc<rustls::ClientConfig>>,
     request: Request<BodyWrapper<Bytes>>,
 ) -> Result<(http::response::Parts, Bytes), AnyError> {
+    exchange_within(tls, request, BODY_BYTES_MAX).await
+}
+
+async fn exchange_within(
+    tls: Option<Arc<rustls::ClientConfig>>,
+    request: Request<BodyWrapper<Bytes>>,
+    bytes_max: usize,
+) -> Result<(http::response::Parts, Bytes), AnyError> {
     let uri = request.uri().clone();
     let host = uri.host().ok_or("the URL has no host")?.trim_matches(['[', ']']).to_owned();
     if tls.is_some() != (uri.scheme_str() == Some("https")) {
@@ -154,7 +183,7 @@ async fn exchange(
     parts.uri = uri.path_and_query().cloned().map(http::Uri::from).unwrap_or_default();
     let response = sender.send_request(Request::from_parts(parts, body)).await?;
     let (parts, body) = response.into_parts();
-    let body = Limited::new(body, BODY_BYTES_MAX).collect().await?.to_bytes();
+    let body = Limited::new(body, bytes_max).collect().await?.to_bytes();
     task.abort();
     Ok((parts, body))
 }
@@ -214,6 +243,7 @@ const AGENT: &str = concat!("witgate/", env!("CARGO_PKG_VERSION"), " instant-acm
 const DETAIL_CHARS_MAX: usize = 200;
 const ALTERNATES_MAX: usize = 64;
 const REQUEST_TIME: Duration = Duration::from_secs(30);
+const FETCH_TIME: Duration = Duration::from_secs(300);
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 #[cfg(test)]

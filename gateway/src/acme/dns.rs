@@ -12,9 +12,12 @@ use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
+
+use super::encrypted;
+use crate::config::{DnsOver, Resolver};
 
 /// How long a server is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +71,8 @@ pub enum DnsError {
     Code(ResponseCode),
     /// What came is not a DNS message that answers the question.
     Malformed,
+    /// Its certificate, or the way it speaks TLS or HTTP, is not what was expected.
+    Encrypted(String),
     /// There is no server to ask.
     NoServer,
 }
@@ -81,6 +86,7 @@ impl fmt::Display for DnsError {
             Self::Unreachable(cause) => write!(f, "cannot be reached ({})", cause.kind()),
             Self::Code(code) => write!(f, "answers with {code}"),
             Self::Malformed => f.write_str("answers with something that is not DNS"),
+            Self::Encrypted(why) => write!(f, "cannot be asked in private ({why})"),
             Self::NoServer => f.write_str("no server to ask"),
         }
     }
@@ -107,10 +113,11 @@ impl From<io::Error> for DnsError {
 /// # Errors
 /// When there is no such answer.
 pub async fn ask(
-    server: SocketAddr,
+    server: impl Into<Resolver>,
     question: &Question,
     patience: Patience,
 ) -> Result<Message, DnsError> {
+    let server = &server.into();
     let answer = match ask_once(server, question, true, patience).await {
         // Servers older than EDNS (RFC 6891, section 7) want the question without it.
         Err(DnsError::Code(
@@ -122,7 +129,7 @@ pub async fn ask(
 }
 
 async fn ask_once(
-    server: SocketAddr,
+    server: &Resolver,
     question: &Question,
     has_edns: bool,
     patience: Patience,
@@ -130,13 +137,28 @@ async fn ask_once(
     for _ in 0..patience.tries.max(1) {
         // A new id and a new port for every try, so that an answer cannot be guessed (RFC 5452).
         let query = query_for(question, has_edns);
-        let received = match timeout(patience.per_try, over_udp(server, &query)).await {
+        let asked = async {
+            let address = server.address;
+            match &server.over {
+                DnsOver::Udp => over_udp(address, &query).await,
+                DnsOver::Tls { name, roots } => {
+                    let roots = roots.as_deref();
+                    encrypted::over_tls(address, name, roots, &query).await.map(Received::whole)
+                }
+                DnsOver::Https { name, path, roots } => {
+                    let roots = roots.as_deref();
+                    let asked = encrypted::over_https(address, name, path, roots, &query);
+                    asked.await.map(Received::whole)
+                }
+            }
+        };
+        let received = match timeout(patience.per_try, asked).await {
             Ok(received) => received?,
             Err(_) => continue,
         };
         let message = match received {
             Received::Whole(message) => *message,
-            Received::Cut => timeout(patience.per_try, over_tcp(server, &query))
+            Received::Cut => timeout(patience.per_try, over_tcp(server.address, &query))
                 .await
                 .map_err(|_| DnsError::NoAnswer)??,
         };
@@ -163,6 +185,12 @@ fn query_for(question: &Question, has_edns: bool) -> Message {
 enum Received {
     Whole(Box<Message>),
     Cut,
+}
+
+impl Received {
+    fn whole(message: Message) -> Self {
+        Self::Whole(Box::new(message))
+    }
 }
 
 async fn over_udp(server: SocketAddr, query: &Message) -> Result<Received, DnsError> {
@@ -193,7 +221,14 @@ async fn over_udp(server: SocketAddr, query: &Message) -> Result<Received, DnsEr
 }
 
 async fn over_tcp(server: SocketAddr, query: &Message) -> Result<Message, DnsError> {
-    let mut stream = TcpStream::connect(server).await?;
+    framed(TcpStream::connect(server).await?, query).await
+}
+
+/// A question and its answer on a stream (RFC 1035, section 4.2.2).
+pub(super) async fn framed(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    query: &Message,
+) -> Result<Message, DnsError> {
     let bytes = query.to_vec().map_err(|_| DnsError::Name)?;
     let length = u16::try_from(bytes.len()).map_err(|_| DnsError::Name)?;
     let mut framed = Vec::with_capacity(bytes.len() + 2);
@@ -209,7 +244,7 @@ async fn over_tcp(server: SocketAddr, query: &Message) -> Result<Message, DnsErr
 }
 
 /// Reads an answer: none when it has another id or answers another question.
-fn read(bytes: &[u8], query: &Message) -> Option<Result<Message, DnsError>> {
+pub(super) fn read(bytes: &[u8], query: &Message) -> Option<Result<Message, DnsError>> {
     if bytes.get(..2)? != query.metadata.id.to_be_bytes() {
         return None;
     }
@@ -228,24 +263,27 @@ fn read(bytes: &[u8], query: &Message) -> Option<Result<Message, DnsError>> {
 /// the system.
 #[derive(Debug, Clone)]
 pub struct Resolvers {
-    configured: Vec<SocketAddr>,
+    configured: Vec<Resolver>,
     patience: Patience,
 }
 
 impl Resolvers {
     /// Servers from the configuration; none means those of `/etc/resolv.conf`, read anew for each
     /// question because networks change under a running gateway.
-    pub fn new(configured: Vec<SocketAddr>, patience: Patience) -> Self {
-        Self { configured, patience }
+    pub fn new(
+        configured: impl IntoIterator<Item = impl Into<Resolver>>,
+        patience: Patience,
+    ) -> Self {
+        Self { configured: configured.into_iter().map(Into::into).collect(), patience }
     }
 
     /// The servers, at least one.
-    pub async fn servers(&self) -> Vec<SocketAddr> {
+    pub async fn servers(&self) -> Vec<Resolver> {
         if !self.configured.is_empty() {
             return self.configured.clone();
         }
         let text = tokio::fs::read_to_string("/etc/resolv.conf").await.unwrap_or_default();
-        name_servers(&text)
+        name_servers(&text).into_iter().map(Resolver::from).collect()
     }
 
     /// How long each of them is waited for.
@@ -261,7 +299,7 @@ impl Resolvers {
         let question = Question::new(name, kind, true)?;
         let mut last = DnsError::NoServer;
         for server in self.servers().await {
-            match ask(server, &question, self.patience).await {
+            match ask(server.clone(), &question, self.patience).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     tracing::debug!(%server, name, %kind, %error, "resolver failed");
@@ -279,6 +317,31 @@ impl Resolvers {
     pub async fn alias(&self, name: &str) -> Result<Option<String>, DnsError> {
         let answer = self.ask(name, RecordType::CNAME).await?;
         Ok(alias_in(&answer, name))
+    }
+
+    /// The zone of a name, by its SOA record (RFC 1035, section 3.3.13) or the one that an answer
+    /// without records comes with (RFC 2308, section 3). Never a top-level domain.
+    ///
+    /// # Errors
+    /// When no resolver answers, or none knows a zone.
+    pub async fn zone_of(&self, name: &str) -> Result<String, DnsError> {
+        let mut rest = name;
+        while rest.contains('.') {
+            let answer = self.ask(rest, RecordType::SOA).await?;
+            let found = answer.answers.iter().chain(&answer.authorities).find_map(|record| {
+                let zone = text_of(&record.name);
+                let is_around = name
+                    .strip_suffix(zone.as_str())
+                    .is_some_and(|before| before.is_empty() || before.ends_with('.'));
+                let is_soa = matches!(record.data, RData::SOA(_));
+                (is_soa && is_around && zone.contains('.')).then_some(zone)
+            });
+            if let Some(zone) = found {
+                return Ok(zone);
+            }
+            rest = rest.split_once('.').map_or("", |it| it.1);
+        }
+        Err(DnsError::Malformed)
     }
 
     /// The addresses of a host, IPv4 first; empty when it has none or nobody answers.

@@ -371,6 +371,33 @@ mod tests {
         assert_eq!(refused("serverInternal", 500).fault(), Fault::Authority);
     }
 
+    /// What `docs/CERTIFICATES.md` says of each.
+    #[test]
+    fn the_table_in_the_documentation_is_the_code() {
+        let text = include_str!("../../../docs/CERTIFICATES.md");
+        let mut missing = Vec::new();
+        for problem in TYPES.into_iter().chain(["invalidProfile", "something new"]) {
+            let error = refused(problem, 400);
+            let taken_for = match error.trouble() {
+                Trouble::Authority => "the CA",
+                Trouble::RateLimited => "too many",
+                Trouble::Validation => "proof",
+                Trouble::Refused => "refused",
+                Trouble::Local => unreachable!("a CA is asked"),
+            };
+            let next = match problem {
+                "badNonce" => "asked again at once with the new nonce, up to twenty times",
+                "alreadyReplaced" => "the order is made again without `replaces`, at once",
+                _ => error.advice(),
+            };
+            let row = format!("| `{problem}` | {taken_for} | {next} |");
+            if !text.contains(&row) {
+                missing.push(row);
+            }
+        }
+        assert!(missing.is_empty(), "docs/CERTIFICATES.md lacks:\n{}", missing.join("\n"));
+    }
+
     #[test]
     fn texts_name_issuer_type_and_detail_on_one_line() {
         assert_eq!(refused("caa", 403).to_string(), "letsencrypt refused (caa): because");

@@ -73,6 +73,10 @@ impl Records {
             .collect()
     }
 
+    pub fn set_address(&self, name: &str, ip: std::net::Ipv4Addr) {
+        self.set(name, RecordType::A, vec![RData::A(ip.into())]);
+    }
+
     pub fn set_cname(&self, name: &str, target: &str) {
         self.set(name, RecordType::CNAME, vec![RData::CNAME(CNAME(absolute(target)))]);
     }

@@ -3,13 +3,14 @@
 
 mod account;
 pub mod adopt;
-mod client;
+pub mod client;
 pub mod dns;
+mod encrypted;
 pub mod error;
 #[cfg(test)]
-mod fake_dns;
+pub(crate) mod fake_dns;
 mod hooks;
-mod jose;
+pub mod jose;
 pub mod need;
 pub mod on_demand;
 mod order;
@@ -29,12 +30,13 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::clock::Timestamp;
-use crate::config::{AcmeIssuer, Challenge, Hook, HostPattern, Propagation};
+use crate::config::{AcmeIssuer, Challenge, Hook, HostPattern, Propagation, Resolver};
 use crate::fault::describe;
 use crate::feed::Feed;
 use crate::store::{LEASE_TIME, Lease, Store, StoreError};
 use crate::tls::accept::Later;
-use crate::tls::certs::{Certificate, Certs, Origin};
+use crate::tls::certs::{Certificate, CertificateError, Certs, Origin};
+use crate::tls::lazy::on_all_cores;
 pub use client::post;
 
 use account::{Member, Members};
@@ -56,7 +58,7 @@ pub struct Wants {
     /// Solvers by plugin name.
     pub solvers: BTreeMap<String, Arc<dyn DnsSolver>>,
     /// DNS servers to ask, instead of the system's.
-    pub resolvers: Vec<std::net::SocketAddr>,
+    pub resolvers: Vec<Resolver>,
     /// How to wait for DNS-01 records.
     pub propagation: Propagation,
     /// What `Challenge::Auto` may use: whether an https listener and an http listener exist.
@@ -80,8 +82,8 @@ pub struct Wants {
 pub struct Want {
     /// The names in it: one host, or a name and its wildcard.
     pub hosts: Vec<HostPattern>,
-    /// CAs in the order in which they are tried.
-    pub issuers: Vec<AcmeIssuer>,
+    /// CAs in the order in which they are tried; the same for many.
+    pub issuers: Arc<[AcmeIssuer]>,
     /// How control is proved.
     pub challenge: Challenge,
     /// Whether its key is RSA.
@@ -93,7 +95,7 @@ impl Want {
     /// when that is not the usual one.
     fn name(&self) -> String {
         let name = need::name(&self.hosts);
-        if self.is_rsa { format!("{name}~rsa") } else { name }
+        if self.is_rsa { name + RSA } else { name }
     }
 
     fn directories(&self) -> Vec<&str> {
@@ -159,7 +161,7 @@ struct Shared {
 /// What is wanted and how far each of it is.
 #[derive(Default)]
 struct Book {
-    wants: Option<Wants>,
+    wants: Option<Arc<Wants>>,
     entries: BTreeMap<String, Entry>,
     issuers: Issuers,
     dns: Option<Arc<Dns01>>,
@@ -235,6 +237,7 @@ fn challenge_word(challenge: &Challenge) -> &'static str {
         Challenge::TlsAlpn01 => "tls-alpn-01",
         Challenge::DnsPersist01 => "dns-persist-01",
         Challenge::Dns01(_) => "dns-01",
+        Challenge::DnsAccount01(_) => "dns-account-01",
     }
 }
 
@@ -434,7 +437,7 @@ impl Acme {
             let (Some(want), Some(wants), Some(dns)) = (want, &book.wants, &book.dns) else {
                 return Err(format!("no ACME certificate for {host}"));
             };
-            (want, wants.clone(), Arc::clone(dns))
+            (want, Arc::clone(wants), Arc::clone(dns))
         };
         let issuer = want.issuers.first().ok_or("it has no issuer")?;
         let directory = issuer.staging.clone().or_else(|| staging_of(&issuer.directory));
@@ -490,14 +493,22 @@ impl Acme {
     pub async fn stop(&self) {
         self.shared.stopping.notify_one();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task {
-            let _ = tokio::time::timeout(STOP_TIME, task).await;
+        if let Some(mut task) = task
+            && tokio::time::timeout(STOP_TIME, &mut task).await.is_err()
+        {
+            task.abort();
         }
+    }
+
+    /// Goes on after [`Acme::stop`].
+    pub fn resume(&self) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        *task = Some(tokio::spawn(Arc::clone(&self.shared).keep()));
     }
 }
 
 impl Shared {
-    fn want(&self, mut wants: Wants) {
+    fn want(self: &Arc<Self>, mut wants: Wants) {
         if let Some(terms) = &wants.on_demand {
             for want in self.on_demand.wants(terms) {
                 if !wants.certificates.iter().any(|known| known.name() == want.name()) {
@@ -517,23 +528,28 @@ impl Shared {
         self.certs.withdraw(&slots);
         let mut found = Vec::new();
         let is_other = book.wants.as_ref().is_none_or(|known| !known.has_same_means(&wants));
-        let before =
-            book.wants.as_ref().map(|known| known.certificates.clone()).unwrap_or_default();
+        let before = book.wants.clone();
+        let before = before.iter().flat_map(|known| &known.certificates);
+        let before: BTreeMap<String, &Want> = before.map(|want| (want.name(), want)).collect();
+        let mut new = Vec::new();
         for want in &wants.certificates {
             let name = want.name();
-            if let Some(entry) = book.entries.get_mut(&name) {
-                if is_other || !before.contains(want) {
+            match book.entries.get_mut(&name) {
+                Some(entry) if is_other || before.get(&name) != Some(&want) => {
                     entry.history.configuration_changed();
                 }
-                continue;
+                Some(_) => {}
+                None => new.push(name),
             }
-            let entry = self.stored(&name);
+        }
+        for (name, entry) in self.stored_all(&new) {
             if let Some(certificate) = &entry.served {
                 found.push((slot(&name), Arc::clone(certificate)));
             }
             book.entries.insert(name, entry);
         }
-        self.certs.publish(found);
+        self.certs.publish(found.clone());
+        self.check_keys(found);
         let is_same = book.wants.as_ref().is_some_and(|known| {
             known.resolvers == wants.resolvers && known.propagation == wants.propagation
         });
@@ -547,11 +563,55 @@ impl Shared {
             book.dns = Some(Arc::new(dns));
         }
         book.leftovers_due |= is_first;
-        book.wants = Some(wants);
+        book.wants = Some(Arc::new(wants));
+    }
+
+    /// What the store has of many certificates, read by all cores.
+    fn stored_all(&self, names: &[String]) -> Vec<(String, Entry)> {
+        on_all_cores(names, |name| (name.clone(), self.stored_with(name, Certificate::from_stored)))
+    }
+
+    /// Holds keys that were not read yet against their certificates, slowly. One that does not belong
+    /// there is set aside, and the certificate ordered anew.
+    fn check_keys(self: &Arc<Self>, found: Vec<(String, Arc<Certificate>)>) {
+        if found.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            for part in found.chunks(KEYS_AT_ONCE) {
+                for (slot, certificate) in part.iter().filter(|(_, one)| !one.is_sound()) {
+                    shared.drop_unsound(slot, certificate);
+                }
+                std::thread::sleep(KEYS_PAUSE);
+            }
+        });
+    }
+
+    fn drop_unsound(&self, slot: &str, certificate: &Arc<Certificate>) {
+        let name = slot.strip_prefix("acme/").unwrap_or(slot);
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = book.entries.get_mut(name) else { return };
+        if !entry.served.as_ref().is_some_and(|served| Arc::ptr_eq(served, certificate)) {
+            return;
+        }
+        self.set_aside(&certificate_item(name), "its private key does not belong to it");
+        (entry.served, entry.held) = (None, None);
+        drop(book);
+        self.certs.withdraw(&[slot.to_owned()]);
+        self.changed.notify_one();
     }
 
     /// What the store has of a certificate. What cannot be used is set aside.
     fn stored(&self, name: &str) -> Entry {
+        self.stored_with(name, |pem, origin| Certificate::from_pem(pem, pem, origin))
+    }
+
+    fn stored_with(
+        &self,
+        name: &str,
+        read: impl Fn(&[u8], Origin) -> Result<Certificate, CertificateError>,
+    ) -> Entry {
         let mut entry = Entry::default();
         let item = state_item(name);
         if let Ok(Some(text)) = self.store.read(&item) {
@@ -562,7 +622,7 @@ impl Shared {
         }
         let item = certificate_item(name);
         if let Ok(Some(pem)) = self.store.read(&item) {
-            match Certificate::from_pem(&pem, &pem, Origin::Acme) {
+            match read(&pem, Origin::Acme) {
                 Ok(certificate) => {
                     entry.held = Some(order::held(&certificate));
                     entry.served = Some(Arc::new(certificate));
@@ -582,17 +642,31 @@ impl Shared {
     async fn keep(self: Arc<Self>) {
         let mut tasks: JoinSet<Outcome> = JoinSet::new();
         let mut names = Names::new();
+        let mut clocks = Clocks::now();
         loop {
             self.clean_leftovers();
             self.see_changes();
+            let scan = std::time::Instant::now();
             let mut wait = self.start_due(&mut tasks, &mut names);
+            // With very many names a look at all of them takes a while: what ends meanwhile is taken in,
+            // and leads to the next look only after a rest.
+            let rest = scan.elapsed() * REST;
             if self.store.is_shared() {
                 wait = wait.min(LOOK_TIME);
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                () = clocks.jump() => {}
                 () = self.changed.notified() => {}
-                Some(ended) = tasks.join_next_with_id() => self.end(ended, &mut names),
+                Some(ended) = tasks.join_next_with_id() => {
+                    self.end(ended, &mut names);
+                    if rest > SHORTEST_WAIT {
+                        tokio::time::sleep(rest.saturating_sub(scan.elapsed())).await;
+                    }
+                    while let Some(ended) = tasks.try_join_next_with_id() {
+                        self.end(ended, &mut names);
+                    }
+                }
                 () = self.stopping.notified() => break,
             }
         }
@@ -676,7 +750,7 @@ impl Shared {
                 Need::Order { .. } => entry.need(&want, &name, &book.issuers, now),
                 need => need,
             };
-            let (shared, want, wants) = (Arc::clone(self), want.into_owned(), wants.clone());
+            let (shared, want, wants) = (Arc::clone(self), want.into_owned(), Arc::clone(wants));
             let (history, served) = (entry.history.clone(), entry.served.clone());
             let task = match need {
                 Need::Wait { at, .. } => {
@@ -888,6 +962,11 @@ impl Shared {
                 // The CA has lost the account, as test CAs do at each start.
                 member = self.member(issuer, contact, Some(&member)).await?;
                 outcome = order::obtain(&desk, &member, &request).await;
+            } else if outcome.is_err() && !member.is_current(&self.store) {
+                // It got a new key meanwhile, from here or from another gateway.
+                self.forget_member(issuer, contact, &member);
+                member = self.member(issuer, contact, None).await?;
+                outcome = order::obtain(&desk, &member, &request).await;
             }
             match outcome {
                 Ok(pem) => return Ok((pem, at)),
@@ -953,7 +1032,9 @@ impl Shared {
             // Whoever notices first clears the way; the others find the new one.
             let is_lost =
                 lost.zip(cell.get()).is_some_and(|(lost, known)| Arc::ptr_eq(lost, known));
-            if is_lost {
+            let is_old = self.store.is_shared()
+                && cell.get().is_some_and(|known| !known.is_current(&self.store));
+            if is_lost || is_old {
                 *cell = Arc::default();
             }
             Arc::clone(cell)
@@ -1234,9 +1315,12 @@ impl Entry {
     /// What is wanted, from the issuer alone that a policy named, where it did.
     fn narrowed<'w>(&self, want: &'w Want) -> Cow<'w, Want> {
         let Some(ruled) = &self.ruled else { return Cow::Borrowed(want) };
-        let mut narrowed = want.clone();
-        narrowed.issuers.retain(|issuer| issuer.name == *ruled);
-        if narrowed.issuers.is_empty() { Cow::Borrowed(want) } else { Cow::Owned(narrowed) }
+        let issuers = want.issuers.iter().filter(|issuer| issuer.name == *ruled).cloned();
+        let issuers: Arc<[AcmeIssuer]> = issuers.collect();
+        if issuers.is_empty() {
+            return Cow::Borrowed(want);
+        }
+        Cow::Owned(Want { issuers, ..want.clone() })
     }
 
     fn need(&self, want: &Want, name: &str, issuers: &Issuers, now: Timestamp) -> Need {
@@ -1368,6 +1452,34 @@ impl Book {
     }
 }
 
+/// The wall's clock beside the one that only counts on. They part when somebody sets the clock, and
+/// when a machine has slept: what is waited for by the second may be long due by the first.
+struct Clocks {
+    wall: Timestamp,
+    count: tokio::time::Instant,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self { wall: Timestamp::now(), count: tokio::time::Instant::now() }
+    }
+
+    /// Returns when the wall's clock has jumped.
+    async fn jump(&mut self) {
+        loop {
+            tokio::time::sleep(CLOCK_LOOK).await;
+            let now = Self::now();
+            let expected = self.wall + now.count.duration_since(self.count);
+            let seconds = now.wall.0 - expected.0;
+            *self = now;
+            if seconds.unsigned_abs() > CLOCK_SLACK.as_secs() {
+                tracing::warn!(seconds, now = %self.wall, "the clock has jumped");
+                return;
+            }
+        }
+    }
+}
+
 /// The ways in which control is proved in one attempt, in the order to try.
 struct Proofs {
     list: Vec<Proof>,
@@ -1378,7 +1490,7 @@ struct Proofs {
 /// How control of a certificate's names is proved, this time.
 fn proofs(want: &Want, wants: &Wants, history: &History) -> Result<Proofs, AcmeError> {
     let wildcard = want.hosts.iter().find(|host| matches!(host, HostPattern::Wildcard(_)));
-    let is_dns = matches!(want.challenge, Challenge::Dns01(_) | Challenge::DnsPersist01);
+    let is_dns = want.challenge.is_dns();
     if let (Some(host), false) = (wildcard, is_dns) {
         return Err(AcmeError::Setup(format!(
             "{host} is a wildcard, which CAs only validate by DNS-01: give its site \
@@ -1390,8 +1502,14 @@ fn proofs(want: &Want, wants: &Wants, history: &History) -> Result<Proofs, AcmeE
         Challenge::Http01 => only(Proof::Http01),
         Challenge::DnsPersist01 => only(Proof::DnsPersist01),
         Challenge::TlsAlpn01 => only(Proof::TlsAlpn01),
-        Challenge::Dns01(name) => match wants.solvers.get(name) {
-            Some(solver) => only(Proof::Dns01(name.clone(), Arc::clone(solver))),
+        Challenge::Dns01(name) | Challenge::DnsAccount01(name) => match wants.solvers.get(name) {
+            Some(solver) => {
+                let (name, solver) = (name.clone(), Arc::clone(solver));
+                only(match &want.challenge {
+                    Challenge::DnsAccount01(_) => Proof::DnsAccount01(name, solver),
+                    _ => Proof::Dns01(name, solver),
+                })
+            }
             None => Err(AcmeError::Setup(format!("the solver {name} is not loaded"))),
         },
         Challenge::Auto => match (wants.has_https, wants.has_http) {
@@ -1433,6 +1551,16 @@ fn state_item(name: &str) -> String {
     format!("acme/state/{name}.json")
 }
 
+/// Ends the name of a certificate with RSA.
+const RSA: &str = "~rsa";
+/// How often the clocks are held against each other, and how far they may part meanwhile.
+const CLOCK_LOOK: Duration = Duration::from_secs(5);
+const CLOCK_SLACK: Duration = Duration::from_secs(30);
+/// Keys are checked in the background, so many and then a pause: half of a core at most.
+const KEYS_AT_ONCE: usize = 50;
+const KEYS_PAUSE: Duration = Duration::from_millis(5);
+/// How much longer than a look at all certificates the rest after it is.
+const REST: u32 = 4;
 const ORDERS_MAX: usize = 8;
 const IDLE_TIME: Duration = Duration::from_secs(3600);
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::error::AcmeError;
 use super::need::Need;
 use super::policy::{Denied, Question};
-use super::{Shared, Want, client, slot};
+use super::{RSA, Shared, Want, client, slot};
 use crate::clock::Timestamp;
 use crate::config::{self, AcmeIssuer, Challenge, HostPattern, Hostname};
 use crate::store::{Store, StoreError};
@@ -29,6 +29,8 @@ pub struct Terms {
     pub rules: config::OnDemand,
     /// The hosts of sites on demand, with what their names' certificates are to be.
     pub patterns: Vec<(HostPattern, Vec<AcmeIssuer>, Challenge)>,
+    /// Whether each name gets a second certificate with RSA.
+    pub has_rsa: bool,
 }
 
 impl Terms {
@@ -48,10 +50,17 @@ impl Terms {
         let (_, issuers, challenge) = fitting.min_by_key(|(pattern, ..)| rank(pattern))?;
         Some(Want {
             hosts: vec![HostPattern::Exact(host)],
-            issuers: issuers.clone(),
+            issuers: issuers.clone().into(),
             challenge: challenge.clone(),
             is_rsa: false,
         })
+    }
+
+    /// The same for each kind of key.
+    fn wants(&self, name: &str) -> Vec<Want> {
+        let first = self.want(name);
+        let second = first.clone().filter(|_| self.has_rsa);
+        first.into_iter().chain(second.map(|want| Want { is_rsa: true, ..want })).collect()
     }
 }
 
@@ -113,12 +122,12 @@ impl Desk {
     /// The certificates of names that got in and may still have one.
     pub fn wants(&self, terms: &Terms) -> Vec<Want> {
         let state = self.lock();
-        state.names.keys().filter_map(|name| terms.want(name)).collect()
+        state.names.keys().flat_map(|name| terms.wants(name)).collect()
     }
 
     /// Whether a certificate's name is one that got in by itself.
     pub fn has(&self, name: &str) -> bool {
-        self.lock().names.contains_key(name)
+        self.lock().names.contains_key(host_of(name))
     }
 
     /// Says to all who wait for a name whether there is a certificate now.
@@ -180,43 +189,52 @@ impl Later for Arc<Shared> {
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
         Box::pin(self.wait_for(name))
     }
+
+    fn begin(&self, name: &str) {
+        let _ = self.take_off(name);
+    }
 }
 
 impl Shared {
-    async fn wait_for(self: &Arc<Self>, name: &str) -> bool {
-        let Some((want, rules)) = self.on_demand_want(name) else { return false };
+    /// Joins those who wait for a name, or is the first. None when there is nothing to wait for; else
+    /// how long to wait and for what.
+    fn take_off(self: &Arc<Self>, name: &str) -> Option<(Duration, Progress)> {
+        let (wants, rules) = self.on_demand_wants(name)?;
         let wait = rules.wait;
-        let mut progress = {
-            let mut state = self.on_demand.lock();
-            if state.is_refused(name, Timestamp::now()) {
-                return false;
+        let mut state = self.on_demand.lock();
+        if state.is_refused(name, Timestamp::now()) {
+            return None;
+        }
+        match state.flights.get(name) {
+            Some(flight) => Some((wait, flight.subscribe())),
+            None if state.flights.len() >= FLIGHTS_MAX => None,
+            None => {
+                let (flight, progress) = watch::channel(None);
+                state.flights.insert(name.to_owned(), flight);
+                let (shared, name) = (Arc::clone(self), name.to_owned());
+                self.on_demand.runtime.spawn(async move {
+                    shared.fly(&name, wants, &rules).await;
+                });
+                Some((wait, progress))
             }
-            match state.flights.get(name) {
-                Some(flight) => flight.subscribe(),
-                None if state.flights.len() >= FLIGHTS_MAX => return false,
-                None => {
-                    let (flight, progress) = watch::channel(None);
-                    state.flights.insert(name.to_owned(), flight);
-                    let (shared, name) = (Arc::clone(self), name.to_owned());
-                    self.on_demand.runtime.spawn(async move {
-                        shared.fly(&name, want, &rules).await;
-                    });
-                    progress
-                }
-            }
-        };
+        }
+    }
+
+    async fn wait_for(self: &Arc<Self>, name: &str) -> bool {
+        let Some((wait, mut progress)) = self.take_off(name) else { return false };
         let landed = tokio::time::timeout(wait, progress.wait_for(Option::is_some)).await;
         matches!(landed, Ok(Ok(word)) if *word == Some(true))
     }
 
-    fn on_demand_want(&self, name: &str) -> Option<(Want, config::OnDemand)> {
+    fn on_demand_wants(&self, name: &str) -> Option<(Vec<Want>, config::OnDemand)> {
         let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let terms = book.wants.as_ref()?.on_demand.as_ref()?;
-        Some((terms.want(name)?, terms.rules.clone()))
+        let wants = terms.wants(name);
+        (!wants.is_empty()).then(|| (wants, terms.rules.clone()))
     }
 
     /// Asks, admits and orders; whoever waits hears of the end.
-    async fn fly(self: &Arc<Self>, name: &str, want: Want, rules: &config::OnDemand) {
+    async fn fly(self: &Arc<Self>, name: &str, wants: Vec<Want>, rules: &config::OnDemand) {
         if !self.on_demand.has(name)
             && let Err(refused) = self.let_in(name, rules).await
         {
@@ -238,7 +256,7 @@ impl Shared {
             self.on_demand.end(name, false);
             return;
         }
-        if let Some(is_there) = self.add(name, want) {
+        if let Some(is_there) = self.add(name, wants) {
             self.on_demand.end(name, is_there);
             return;
         }
@@ -301,12 +319,18 @@ impl Shared {
     }
 
     /// Adds a name to what is wanted. Tells whether there is a certificate, when that is known now.
-    fn add(&self, name: &str, want: Want) -> Option<bool> {
+    fn add(&self, name: &str, added: Vec<Want>) -> Option<bool> {
         let mut guard = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let book = &mut *guard;
-        let wants = book.wants.as_mut()?;
-        if !wants.certificates.contains(&want) {
-            wants.certificates.push(want.clone());
+        let wants = Arc::make_mut(book.wants.as_mut()?);
+        // Whoever waits, waits for the first.
+        let want = added.first()?.clone();
+        for want in added {
+            if !wants.certificates.contains(&want) {
+                let name = want.name();
+                book.entries.entry(name.clone()).or_insert_with(|| self.stored(&name));
+                wants.certificates.push(want);
+            }
         }
         let entry = book.entries.entry(name.to_owned()).or_insert_with(|| self.stored(name));
         if let Some(certificate) = &entry.served
@@ -327,11 +351,11 @@ impl Shared {
     /// When the endpoint says no, or nothing.
     pub async fn may_renew(&self, name: &str) -> Result<(), AcmeError> {
         let rules = match self.on_demand.has(name) {
-            true => self.on_demand_want(name).map(|(_, rules)| rules),
+            true => self.on_demand_wants(host_of(name)).map(|(_, rules)| rules),
             false => None,
         };
         let Some(rules) = rules else { return Ok(()) };
-        is_allowed(&rules, name).await.map_err(|refused| match refused {
+        is_allowed(&rules, host_of(name)).await.map_err(|refused| match refused {
             Refused::NotAllowed(why) => {
                 AcmeError::NotAllowed(format!("the endpoint no longer allows {name}: {why}"))
             }
@@ -343,19 +367,35 @@ impl Shared {
     /// Forgets a name that may not have a certificate any more and whose last one has ended.
     pub fn forget(&self, book: &mut super::Book, name: &str) {
         let mut state = self.on_demand.lock();
-        if state.names.remove(name).is_none() {
+        if !state.names.contains_key(host_of(name)) {
             return;
         }
-        self.save(NAMES, &state.names);
-        drop(state);
-        book.entries.remove(name);
-        if let Some(wants) = &mut book.wants {
-            wants.certificates.retain(|want| want.name() != name);
+        let mut gone = vec![name.to_owned()];
+        // One with RSA goes alone, and with the name.
+        if host_of(name) == name {
+            state.names.remove(name);
+            self.save(NAMES, &state.names);
+            gone.push(format!("{name}{RSA}"));
         }
-        self.certs.withdraw(&[slot(name)]);
+        drop(state);
+        for name in &gone {
+            book.entries.remove(name);
+        }
+        if let Some(wants) = &mut book.wants {
+            Arc::make_mut(wants).certificates.retain(|want| !gone.contains(&want.name()));
+        }
+        self.certs.withdraw(&gone.iter().map(|name| slot(name)).collect::<Vec<_>>());
         tracing::info!(name, "no longer wanted on demand");
     }
 }
+
+/// The host of a certificate for one, whatever its kind of key.
+fn host_of(name: &str) -> &str {
+    name.strip_suffix(RSA).unwrap_or(name)
+}
+
+/// What those hear who wait for a name.
+type Progress = watch::Receiver<Option<bool>>;
 
 async fn is_allowed(rules: &config::OnDemand, name: &str) -> Result<(), Refused> {
     // Without an endpoint there is a policy.
@@ -415,7 +455,7 @@ mod tests {
             };
             (HostPattern::parse(text).unwrap(), Vec::new(), challenge)
         });
-        let terms = Terms { rules: rules(1, 1), patterns: patterns.to_vec() };
+        let terms = Terms { rules: rules(1, 1), patterns: patterns.to_vec(), has_rsa: false };
         let challenge = |name: &str| terms.want(name).map(|want| want.challenge);
         assert_eq!(challenge("vip.shop.example"), Some(Challenge::Auto));
         assert_eq!(challenge("a.shop.example"), Some(Challenge::TlsAlpn01));

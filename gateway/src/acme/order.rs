@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, NewOrder, Order,
-    OrderStatus, RetryPolicy,
+    AuthorizationState, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls_pki_types::CertificateDer;
@@ -17,7 +17,7 @@ use super::account::{Member, retry_nonce};
 use super::error::{AcmeError, Unvalidated, plain, short};
 use super::need::Held;
 use super::solve::dns_persist01::{self, Record};
-use super::solve::dns01::{Dns01, DnsSolver, Presented};
+use super::solve::dns01::{Dns01, DnsSolver, Presented, Wanted};
 use super::solve::http01::{self, Tokens};
 use super::solve::tls_alpn01;
 use crate::config::{HostPattern, Hostname};
@@ -33,6 +33,9 @@ pub enum Proof {
     TlsAlpn01,
     /// RFC 8555, section 8.4: the plugin's name and the plugin.
     Dns01(String, Arc<dyn DnsSolver>),
+    /// The same at a name of the account's own, where the CA offers it
+    /// (draft-ietf-acme-dns-account-label).
+    DnsAccount01(String, Arc<dyn DnsSolver>),
     /// A record that is there already.
     DnsPersist01,
 }
@@ -44,6 +47,7 @@ impl Proof {
             Self::Http01 => "http-01",
             Self::TlsAlpn01 => "tls-alpn-01",
             Self::Dns01(..) => "dns-01",
+            Self::DnsAccount01(..) => DNS_ACCOUNT,
             Self::DnsPersist01 => dns_persist01::CHALLENGE,
         }
     }
@@ -119,7 +123,7 @@ pub fn held(certificate: &Certificate) -> Held {
         names: certificate.names.clone(),
         not_before: certificate.not_before,
         not_after: certificate.not_after,
-        id: certificate_id(certificate).map(|id| id.to_string()),
+        id: certificate.id.as_deref().map(str::to_owned),
     }
 }
 
@@ -348,9 +352,9 @@ async fn prove(
         Proof::Http01 => ChallengeType::Http01,
         Proof::TlsAlpn01 => ChallengeType::TlsAlpn01,
         Proof::Dns01(..) => ChallengeType::Dns01,
-        Proof::DnsPersist01 => ChallengeType::Unknown(wanted.to_owned()),
+        Proof::DnsAccount01(..) | Proof::DnsPersist01 => ChallengeType::Unknown(wanted.to_owned()),
     };
-    let mut records: Vec<(Hostname, String)> = Vec::new();
+    let mut records: Vec<Wanted> = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization.map_err(|cause| member.error(cause))?;
@@ -371,7 +375,9 @@ async fn prove(
             record.look(desk.dns.resolvers()).await.map_err(AcmeError::Setup)?;
             continue;
         }
-        let challenge = authorization.challenge(kind.clone());
+        let kind = offered(&request.proof, &kind, &authorization);
+        let is_own = matches!(kind, ChallengeType::Unknown(_));
+        let challenge = authorization.challenge(kind);
         let challenge =
             challenge.ok_or_else(|| AcmeError::NoChallenge { host: host.to_string(), wanted })?;
         let key_authorization = challenge.key_authorization();
@@ -385,11 +391,16 @@ async fn prove(
                 let made = tls_alpn01::present(desk.certs, &host, digest.as_ref());
                 answers.tls.push(made.map_err(AcmeError::Make)?);
             }
-            Proof::Dns01(..) => records.push((host, key_authorization.dns_value())),
+            Proof::Dns01(..) | Proof::DnsAccount01(..) => records.push(Wanted {
+                domain: host,
+                account: is_own.then(|| member.account.id().to_owned()),
+                value: key_authorization.dns_value(),
+            }),
             Proof::DnsPersist01 => {}
         }
     }
-    if let Proof::Dns01(credential, solver) = &request.proof
+    if let Proof::Dns01(credential, solver) | Proof::DnsAccount01(credential, solver) =
+        &request.proof
         && !records.is_empty()
     {
         let presented = desk.dns.present(credential, solver, &records).await;
@@ -401,7 +412,8 @@ async fn prove(
         if matches!(authorization.status, AuthorizationStatus::Valid) {
             continue;
         }
-        if let Some(mut challenge) = authorization.challenge(kind.clone()) {
+        let kind = offered(&request.proof, &kind, &authorization);
+        if let Some(mut challenge) = authorization.challenge(kind) {
             let mut tries = FINALIZE_TRIES;
             while let Err(cause) = challenge.set_ready().await {
                 tries -= 1;
@@ -412,6 +424,20 @@ async fn prove(
         }
     }
     await_validation(member, order, wanted).await
+}
+
+/// The kind of challenge to take: that of the account's own record only where the CA offers it, since
+/// few do, and the usual one proves the same.
+fn offered(
+    proof: &Proof,
+    wanted: &ChallengeType,
+    authorization: &AuthorizationState,
+) -> ChallengeType {
+    let is_offered = authorization.challenges.iter().any(|challenge| challenge.r#type == *wanted);
+    match proof {
+        Proof::DnsAccount01(..) if !is_offered => ChallengeType::Dns01,
+        _ => wanted.clone(),
+    }
 }
 
 async fn await_validation(
@@ -478,6 +504,8 @@ fn csr(hosts: &[HostPattern], key: &KeyPair) -> Result<Vec<u8>, AcmeError> {
     Ok(request.der().to_vec())
 }
 
+/// The challenge at a name of the account's own.
+const DNS_ACCOUNT: &str = "dns-account-01";
 const FINALIZE_TRIES: u32 = 8;
 const VALIDATION_TIME: Duration = Duration::from_secs(120);
 const ORDER_TIME: Duration = Duration::from_secs(120);

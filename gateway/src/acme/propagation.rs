@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::dns::{DnsError, Patience, Question, Resolvers, alias_in, ask, ip_of, text_of};
+use crate::config::Resolver;
 
 /// The records to wait for and where.
 #[derive(Debug, Clone)]
@@ -176,18 +177,19 @@ async fn look(
     for (index, server) in servers.iter().enumerate() {
         for address in &server.addresses {
             let (address, expected, is_recursive) =
-                (*address, expected.clone(), server.is_recursive);
+                (address.clone(), expected.clone(), server.is_recursive);
             let patience = resolvers.patience();
             asked.spawn(async move {
-                (index, address, see(address, &expected, is_recursive, patience).await)
+                let sight = see(address.clone(), &expected, is_recursive, patience).await;
+                (index, address, sight)
             });
         }
     }
-    let mut seen: Vec<(usize, SocketAddr, Sight)> = Vec::new();
+    let mut seen: Vec<(usize, Resolver, Sight)> = Vec::new();
     while let Some(one) = asked.join_next().await {
         seen.extend(one.ok());
     }
-    seen.sort_by_key(|(index, address, _)| (*index, *address));
+    seen.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     let verdict = judge(servers, &seen, expected.values.len());
     if seen.iter().all(|(_, _, sight)| matches!(sight, Sight::Nothing(_))) {
         servers.clear();
@@ -199,7 +201,7 @@ async fn look(
 #[derive(Debug)]
 struct Server {
     label: String,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Resolver>,
     is_recursive: bool,
 }
 
@@ -227,7 +229,7 @@ async fn find_servers(
             ips = glue_in(&answer, &host);
         }
         ips.truncate(ADDRESSES_PER_SERVER_MAX);
-        let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, port).into()).collect();
         servers.push(Server { label: host, addresses, is_recursive: false });
     }
     if servers.iter().all(|server| server.addresses.is_empty()) {
@@ -290,7 +292,7 @@ enum Sight {
 }
 
 async fn see(
-    address: SocketAddr,
+    address: Resolver,
     expected: &Expected,
     is_recursive: bool,
     patience: Patience,
@@ -335,7 +337,7 @@ fn sight_of(answer: &Message, expected: &Expected, is_recursive: bool) -> Sight 
 }
 
 /// Decides, and says per address what it decides on.
-fn judge(servers: &[Server], seen: &[(usize, SocketAddr, Sight)], wanted: usize) -> Look {
+fn judge(servers: &[Server], seen: &[(usize, Resolver, Sight)], wanted: usize) -> Look {
     let mut report = Vec::new();
     let mut answering = 0_usize;
     let mut is_missing = false;
@@ -345,7 +347,7 @@ fn judge(servers: &[Server], seen: &[(usize, SocketAddr, Sight)], wanted: usize)
         }
         let mut is_answering = false;
         for (_, address, sight) in seen.iter().filter(|(of, _, _)| *of == index) {
-            let ip = address.ip();
+            let ip = address.address.ip();
             report.push(match sight {
                 Sight::Nothing(why) => format!("{} {ip}: {why}", server.label),
                 Sight::Values(found, remark) => {

@@ -3,7 +3,6 @@
 //! servers, and removed again.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::dns::{Patience, Resolvers};
 use super::propagation;
 use super::solve::dns01::{DnsSolver, RecordSet, SolverFailure, Zone};
-use crate::config::Propagation;
+use crate::config::{Propagation, Resolver};
 
 /// A solver, and the zone it is tried with.
 #[derive(Clone)]
@@ -46,7 +45,7 @@ impl Rehearsal {
     pub fn new(
         solver: Arc<dyn DnsSolver>,
         zone: &str,
-        resolvers: Vec<SocketAddr>,
+        resolvers: Vec<Resolver>,
         propagation: &Propagation,
     ) -> Self {
         let id = uuid::Uuid::now_v7().simple().to_string();

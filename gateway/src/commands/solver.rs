@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{runtime, tempfile_folder};
-use crate::acme::rehearsal::Rehearsal;
+use crate::acme::rehearsal::{Point, Rehearsal};
 use crate::acme::solve::dns01::DnsSolver;
 use crate::acme::solve::rfc2136::UpdateServer;
-use crate::cli::SolverCommand;
-use crate::config::{self, Config, Manifest, lock};
+use crate::catalogue::{self, Fetcher, Found, Place};
+use crate::cli::{Catalogue, SolverCommand};
+use crate::config::lock::{self, Lock, Locked};
+use crate::config::{self, Config, Manifest};
+use crate::conformance::{Provider, conform};
 use crate::fault::describe;
 use crate::generation::Generation;
 use crate::plugin::Engine;
@@ -22,29 +25,51 @@ use crate::upstream::sticky::StickyKey;
 /// What went wrong, for a person.
 pub fn run(command: &SolverCommand) -> Result<(), String> {
     match command {
-        SolverCommand::List { catalogue } => list(&catalogue.catalogue, ""),
-        SolverCommand::Search { word, catalogue } => list(&catalogue.catalogue, word),
-        SolverCommand::Add { name, r#as, catalogue } => {
-            let solver = find(&catalogue.catalogue, name)?;
-            print!("{}", stanza(&solver, r#as.as_deref(), &BTreeMap::new()));
+        SolverCommand::List { catalogue } => runtime()?.block_on(list(catalogue, "")),
+        SolverCommand::Search { word, catalogue } => runtime()?.block_on(list(catalogue, word)),
+        SolverCommand::Add { name, into, file, r#as, catalogue } => {
+            let solver = runtime()?.block_on(fetch(catalogue, name, into))?;
+            let name = r#as.as_deref().unwrap_or(solver.short());
+            pin(&solver, name, &file.config)?;
+            print!("{}", stanza(&solver, Some(name), &BTreeMap::new()));
+            Ok(())
+        }
+        SolverCommand::Index { folder } => {
+            let index = catalogue::index(folder)?;
+            let text = serde_json::to_string_pretty(&index).map_err(|cause| cause.to_string())?;
+            println!("{text}");
             Ok(())
         }
         SolverCommand::ImportEnv { file, catalogue } => {
-            import_env(&catalogue.catalogue, file.as_deref())
+            let Place::Folder(folder) = Place::parse(&catalogue.catalogue)? else {
+                return Err(
+                    "variables are looked for in a folder of solvers: `witgate solver add` those \
+                            that you need first"
+                        .to_owned(),
+                );
+            };
+            import_env(&folder, file.as_deref())
         }
         SolverCommand::Test { name, zone, file } => {
             with_solver(&file.config, name, async |solver, config| {
                 rehearsal(solver, config, zone).once(|line| println!("{line}")).await
             })
         }
-        SolverCommand::Conformance { name, zone, file } => {
+        SolverCommand::Conformance { name, zone: None, mock, record, recording, .. } => {
+            let component = Path::new(name);
+            if component.extension().is_none_or(|ending| ending != "wasm") {
+                return Err(format!(
+                    "{name} is no component (a file that ends in .wasm); to try a solver of gateway.yaml, \
+                     add --zone ZONE"
+                ));
+            }
+            let (mock, record, recording) = (mock.clone(), record.clone(), recording.clone());
+            conformance(component, &Provider { mock, record, recording })
+        }
+        SolverCommand::Conformance { name, zone: Some(zone), file, .. } => {
             with_solver(&file.config, name, async |solver, config| {
                 let rehearsal = rehearsal(solver, config, zone);
-                let points = rehearsal.conform(|point| match &point.outcome {
-                    Ok(()) => println!("{:>2} {}: passes", point.number, point.what),
-                    Err(why) => println!("{:>2} {}: {why}", point.number, point.what),
-                });
-                let points = points.await;
+                let points = rehearsal.conform(say).await;
                 let passed = points.iter().filter(|point| point.outcome.is_ok()).count();
                 println!(
                     "passes {passed} of {}; the others of the list want a provider that fails on \
@@ -54,6 +79,31 @@ pub fn run(command: &SolverCommand) -> Result<(), String> {
                 if passed == points.len() { Ok(()) } else { Err("it does not conform".to_owned()) }
             })
         }
+    }
+}
+
+/// Holds a component to the whole list.
+fn conformance(component: &Path, provider: &Provider) -> Result<(), String> {
+    let folder = tempfile_folder()?;
+    let points = runtime()?.block_on(conform(component, provider, &folder, say));
+    let _ = std::fs::remove_dir_all(&folder);
+    let points = points?;
+    let unmet: Vec<String> = points
+        .iter()
+        .filter(|point| point.outcome.is_err())
+        .map(|point| point.number.to_string())
+        .collect();
+    println!("passes {} of {}", points.len() - unmet.len(), points.len());
+    match unmet.is_empty() {
+        true => Ok(()),
+        false => Err(format!("it does not conform: see point {}", unmet.join(", "))),
+    }
+}
+
+fn say(point: &Point) {
+    match &point.outcome {
+        Ok(()) => println!("{:>2} {}: passes", point.number, point.what),
+        Err(why) => println!("{:>2} {}: {why}", point.number, point.what),
     }
 }
 
@@ -89,27 +139,82 @@ fn solvers(folder: &Path) -> Result<Vec<Solver>, String> {
     Ok(found)
 }
 
-fn find(folder: &Path, name: &str) -> Result<Solver, String> {
-    let mut all = solvers(folder)?;
-    let at = all.iter().position(|it| it.short() == name || it.manifest.name == name);
-    match at {
-        Some(at) => Ok(all.swap_remove(at)),
-        None => Err(format!(
-            "{} has no solver {name:?}; there are: {}",
-            folder.display(),
-            all.iter().map(Solver::short).collect::<Vec<_>>().join(", ")
-        )),
+/// The solver called `name`, on this machine: fetched into a folder when it is not there yet.
+async fn fetch(of: &Catalogue, name: &str, into: &Path) -> Result<Solver, String> {
+    let fetcher = Fetcher { roots: of.roots.clone() };
+    let (place, is_single) = match name.contains("://") {
+        true => (name, true),
+        false => (of.catalogue.as_str(), false),
+    };
+    let all = Place::parse(place)?.solvers(&fetcher).await?;
+    let is_it = |it: &&Found| it.short() == name || it.name == name;
+    let found = match (is_single, all.as_slice()) {
+        (true, [only]) => Some(only),
+        (true, _) => None,
+        (false, all) => all.iter().find(is_it),
+    };
+    let found = found.ok_or_else(|| {
+        let names = all.iter().map(Found::short).collect::<Vec<_>>().join(", ");
+        match is_single {
+            true => format!("{place} has several: name one with `--catalogue {place}`: {names}"),
+            false => format!("{place} has no solver {name:?}; there are: {names}"),
+        }
+    })?;
+    if let Some(file) = found.file() {
+        let bytes = found.bytes(&fetcher).await?;
+        let manifest = catalogue::manifest(&bytes, file)?;
+        return Ok(Solver { file: file.to_owned(), manifest });
     }
+    let bytes = found.bytes(&fetcher).await?;
+    let manifest = catalogue::manifest(&bytes, Path::new(&found.name))?;
+    // A name of the catalogue's could be a path.
+    let file = into.join(format!("{}.wasm", manifest.name));
+    let cannot = |cause: std::io::Error| format!("cannot write {}: {cause}", file.display());
+    std::fs::create_dir_all(into).map_err(cannot)?;
+    let beside = file.with_extension("wasm.new");
+    std::fs::write(&beside, &bytes)
+        .and_then(|()| std::fs::rename(&beside, &file))
+        .map_err(cannot)?;
+    println!("# stored in {}: sha256:{}", file.display(), catalogue::sha256(&bytes));
+    Ok(Solver { file, manifest })
 }
 
-fn list(folder: &Path, word: &str) -> Result<(), String> {
+/// Writes into the `gateway.lock` beside `config` which version was added and what it asks for. What
+/// is there under this name already stays, for `witgate plugin accept`.
+fn pin(solver: &Solver, name: &str, config: &Path) -> Result<(), String> {
+    if !config.exists() {
+        return Ok(());
+    }
+    let path = config.with_extension("lock");
+    let mut lock = Lock::read(&path).map_err(|report| report.to_string())?;
+    let bytes = std::fs::read(&solver.file)
+        .map_err(|cause| format!("cannot read {}: {cause}", solver.file.display()))?;
+    let next = Locked {
+        digest: catalogue::sha256(&bytes),
+        version: Some(solver.manifest.version.clone()),
+        asks: lock::asks(Some(&solver.manifest), true, &["dns-solver"]),
+    };
+    match lock.plugins.get(name) {
+        Some(known) if *known == next => return Ok(()),
+        Some(known) => {
+            let difference = known.difference(&next).replace('\n', "\n# ");
+            println!("# {} has another {name}:\n# {difference}", path.display());
+            return Ok(());
+        }
+        None => drop(lock.plugins.insert(name.to_owned(), next)),
+    }
+    lock.write(&path).map_err(|cause| format!("cannot write {}: {cause}", path.display()))?;
+    println!("# pinned in {}", path.display());
+    Ok(())
+}
+
+async fn list(of: &Catalogue, word: &str) -> Result<(), String> {
     let word = word.to_ascii_lowercase();
-    for solver in solvers(folder)? {
-        let about = solver.manifest.description.clone().unwrap_or_default();
+    let fetcher = Fetcher { roots: of.roots.clone() };
+    for found in Place::parse(&of.catalogue)?.solvers(&fetcher).await? {
         let is_it = |text: &str| text.to_ascii_lowercase().contains(&word);
-        if is_it(solver.short()) || is_it(&about) {
-            let guard = if solver.manifest.guard.is_some() { "" } else { " [no guard]" };
-            println!("{:<16} {about}{guard}", solver.short());
+        if is_it(found.short()) || is_it(&found.about) {
+            println!("{:<16} {}", found.short(), found.about);
         }
     }
     Ok(())
@@ -135,8 +240,10 @@ fn stanza(solver: &Solver, name: Option<&str>, known: &BTreeMap<String, String>)
     if !config.is_empty() {
         let _ = writeln!(text, "    config: {{{}}}", config.join(", "));
     }
-    let is_left_out =
-        |wanted: &config::WantedSecret| !wanted.required && from_is_absent(wanted, known);
+    let is_left_out = |wanted: &config::WantedSecret| {
+        let is_needed = wanted.required || (wanted.usual && known.is_empty());
+        !is_needed && from_is_absent(wanted, known)
+    };
     if !manifest.secrets.is_empty() {
         let mark = if manifest.secrets.values().all(is_left_out) { "#: " } else { "" };
         let _ = writeln!(text, "    {mark}secrets:");
@@ -208,8 +315,12 @@ fn import_env(folder: &Path, file: Option<&Path>) -> Result<(), String> {
     };
     let mut found = false;
     for solver in solvers(folder)? {
-        let mut required = solver.manifest.secrets.values().filter(|it| it.required).peekable();
-        if required.peek().is_some() && required.all(|it| !from_is_absent(it, &known)) {
+        let secrets = || solver.manifest.secrets.values();
+        let is_there = |it: &config::WantedSecret| !from_is_absent(it, &known);
+        // Of what is usual, all or nothing: half a credential is somebody else's.
+        let needed = |it: &config::WantedSecret| it.required || it.usual;
+        let is_known = secrets().any(is_there) || has_variables(&solver.manifest, &known);
+        if is_known && secrets().filter(|it| needed(it)).all(is_there) {
             found = true;
             println!("{}", stanza(&solver, None, &known));
         }
@@ -226,6 +337,15 @@ fn import_env(folder: &Path, file: Option<&Path>) -> Result<(), String> {
                 .to_owned())
         }
     }
+}
+
+/// Whether a variable is set that stands for something in `config:`.
+fn has_variables(manifest: &Manifest, known: &BTreeMap<String, String>) -> bool {
+    let properties = manifest.config.as_ref().and_then(|it| it.get("properties")?.as_object());
+    let names = properties.into_iter().flat_map(|it| it.values()).filter_map(|it| it.get("x-env"));
+    let names = names.filter_map(|it| it.as_array()).flatten().filter_map(|it| it.as_str());
+    let mut names = names;
+    names.any(|name| known.contains_key(name))
 }
 
 /// The server of RFC 2136 that lego's variables name.

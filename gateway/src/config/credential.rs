@@ -22,6 +22,16 @@ pub enum Signing {
         region: String,
         /// The service.
         service: String,
+        /// The session with the credentials of a role, for where there is no access key.
+        otherwise: Option<String>,
+    },
+    /// HTTP signatures with RSA and SHA-256 (draft-cavage-http-signatures-12), as Oracle Cloud wants
+    /// them: over date, target and host, and with a body over its length, type and digest.
+    RsaHttp {
+        /// The secrets whose texts, with `/` between, are the key's id.
+        key_id: Vec<String>,
+        /// The secret with the private key in PEM.
+        key: String,
     },
     /// OVHcloud's `$1$` signature.
     Ovh {
@@ -74,6 +84,8 @@ pub enum Session {
         secret: String,
         /// The scope to ask for.
         scope: Option<String>,
+        /// The session to use where there is no such secret.
+        otherwise: Option<String>,
     },
     /// A signed assertion (RFC 7523, section 2.1) with the key of a service account.
     JwtBearer {
@@ -83,6 +95,26 @@ pub enum Session {
         key: String,
         /// The scope to ask for.
         scope: String,
+        /// The session to use where there is no such secret.
+        otherwise: Option<String>,
+    },
+    /// The token of the machine's own account, from the metadata service of its cloud (Google,
+    /// Azure): `access_token` and `expires_in` as in OAuth 2.0. No plugin can ask there itself.
+    Metadata {
+        /// Where it is.
+        url: String,
+        /// Fields of the request.
+        #[serde(default)]
+        headers: std::collections::BTreeMap<String, String>,
+    },
+    /// The credentials of an AWS role: those of the container, where the environment names their
+    /// place (`AWS_CONTAINER_CREDENTIALS_FULL_URI` or `_RELATIVE_URI`), else those of the instance
+    /// (IMDSv2). For `otherwise` of `aws-sigv4`. No plugin can ask there itself.
+    AwsRole {
+        /// The instance's metadata service.
+        url: String,
+        /// The container's.
+        container: String,
     },
     /// A login of the provider's own.
     Login {
@@ -99,10 +131,54 @@ pub enum Session {
         expect: std::collections::BTreeMap<String, serde_json::Value>,
         /// How long a token is used.
         lifetime_seconds: u64,
+        /// A second step for accounts with two factors.
+        unlock: Option<Unlock>,
     },
 }
 
+/// The second step of a login: a one-time code (RFC 6238), sent where the login went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Unlock {
+    /// The secret with the key in Base32; without it there is no second step.
+    pub secret: String,
+    /// What is sent; `{{totp}}` is the code.
+    pub json: serde_json::Value,
+}
+
+impl Session {
+    /// The session to use instead of this one, where it lacks its secret.
+    pub fn otherwise(&self, has: impl Fn(&str) -> bool) -> Option<&str> {
+        match self {
+            Self::ClientCredentials { secret: needs, otherwise, .. }
+            | Self::JwtBearer { key: needs, otherwise, .. } => {
+                otherwise.as_deref().filter(|_| !has(needs))
+            }
+            _ => None,
+        }
+    }
+
+    /// Places that only the host may ask: what they answer is a credential.
+    pub fn only_for_the_host(&self) -> Vec<&str> {
+        match self {
+            Self::Metadata { url, .. } => vec![url],
+            Self::AwsRole { url, container } => vec![url, container],
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl Signing {
+    /// The session with a role's credentials, where there is no access key.
+    pub fn otherwise(&self, has: impl Fn(&str) -> bool) -> Option<&str> {
+        match self {
+            Self::AwsSigv4 { key_id, otherwise, .. } => {
+                otherwise.as_deref().filter(|_| !has(key_id))
+            }
+            _ => None,
+        }
+    }
+
     /// This without a session token when there is no such secret.
     #[must_use]
     pub fn without_absent(&self, has: impl Fn(&str) -> bool) -> Self {

@@ -83,6 +83,8 @@ pub struct WantedSecret {
     pub description: Option<String>,
     /// Whether the plugin cannot work without it.
     pub required: bool,
+    /// Whether most stanzas have it, though there is another way.
+    pub usual: bool,
     /// Environment variables that other programs take it from, the usual one first.
     pub env: Vec<String>,
 }
@@ -269,19 +271,20 @@ impl Reader {
         for secret in secrets {
             let entries = self.entries(&secret.node, SECRET);
             let description = self.text_of(entries, "description").map(|(text, _)| text);
-            let required = entry(entries, "required").map(|entry| &entry.node);
-            let is_required = match required.map(|node| (&node.value, node.at)) {
-                None => false,
-                Some((Value::Bool(is_required), _)) => *is_required,
-                Some((_, at)) => {
-                    self.error(at, "expected true or false", "");
-                    false
-                }
-            };
+            let mut flag =
+                |key: &str| match entry(entries, key).map(|it| (&it.node.value, it.node.at)) {
+                    None => false,
+                    Some((Value::Bool(flag), _)) => *flag,
+                    Some((_, at)) => {
+                        self.error(at, "expected true or false", "");
+                        false
+                    }
+                };
+            let (required, usual) = (flag("required"), flag("usual"));
             let env =
                 entry(entries, "env").map(|entry| self.texts(&entry.node)).unwrap_or_default();
             let env = env.into_iter().map(|(name, _)| name).collect();
-            let secret_wanted = WantedSecret { description, required: is_required, env };
+            let secret_wanted = WantedSecret { description, required, usual, env };
             wanted.insert(secret.key.clone(), secret_wanted);
         }
         wanted
@@ -409,7 +412,7 @@ const KEYS: &[&str] = &[
 ];
 const GRANTS: &[&str] = &["http", "hmac", "request", "response"];
 const HEAD: &[&str] = &["read", "set"];
-const SECRET: &[&str] = &["description", "required", "env"];
+const SECRET: &[&str] = &["description", "required", "usual", "env"];
 /// The worlds of the contract.
 const WORLDS: &[&str] =
     &["router", "filter", "client-hello", "dns-solver", "issuance-policy", "access-log", "events"];

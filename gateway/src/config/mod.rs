@@ -27,6 +27,7 @@ mod tests;
 mod units;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -129,12 +130,19 @@ fn parse_with(
     }
 }
 
+/// A duration as the file writes it, such as `5m`; none when it is none.
+pub fn duration(text: &str) -> Option<Duration> {
+    units::duration(text)
+}
+
 /// A whole configuration, checked: every name refers to something that exists, every default is
 /// filled in, every path is absolute or relative to the working directory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where to accept connections, in the order of the file.
     pub listen: Vec<Listen>,
+    /// Session tickets of a fleet; `None` has keys of our own.
+    pub tickets: Option<Tickets>,
     /// How certificates are obtained.
     pub certificates: Certificates,
     /// Sites in the order of the file.
@@ -160,10 +168,21 @@ pub struct Config {
     /// Ed25519 keys in Base64, as written; when there are any, every component must be signed with
     /// one of them.
     pub plugin_keys: Vec<String>,
+    /// Whether solvers without a guard are refused.
+    pub needs_guards: bool,
     /// The local control socket; `None` switches it off.
     pub admin: Option<PathBuf>,
     /// Where the versions of plugins are written down: `gateway.lock` beside `gateway.yaml`.
     pub lock: PathBuf,
+}
+
+/// `tls.tickets`: keys that several machines derive from one secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tickets {
+    /// Where the secret is.
+    pub secret: SecretRef,
+    /// How long a key makes tickets.
+    pub rotation: Duration,
 }
 
 /// One entry of `listen:`.
@@ -207,6 +226,56 @@ pub struct Sharing {
     pub seal: Option<SecretRef>,
 }
 
+/// A DNS server that resolves for the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resolver {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// How it is asked.
+    pub over: DnsOver,
+}
+
+/// How a DNS server is asked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DnsOver {
+    /// UDP, and TCP for what is cut (RFC 1035, RFC 7766).
+    Udp,
+    /// TLS (RFC 7858).
+    Tls {
+        /// The name or address in its certificate.
+        name: String,
+        /// Trusted instead of the system's roots.
+        roots: Option<PathBuf>,
+    },
+    /// HTTPS (RFC 8484).
+    Https {
+        /// The name or address in its certificate, and the host that is asked for.
+        name: String,
+        /// The path.
+        path: String,
+        /// Trusted instead of the system's roots.
+        roots: Option<PathBuf>,
+    },
+}
+
+impl From<SocketAddr> for Resolver {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, over: DnsOver::Udp }
+    }
+}
+
+impl fmt::Display for Resolver {
+    /// As in `gateway.yaml`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = &self.address;
+        match &self.over {
+            DnsOver::Udp => write!(f, "{address}"),
+            DnsOver::Tls { name, .. } => write!(f, "tls://{address}#{name}"),
+            DnsOver::Https { name, path, .. } => write!(f, "https://{address}{path}#{name}"),
+        }
+    }
+}
+
 /// `certificates:`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Certificates {
@@ -222,7 +291,9 @@ pub struct Certificates {
     /// is refused.
     pub default: Option<Hostname>,
     /// DNS servers to ask for zones and propagation, instead of those of the system.
-    pub resolvers: Vec<SocketAddr>,
+    pub resolvers: Vec<Resolver>,
+    /// The PEM file with the roots by which those that speak TLS are trusted; else the system's.
+    pub resolver_roots: Option<PathBuf>,
     /// The plugin that says which names of the configuration may have a certificate.
     pub policy: Option<String>,
     /// How the host waits for DNS-01 records.
@@ -237,6 +308,19 @@ pub struct Certificates {
     pub hooks: Vec<Hook>,
     /// What the root of the local CA is limited to; empty: nothing.
     pub local_domains: Vec<LocalDomain>,
+    /// The ACME server of the local CA; none when it has none.
+    pub local_acme: Option<LocalAcme>,
+}
+
+/// `certificates.local-acme`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalAcme {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where names are asked for HTTP-01.
+    pub http_port: u16,
+    /// Where names are asked for TLS-ALPN-01.
+    pub tls_port: u16,
 }
 
 /// A DNS server that takes updates (RFC 2136).
@@ -430,8 +514,26 @@ pub enum Challenge {
     TlsAlpn01,
     /// RFC 8555, section 8.4, through the plugin or the server of `updates` of this name.
     Dns01(String),
+    /// The same at a name of the account's own (draft-ietf-acme-dns-account-label), where the CA offers
+    /// it; else as before.
+    DnsAccount01(String),
     /// A TXT record that somebody sets once (draft-ietf-acme-dns-persist).
     DnsPersist01,
+}
+
+impl Challenge {
+    /// Whether it proves control by a DNS record: of wildcards too, of addresses never.
+    pub fn is_dns(&self) -> bool {
+        self.solver().is_some() || *self == Self::DnsPersist01
+    }
+
+    /// The plugin or the server of `updates` that writes its records.
+    pub fn solver(&self) -> Option<&str> {
+        match self {
+            Self::Dns01(name) | Self::DnsAccount01(name) => Some(name),
+            Self::Auto | Self::Http01 | Self::TlsAlpn01 | Self::DnsPersist01 => None,
+        }
+    }
 }
 
 /// A certificate and its key in PEM files.
@@ -441,6 +543,8 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
+    /// The CA's OCSP response (DER), to be stapled.
+    pub ocsp: Option<PathBuf>,
 }
 
 /// One entry of `sites:`.
@@ -557,6 +661,8 @@ pub struct Route {
     pub headers: Vec<(String, Option<String>)>,
     /// Query parameters that must be there; `None` means with any value.
     pub query: Vec<(String, Option<String>)>,
+    /// What has to hold besides.
+    pub when: When,
     /// Filters of this route, after those of the site.
     pub filters: Vec<PluginUse>,
     /// What holds for its requests, in the place of what the site says.
@@ -566,6 +672,92 @@ pub struct Route {
     /// The line in the file, for messages.
     pub line: u64,
 }
+
+/// `when`, `any` and `not` of a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct When {
+    /// Has to hold.
+    pub all: Test,
+    /// One of them has to hold, if there are any.
+    pub any: Vec<Test>,
+    /// None of them may hold.
+    pub not: Vec<Test>,
+}
+
+/// What a request and its connection are held against; all of it has to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Test {
+    /// Methods; empty means all.
+    pub methods: Vec<String>,
+    /// The whole path, decoded.
+    pub path: Option<Pattern>,
+    /// A value of each of these fields.
+    pub headers: Vec<(String, Pattern)>,
+    /// A value of each of these query parameters, as sent.
+    pub query: Vec<(String, Pattern)>,
+    /// The client's address; empty means any.
+    pub addresses: Vec<ipnet::IpNet>,
+    /// The server name of the handshake, which none has over plain HTTP.
+    pub server_name: Option<Pattern>,
+    /// The TLS version: `TLSv1.2` or `TLSv1.3`.
+    pub tls_version: Option<String>,
+    /// Whether the client showed a certificate.
+    pub client_certificate: Option<bool>,
+}
+
+/// A regular expression for a whole text. Takes time in proportion to the text, whatever it is.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    regex: regex::bytes::Regex,
+}
+
+impl Pattern {
+    /// Compiles it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a line.
+    pub fn new(text: &str) -> Result<Self, String> {
+        // Bytes that are no text must not be a way around a dot.
+        let build = |text: &str| {
+            let mut builder = regex::bytes::RegexBuilder::new(text);
+            builder.unicode(false).dot_matches_new_line(true).size_limit(PATTERN_BYTES_MAX);
+            builder.build()
+        };
+        // On its own first: `a)|(b` would fit between brackets.
+        let built = build(text).and_then(|_| build(&format!("^(?:{text})$")));
+        let regex = built.map_err(|cause| match cause {
+            regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
+            other => {
+                let text = other.to_string();
+                let last = text.lines().last().unwrap_or_default();
+                last.trim_start_matches("error: ").to_owned()
+            }
+        })?;
+        Ok(Self { text: text.to_owned(), regex })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it is of this whole text.
+    pub fn takes(&self, text: &[u8]) -> bool {
+        self.regex.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
+/// Of a compiled pattern; a hundred of them are nothing to worry about.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// Which paths a route takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -901,6 +1093,10 @@ pub struct PluginConfig {
     pub grants: Grants,
     /// Ed25519 public keys of which one must have signed the component; none are needed if empty.
     pub keys: Vec<[u8; 32]>,
+    /// DNS zones that a solver may write in; all of its account if empty.
+    pub zones: Vec<String>,
+    /// Whether a solver without a guard is refused.
+    pub needs_guard: bool,
     /// The line in the file, for messages.
     pub line: u64,
 }

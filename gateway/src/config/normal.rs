@@ -21,26 +21,31 @@ use super::{
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
 /// `[secret]`; the rest can be loaded again and means the same.
 pub fn normal_form(config: &Config) -> String {
-    let mut tree = vec![
-        ("listen", list(config.listen.iter().map(listen))),
-        ("certificates", certificates(&config.certificates)),
-        ("sites", list(config.sites.iter().map(|s| site(s, &config.plugins)))),
-        (
-            "upstreams",
-            names(config.upstreams.iter().filter(|(n, u)| !is_anonymous(n, u)), upstream),
-        ),
-        ("plugins", names(config.plugins.iter(), plugin)),
-        ("log", log(&config.log)),
-        ("store", store(config)),
-        ("workers", config.workers.map_or(text("auto"), |n| int(n as u64))),
-        ("limits", limits(&config.limits)),
-        ("plugin-keys", list(config.plugin_keys.iter().map(text))),
-        ("trusted-proxies", list(config.trusted_proxies.iter().map(|n| text(n.to_string())))),
-        ("admin", config.admin.as_deref().map_or(text("off"), path)),
-    ];
+    let listening = [("listen", list(config.listen.iter().map(listen)))];
+    let tls = config.tickets.as_ref().map(|t| ("tls", map([("tickets", tickets(t))])));
     let hello = config.client_hello.as_ref();
-    tree.extend(hello.map(|plugin| ("client-hello", plugin_use(plugin, &config.plugins))));
-    let tree = map(tree);
+    let hello = hello.map(|plugin| ("client-hello", plugin_use(plugin, &config.plugins)));
+    let tree = map(listening
+        .into_iter()
+        .chain(tls)
+        .chain([
+            ("certificates", certificates(&config.certificates)),
+            ("sites", list(config.sites.iter().map(|s| site(s, &config.plugins)))),
+            (
+                "upstreams",
+                names(config.upstreams.iter().filter(|(n, u)| !is_anonymous(n, u)), upstream),
+            ),
+            ("plugins", names(config.plugins.iter(), plugin)),
+            ("log", log(&config.log)),
+            ("store", store(config)),
+            ("workers", config.workers.map_or(text("auto"), |n| int(n as u64))),
+            ("limits", limits(&config.limits)),
+            ("plugin-keys", list(config.plugin_keys.iter().map(text))),
+            ("unguarded-solvers", text(if config.needs_guards { "refuse" } else { "warn" })),
+            ("trusted-proxies", list(config.trusted_proxies.iter().map(|n| text(n.to_string())))),
+            ("admin", config.admin.as_deref().map_or(text("off"), path)),
+        ])
+        .chain(hello));
     // Nothing in the tree can fail to be written; if the library disagrees, say so in its place.
     serde_yaml::to_string(&tree).unwrap_or_else(|error| format!("# cannot be written: {error}\n"))
 }
@@ -106,9 +111,14 @@ fn store(config: &Config) -> Tree {
     map(fields)
 }
 
+fn tickets(t: &super::Tickets) -> Tree {
+    map([("secret", source(&t.secret, None)), ("rotation", wait(t.rotation))])
+}
+
 fn certificates(c: &Certificates) -> Tree {
     let file = |f: &super::CertificateFiles| {
-        map([("certificate", path(&f.certificate)), ("key", path(&f.key))])
+        let pair = [("certificate", path(&f.certificate)), ("key", path(&f.key))];
+        map(pair.into_iter().chain(f.ocsp.as_deref().map(|ocsp| ("ocsp", path(ocsp)))))
     };
     let mut fields = Vec::new();
     fields.extend(c.contact.as_ref().map(|contact| ("contact", text(contact))));
@@ -117,6 +127,7 @@ fn certificates(c: &Certificates) -> Tree {
     fields.push(("files", list(c.files.iter().map(file))));
     fields.extend(c.default.as_ref().map(|name| ("default", text(name.as_str()))));
     fields.push(("resolvers", list(c.resolvers.iter().map(|r| text(r.to_string())))));
+    fields.extend(c.resolver_roots.as_deref().map(|file| ("resolver-roots", path(file))));
     let propagation = map([
         ("check", Tree::Bool(c.propagation.check)),
         ("delay", wait(c.propagation.delay)),
@@ -135,6 +146,14 @@ fn certificates(c: &Certificates) -> Tree {
     fields.push(("keys", text(keys)));
     let domains = c.local_domains.iter().map(|domain| text(domain.to_string()));
     fields.push(("local-domains", list(domains)));
+    fields.extend(c.local_acme.as_ref().map(|server| {
+        let server = map([
+            ("listen", text(server.listen.to_string())),
+            ("http-port", int(server.http_port.into())),
+            ("tls-port", int(server.tls_port.into())),
+        ]);
+        ("local-acme", server)
+    }));
     fields.push(("hooks", list(c.hooks.iter().map(hook))));
     fields.extend(c.policy.as_ref().map(|plugin| ("policy", text(plugin))));
     fields.extend(c.on_demand.as_ref().map(|d| {
@@ -196,6 +215,7 @@ fn challenge(challenge: &Challenge) -> Tree {
         Challenge::TlsAlpn01 => text("tls-alpn-01"),
         Challenge::DnsPersist01 => text("dns-persist-01"),
         Challenge::Dns01(plugin) => map([("dns-01", text(plugin))]),
+        Challenge::DnsAccount01(plugin) => map([("dns-account-01", text(plugin))]),
     }
 }
 
@@ -279,13 +299,46 @@ fn route(route: &Route, plugins: &BTreeMap<String, PluginConfig>) -> Tree {
         ("methods", list(route.methods.iter().map(text))),
         ("headers", pairs(&route.headers)),
         ("query", pairs(&route.query)),
-        ("filters", list(route.filters.iter().map(|f| plugin_use(f, plugins)))),
     ];
+    let tests = |tests: &[super::Test]| list(tests.iter().map(test));
+    fields.extend(
+        (route.when.all != super::Test::default()).then(|| ("when", test(&route.when.all))),
+    );
+    fields.extend((!route.when.any.is_empty()).then(|| ("any", tests(&route.when.any))));
+    fields.extend((!route.when.not.is_empty()).then(|| ("not", tests(&route.when.not))));
+    fields.extend([("filters", list(route.filters.iter().map(|f| plugin_use(f, plugins))))]);
     if let RouteAction::Split(split) = &route.action {
         fields.push(("split-by", split_by(&split.by)));
     }
     fields.extend(policies(&route.policies));
     fields.push(action);
+    map(fields)
+}
+
+/// What a condition says, and no more.
+fn test(t: &super::Test) -> Tree {
+    let patterns = |pairs: &[(String, super::Pattern)]| {
+        Tree::Map(pairs.iter().map(|(name, p)| (name.clone(), text(p.as_str()))).collect())
+    };
+    let mut fields = Vec::new();
+    let mut say = |is_said: bool, key: &'static str, value: &dyn Fn() -> Tree| {
+        if is_said {
+            fields.push((key, value()));
+        }
+    };
+    say(!t.methods.is_empty(), "methods", &|| list(t.methods.iter().map(text)));
+    let pattern = |p: &Option<super::Pattern>| p.as_ref().map_or(Tree::Null, |p| text(p.as_str()));
+    say(t.path.is_some(), "path", &|| pattern(&t.path));
+    say(!t.headers.is_empty(), "headers", &|| patterns(&t.headers));
+    say(!t.query.is_empty(), "query", &|| patterns(&t.query));
+    say(!t.addresses.is_empty(), "addresses", &|| {
+        list(t.addresses.iter().map(|network| text(network.to_string())))
+    });
+    say(t.server_name.is_some(), "server-name", &|| pattern(&t.server_name));
+    let version = t.tls_version.as_deref();
+    say(version.is_some(), "tls-version", &|| text(version.unwrap_or_default()));
+    let shown = t.client_certificate;
+    say(shown.is_some(), "client-certificate", &|| Tree::Bool(shown.unwrap_or_default()));
     map(fields)
 }
 
@@ -348,6 +401,7 @@ fn policies(p: &Policies) -> Vec<(&'static str, Tree)> {
     );
     say("request-head", setting(&p.request_head, |n| text(size_text(*n))));
     say("request-body", setting(&p.request_body, |n| text(size_text(*n))));
+    say("buffer-request", setting(&p.buffer_request, |n| text(size_text(*n))));
     say(
         "forward-auth",
         setting(&p.forward_auth, |a| {
@@ -585,6 +639,7 @@ fn plugin(p: &PluginConfig) -> Tree {
         ));
     }
     fields.push(("limits", limits));
+    fields.push(("zones", list(p.zones.iter().map(text))));
     let secret = |s: &Secret| source(&s.source, Some(&s.hosts));
     fields.push(("secrets", names(p.secrets.iter(), secret)));
     let head = |grant: &HeadGrant| {

@@ -26,6 +26,8 @@ pub struct Policies {
     pub request_head: Setting<u64>,
     /// The largest request body in bytes, inclusive; off means no limit.
     pub request_body: Setting<u64>,
+    /// How many bytes of a request's body are read before a server is asked, inclusive.
+    pub buffer_request: Setting<u64>,
     /// An upstream that is asked whether a request may go on.
     pub forward_auth: Setting<ForwardAuth>,
     /// Where copies of requests go.

@@ -363,7 +363,13 @@ pub fn write_request_line(out: &mut Vec<u8>, method: &Method, target: &Uri) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
     match target.path_and_query() {
-        Some(target) => out.extend_from_slice(target.as_str().as_bytes()),
+        Some(target) => {
+            // Of `https://host?query`: an empty path is written as `/` (RFC 9112, section 3.2.1).
+            if target.as_str().starts_with('?') {
+                out.push(b'/');
+            }
+            out.extend_from_slice(target.as_str().as_bytes());
+        }
         None => out.push(b'/'),
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -593,6 +599,20 @@ mod tests {
             let mut out = Vec::new();
             write_number(&mut out, n);
             assert_eq!(String::from_utf8(out).unwrap(), n.to_string());
+        }
+    }
+
+    #[test]
+    fn an_empty_path_is_written_as_a_slash() {
+        for (target, line) in [
+            ("https://a.example?q=/x", "GET /?q=/x HTTP/1.1\r\n"),
+            ("https://a.example", "GET / HTTP/1.1\r\n"),
+            ("/x?q", "GET /x?q HTTP/1.1\r\n"),
+            ("*", "GET * HTTP/1.1\r\n"),
+        ] {
+            let mut out = Vec::new();
+            write_request_line(&mut out, &Method::GET, &target.parse().unwrap());
+            assert_eq!(String::from_utf8(out).unwrap(), line);
         }
     }
 

@@ -104,6 +104,8 @@ pub enum RequestBody {
 /// The parts of a streamed request body.
 pub struct StreamedBody {
     held: VecDeque<Frame<Bytes>>,
+    /// What that takes, each frame's own place included.
+    held_bytes: usize,
     incoming: Incoming,
     left: Option<u64>,
     idle: Idle,
@@ -146,6 +148,7 @@ impl RequestBody {
         }
         Self::Stream(Box::new(StreamedBody {
             held: VecDeque::new(),
+            held_bytes: 0,
             incoming,
             left: bytes_max,
             idle: Idle::new(pace),
@@ -197,17 +200,59 @@ impl RequestBody {
                 prefix.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
                 is_whole = data.len() <= room && body.incoming.is_end_stream();
             }
-            body.held.push_back(frame);
-            body.count_held();
+            body.hold(frame);
         }
         Ok((prefix, is_whole))
+    }
+
+    /// Reads until `bytes_max` bytes are there, the body ends, or there is no room for more, and keeps
+    /// what was read for the upstream.
+    ///
+    /// # Errors
+    /// When the body breaks off before that.
+    pub async fn read_ahead(
+        &mut self,
+        bytes_max: usize,
+        has_room: impl Fn() -> bool,
+    ) -> Result<(), BodyError> {
+        let Self::Stream(body) = self else { return Ok(()) };
+        while body.held_bytes < bytes_max && !body.incoming.is_end_stream() && has_room() {
+            let next = std::future::poll_fn(|cx| body.poll_incoming(cx)).await;
+            let Some(frame) = next.transpose()? else { break };
+            body.hold(frame);
+        }
+        Ok(())
     }
 }
 
 impl StreamedBody {
-    fn count_held(&self) {
-        let bytes = self.held.iter().filter_map(|frame| frame.data_ref()).map(Bytes::len);
-        self.share.set(bytes.sum());
+    /// Keeps a frame for later.
+    fn hold(&mut self, frame: Frame<Bytes>) {
+        self.held_bytes += taken_by(&frame);
+        self.held.push_back(frame);
+        self.share.set(self.held_bytes);
+    }
+
+    /// The next frame that was kept.
+    fn take_held(&mut self) -> Option<Frame<Bytes>> {
+        let frame = self.held.pop_front()?;
+        self.held_bytes = self.held_bytes.saturating_sub(taken_by(&frame));
+        self.share.set(self.held_bytes);
+        Some(frame)
+    }
+
+    /// The length of the body, when it is known.
+    fn length(&self) -> Option<u64> {
+        let rest = match self.incoming.is_end_stream() {
+            true => 0,
+            false => self.incoming.size_hint().exact()?,
+        };
+        let mut held = 0;
+        for frame in &self.held {
+            // What has trailers is written so that it can have them.
+            held += frame.data_ref()?.len() as u64;
+        }
+        Some(held + rest)
     }
 
     /// Copies what goes by.
@@ -290,11 +335,8 @@ impl Body for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(body) => {
-                let next = match body.held.pop_front() {
-                    Some(frame) => {
-                        body.count_held();
-                        Some(Ok(frame))
-                    }
+                let next = match body.take_held() {
+                    Some(frame) => Some(Ok(frame)),
                     None => ready!(body.poll_incoming(cx)),
                 };
                 match &next {
@@ -322,10 +364,19 @@ impl Body for RequestBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
             Self::Stream(body) if body.held.is_empty() => body.incoming.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(body) => {
+                body.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }
+
+/// What a frame that is kept takes of memory, about: a body of many small ones is no way around a bound.
+fn taken_by(frame: &Frame<Bytes>) -> usize {
+    FRAME_BYTES + frame.data_ref().map_or(0, Bytes::len)
+}
+
+const FRAME_BYTES: usize = 128;
 
 /// A response's body on its way to the client.
 pub struct ResponseBody {

@@ -282,7 +282,7 @@ impl Exchange<'_> {
     fn route(&mut self, site: usize, uses: &SiteUses) -> Result<Target, ExchangeError> {
         let generation = &self.view.generation;
         let sites = &generation.config.sites;
-        let index = generation.routes.route(sites, site, &self.head);
+        let index = generation.routes.route(sites, site, &self.head, &self.connection.facts);
         let index = index.ok_or(ExchangeError::NoRoute)?;
         self.policy = generation.policies.of_route(site, index).cloned();
         self.filters.extend(uses.routes.get(index).into_iter().flatten().copied());
@@ -451,7 +451,7 @@ impl Exchange<'_> {
     async fn send(
         &mut self,
         name: &str,
-        body: RequestBody,
+        mut body: RequestBody,
         progress: &Rc<Progress>,
         wish: Option<Wish>,
     ) -> Result<Response<ResponseBody>, ExchangeError> {
@@ -459,6 +459,14 @@ impl Exchange<'_> {
         let upstream = view
             .upstream(name)
             .ok_or(ExchangeError::Internal("the upstream is not in this generation"))?;
+        if let Some(bytes_max) = self.pass.as_ref().and_then(|pass| pass.buffer_bytes_max())
+            && wish.is_none()
+            && !is_grpc(&self.head.headers)
+        {
+            let worker = &self.connection.worker;
+            let ahead = body.read_ahead(bytes_max, || !view.is_short_of_memory(worker));
+            ahead.await.map_err(|error| broken_body(&error))?;
+        }
         let key = upstream.key(&self.head.headers, self.facts.client.ip());
         let place = upstream.place(&[], &key).await.map_err(ExchangeError::Upstream)?;
         let place = place.ok_or(ExchangeError::Internal("the upstream has no server"))?;
@@ -630,7 +638,8 @@ impl Exchange<'_> {
         let answer = ResponseHead { status, ..head };
         let mut record = self.take_record();
         record.status = status.as_u16();
-        let place = self.connection.worker.open.place();
+        let client = self.connection.facts.client;
+        let place = self.connection.worker.open.place(Some(client), "tunnel");
         let tunnel = tunnel::join(wish.client, *upstream, lease, record, place);
         tokio::task::spawn_local(tunnel);
         Ok(answer::response(answer, ResponseBody::full(Bytes::new())))
@@ -864,7 +873,12 @@ fn target_of(parts: &http::request::Parts) -> Result<http::uri::PathAndQuery, Ex
     let is_all = target == "*" && parts.method == Method::OPTIONS;
     // HTTP/1.1 has no other bytes in its first line.
     let is_plain = target.as_str().bytes().all(|b| (0x21..=0x7e).contains(&b));
-    if is_plain && (is_path || is_all) { Ok(target.clone()) } else { Err(bad) }
+    match is_plain && (is_path || is_all) {
+        // Of `https://host?query`: an empty path is `/` (RFC 9110, section 4.2.3).
+        true if target.as_str().starts_with('?') => format!("/{target}").parse().map_err(|_| bad),
+        true => Ok(target.clone()),
+        false => Err(bad),
+    }
 }
 
 /// Whether fields of HTTP/2 or HTTP/3 mean the same in HTTP/1.1 (RFC 9113, section 8.2.1).

@@ -449,7 +449,7 @@ impl Server {
         if !self.is_draining && self.drain.has_changed().unwrap_or(true) {
             self.is_draining = *self.drain.borrow();
         }
-        self.is_draining
+        self.is_draining || self.connection.worker.is_leaving.get()
     }
 
     /// What is left of `100 Continue`, when a part of it has gone out. None of it follows a response.

@@ -52,7 +52,7 @@ pub(super) fn wish(
             Wish::Refuse(Refusal::Plugin(NO_APPLICATION_PROTOCOL))
         }
         Ok(HelloVerdict::PassThrough(upstream)) => {
-            Wish::Site(Front { passthrough: Some(upstream), clients: None })
+            Wish::Site(Front { passthrough: Some(upstream), ..Front::default() })
         }
         Ok(HelloVerdict::TerminateAs(other)) => {
             // It says itself that it is to be terminated.

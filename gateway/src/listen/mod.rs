@@ -7,12 +7,13 @@ mod hello;
 mod pass;
 mod quic;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, UdpSocket};
-use std::rc::Rc;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle as LocalHandle, LocalSet};
 
-use self::quic::Steering;
+pub use self::quic::Steering;
 use crate::bounds::{AddressPlace, Reason};
 use crate::config::{Limits, Listen, Scheme};
 use crate::http::exchange::Connection;
@@ -36,7 +37,7 @@ use crate::tls::TlsFacts;
 use crate::tls::accept::Accepted;
 use crate::tls::fingerprint;
 use crate::tls::hello::Wish;
-use crate::worker::{OpenPlace, Worker};
+use crate::worker::{OpenPlace, Opened, Worker};
 
 /// Where connections come in, whatever the settings of the place are. Those are looked up at each
 /// connection, so that a change of them closes no socket.
@@ -58,26 +59,88 @@ enum Bound {
     Udp(UdpSocket),
 }
 
+/// Sockets that listen already: those of the process before, or of systemd.
+#[derive(Default)]
+pub struct Inherited {
+    /// For connections.
+    pub tcp: Vec<StdListener>,
+    /// For QUIC.
+    pub udp: Vec<UdpSocket>,
+}
+
+/// A socket of a running gateway, for the process that takes over.
+pub enum Listening {
+    /// For connections.
+    Tcp(OwnedFd),
+    /// For QUIC.
+    Udp(OwnedFd),
+}
+
+/// What one worker has open: how many, and the oldest of them.
+pub type Report = (usize, Vec<Opened>);
+
+/// Asks workers what they have open, also while they drain.
+#[derive(Clone)]
+pub struct Roll(Vec<mpsc::UnboundedSender<Command>>);
+
+impl Roll {
+    /// How many connections and tunnels are open, and the oldest of them. Waits for the workers.
+    pub fn call(&self) -> Report {
+        let (mut count, mut oldest) = (0, Vec::new());
+        for worker in &self.0 {
+            let (reply, report) = std::sync::mpsc::channel();
+            let _ = worker.send(Command::Report(reply));
+            if let Ok((more, some)) = report.recv_timeout(WORKER_ANSWERS) {
+                count += more;
+                oldest.extend(some);
+            }
+        }
+        oldest.sort_by_key(|opened| opened.since);
+        oldest.truncate(OLDEST_TOLD);
+        (count, oldest)
+    }
+}
+
 /// What a worker is told.
 enum Command {
     /// Accept here from now on.
     Open(Door, Bound),
     /// Accept here no longer; open connections stay.
     Close(Door),
+    /// Say which sockets are open.
+    Sockets(std::sync::mpsc::Sender<Vec<Listening>>),
+    /// Say what is open.
+    Report(std::sync::mpsc::Sender<Report>),
 }
 
-/// The task that accepts at a door.
+/// The task that accepts at a door, and its socket as long as the task has it.
 enum Porter {
-    Tcp(LocalHandle<()>),
+    Tcp(LocalHandle<()>, Weak<OwnedFd>),
     /// Told whether to accept; it stays until its last connection has ended.
-    Quic(watch::Sender<bool>, LocalHandle<()>),
+    Quic(watch::Sender<bool>, LocalHandle<()>, Weak<OwnedFd>),
 }
 
 impl Porter {
     fn close(&self) {
         match self {
-            Self::Tcp(task) => task.abort(),
-            Self::Quic(is_open, _) => drop(is_open.send(false)),
+            Self::Tcp(task, _) => task.abort(),
+            Self::Quic(is_open, ..) => drop(is_open.send(false)),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self {
+            Self::Tcp(task, _) | Self::Quic(_, task, _) => task.is_finished(),
+        }
+    }
+
+    /// Its socket, when it accepts.
+    fn socket(&self) -> Option<Listening> {
+        let copy = |socket: &Weak<OwnedFd>| socket.upgrade()?.try_clone().ok();
+        match self {
+            Self::Tcp(_, socket) => copy(socket).map(Listening::Tcp),
+            Self::Quic(is_open, _, socket) if *is_open.borrow() => copy(socket).map(Listening::Udp),
+            Self::Quic(..) => None,
         }
     }
 }
@@ -92,6 +155,10 @@ pub struct WorkerHandle {
 pub struct Workers {
     handles: Vec<WorkerHandle>,
     drain: watch::Sender<bool>,
+    /// For connections of HTTP/1.1, which cannot be told that they end but in a response.
+    drain_idle: watch::Sender<bool>,
+    is_leaving: Arc<AtomicBool>,
+    steering: Arc<Steering>,
     open: Vec<Door>,
     /// Doors whose sockets may still be there, since QUIC connections end when they like.
     known: HashSet<Door>,
@@ -104,26 +171,32 @@ impl Workers {
     /// When a thread cannot be started.
     pub fn start(
         count: usize,
+        steering: Arc<Steering>,
         make: impl Fn() -> Rc<Worker> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let (drain, _) = watch::channel(false);
+        let (drain_idle, _) = watch::channel(false);
         let make = Arc::new(make);
+        let is_leaving = Arc::new(AtomicBool::new(false));
         let open = Arc::new(AtomicUsize::new(0));
-        let steering = Steering::new();
         let handles = (0..count).map(|index| {
             let (commands, received) = mpsc::unbounded_channel();
-            let (make, drain, open) = (Arc::clone(&make), drain.subscribe(), Arc::clone(&open));
-            let place = QuicPlace {
-                worker: u16::try_from(index).map_err(io::Error::other)?,
+            let make = Arc::clone(&make);
+            let house = House {
+                open: Arc::clone(&open),
+                drain: drain.subscribe(),
+                drain_idle: drain_idle.subscribe(),
+                is_leaving: Arc::clone(&is_leaving),
                 steering: Arc::clone(&steering),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || run(make(), received, drain, open, place))?;
+                .spawn(move || run(make(), received, house))?;
             Ok(WorkerHandle { commands, thread })
         });
         let handles = handles.collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { handles, drain, open: Vec::new(), known: HashSet::new() })
+        let (open, known) = (Vec::new(), HashSet::new());
+        Ok(Self { handles, drain, drain_idle, is_leaving, steering, open, known })
     }
 
     /// Opens what `wanted` has and is not open yet; nothing is opened when one of them fails.
@@ -131,29 +204,8 @@ impl Workers {
     /// # Errors
     /// The address that cannot be bound, and why.
     pub fn prepare(&self, wanted: &[Listen]) -> Result<Prepared, (Listen, io::Error)> {
-        let mut prepared = Prepared { wanted: Vec::new(), opened: Vec::new() };
-        for listen in wanted {
-            let mut doors = vec![Door { address: listen.address, kind: Kind::Tcp(listen.scheme) }];
-            doors
-                .extend(listen.http3.then_some(Door { address: listen.address, kind: Kind::Quic }));
-            for door in doors {
-                prepared.wanted.push(door);
-                if self.open.contains(&door) {
-                    continue;
-                }
-                // The same address may be reopened for the other scheme: then it is known to be
-                // ours.
-                let is_ours = self.known.contains(&door)
-                    || self.open.iter().any(|open| {
-                        open.address == door.address
-                            && (open.kind == Kind::Quic) == (door.kind == Kind::Quic)
-                    });
-                let sockets = bind(door, self.handles.len(), is_ours, wanted)
-                    .map_err(|cause| (listen.clone(), cause))?;
-                prepared.opened.push((door, sockets));
-            }
-        }
-        Ok(prepared)
+        let mut inherited = Inherited::default();
+        Prepared::open(wanted, self.handles.len(), &self.open, &self.known, &mut inherited)
     }
 
     /// Hands prepared sockets to the workers and closes those that are no longer wanted.
@@ -167,16 +219,59 @@ impl Workers {
             if door.kind == Kind::Quic {
                 self.known.insert(door);
             }
-            for (worker, socket) in self.handles.iter().zip(sockets) {
-                let _ = worker.commands.send(Command::Open(door, socket));
+            for (worker, socket) in sockets {
+                if let Some(worker) = self.handles.get(worker) {
+                    let _ = worker.commands.send(Command::Open(door, socket));
+                }
             }
         }
         self.open = prepared.wanted;
     }
 
+    /// The sockets of all doors, for the process that takes over. Waits for the workers.
+    pub fn sockets(&self) -> Vec<Listening> {
+        let all = self.handles.iter().map(|worker| {
+            let (reply, sockets) = std::sync::mpsc::channel();
+            let _ = worker.commands.send(Command::Sockets(reply));
+            sockets.recv_timeout(WORKER_ANSWERS).unwrap_or_default()
+        });
+        all.flatten().collect()
+    }
+
+    /// Who can tell what is open.
+    pub fn roll(&self) -> Roll {
+        Roll(self.handles.iter().map(|handle| handle.commands.clone()).collect())
+    }
+
+    /// Where datagrams of QUIC go.
+    pub fn steering(&self) -> &Arc<Steering> {
+        &self.steering
+    }
+
     /// Stops accepting, lets open exchanges end, and waits for the workers.
     pub fn drain(self) {
         let _ = self.drain.send(true);
+        let _ = self.drain_idle.send(true);
+        self.join();
+    }
+
+    /// As [`Workers::drain`] after another process has taken over: a client of HTTP/1.1 that waits gets
+    /// one more response, which tells it to connect anew, unless it has none to ask for within `idle`.
+    /// Closing its connection could meet its next request.
+    pub fn leave(self, idle: Duration) {
+        self.is_leaving.store(true, Ordering::SeqCst);
+        let _ = self.drain.send(true);
+        let end = std::time::Instant::now() + idle;
+        while std::time::Instant::now() < end
+            && self.handles.iter().any(|handle| !handle.thread.is_finished())
+        {
+            std::thread::sleep(TICK);
+        }
+        let _ = self.drain_idle.send(true);
+        self.join();
+    }
+
+    fn join(self) {
         for handle in self.handles {
             drop(handle.commands);
             let _ = handle.thread.join();
@@ -184,10 +279,101 @@ impl Workers {
     }
 }
 
-/// Sockets that are bound but not yet served.
+/// Sockets that are bound but not yet served: each for one worker.
 pub struct Prepared {
     wanted: Vec<Door>,
-    opened: Vec<(Door, Vec<Bound>)>,
+    opened: Vec<(Door, Vec<(usize, Bound)>)>,
+}
+
+impl Prepared {
+    /// Takes what `wanted` has from `inherited`, and binds the rest, for `count` workers of a process
+    /// that has none yet.
+    ///
+    /// # Errors
+    /// The address that cannot be bound, and why.
+    pub fn first(
+        wanted: &[Listen],
+        count: usize,
+        inherited: &mut Inherited,
+    ) -> Result<Self, (Listen, io::Error)> {
+        Self::open(wanted, count, &[], &HashSet::new(), inherited)
+    }
+
+    fn open(
+        wanted: &[Listen],
+        count: usize,
+        open: &[Door],
+        known: &HashSet<Door>,
+        inherited: &mut Inherited,
+    ) -> Result<Self, (Listen, io::Error)> {
+        let mut prepared = Self { wanted: Vec::new(), opened: Vec::new() };
+        for listen in wanted {
+            let mut doors = vec![Door { address: listen.address, kind: Kind::Tcp(listen.scheme) }];
+            doors
+                .extend(listen.http3.then_some(Door { address: listen.address, kind: Kind::Quic }));
+            for door in doors {
+                prepared.wanted.push(door);
+                if open.contains(&door) {
+                    continue;
+                }
+                let fail = |cause| (listen.clone(), cause);
+                let sockets = inherited.take(door, count).map_err(fail)?;
+                if !sockets.is_empty() {
+                    prepared.opened.push((door, sockets));
+                    continue;
+                }
+                // The same address may be reopened for the other scheme: then it is known to be
+                // ours.
+                let is_ours = known.contains(&door)
+                    || open.iter().any(|open| {
+                        open.address == door.address
+                            && (open.kind == Kind::Quic) == (door.kind == Kind::Quic)
+                    });
+                let sockets = bind(door, count, is_ours, wanted).map_err(fail)?;
+                prepared.opened.push((door, sockets.into_iter().enumerate().collect()));
+            }
+        }
+        Ok(prepared)
+    }
+}
+
+impl Inherited {
+    /// The sockets of a door, shared out over `count` workers; none when there are none. All of them
+    /// are served, since the system may give connections to any. Workers may share a socket for
+    /// connections; one for QUIC belongs to one worker.
+    fn take(&mut self, door: Door, count: usize) -> io::Result<Vec<(usize, Bound)>> {
+        let mut sockets = Vec::new();
+        match door.kind {
+            Kind::Tcp(_) => {
+                let is_it = |socket: &mut StdListener| is_at(socket.local_addr(), door.address);
+                let mut found: Vec<StdListener> = self.tcp.extract_if(.., is_it).collect();
+                let missing = if found.is_empty() { 0 } else { count.saturating_sub(found.len()) };
+                let more: Vec<StdListener> = found
+                    .iter()
+                    .cycle()
+                    .take(missing)
+                    .map(StdListener::try_clone)
+                    .collect::<io::Result<_>>()?;
+                found.extend(more);
+                for socket in found {
+                    socket.set_nonblocking(true)?;
+                    sockets.push(Bound::Tcp(socket));
+                }
+            }
+            Kind::Quic => {
+                let is_it = |socket: &mut UdpSocket| is_at(socket.local_addr(), door.address);
+                for socket in self.udp.extract_if(.., is_it) {
+                    socket.set_nonblocking(true)?;
+                    sockets.push(Bound::Udp(socket));
+                }
+            }
+        }
+        Ok(sockets.into_iter().enumerate().map(|(i, socket)| (i % count.max(1), socket)).collect())
+    }
+}
+
+fn is_at(found: io::Result<SocketAddr>, wanted: SocketAddr) -> bool {
+    found.is_ok_and(|found| (found.ip(), found.port()) == (wanted.ip(), wanted.port()))
 }
 
 /// One socket per worker. With `SO_REUSEPORT` the kernel would let a second gateway share the port
@@ -240,19 +426,17 @@ fn socket(door: Door, is_shared: bool, is_dual: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// What a worker needs to take part in QUIC.
-struct QuicPlace {
-    worker: u16,
+/// What all workers have in common, beside what each owns.
+struct House {
+    /// Open connections of all.
+    open: Arc<AtomicUsize>,
+    drain: watch::Receiver<bool>,
+    drain_idle: watch::Receiver<bool>,
+    is_leaving: Arc<AtomicBool>,
     steering: Arc<Steering>,
 }
 
-fn run(
-    worker: Rc<Worker>,
-    commands: mpsc::UnboundedReceiver<Command>,
-    drain: watch::Receiver<bool>,
-    open: Arc<AtomicUsize>,
-    place: QuicPlace,
-) {
+fn run(worker: Rc<Worker>, commands: mpsc::UnboundedReceiver<Command>, house: House) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -263,43 +447,47 @@ fn run(
     };
     worker.sit_here();
     let tasks = LocalSet::new();
-    tasks.block_on(&runtime, serve(Rc::clone(&worker), commands, drain, open, place));
+    tasks.block_on(&runtime, serve(Rc::clone(&worker), commands, house));
     worker.access.flush();
 }
 
-async fn serve(
-    worker: Rc<Worker>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
-    drain: watch::Receiver<bool>,
-    open: Arc<AtomicUsize>,
-    place: QuicPlace,
-) {
-    let mut draining = drain.clone();
-    let mut porters: HashMap<Door, Porter> = HashMap::new();
+async fn serve(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>, house: House) {
+    let mut draining = house.drain.clone();
+    let mut porters: Vec<(Door, Porter)> = Vec::new();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Open(door, bound)) => {
+                    porters.retain(|(_, porter)| !porter.is_finished());
                     // A QUIC door that was closed and has connections left opens again.
-                    if let Some(Porter::Quic(is_open, task)) = porters.get(&door)
-                        && !task.is_finished()
-                        && is_open.send(true).is_ok()
-                    {
+                    let is_reopened = porters.iter().any(|(known, porter)| match porter {
+                        Porter::Quic(is_open, ..) if *known == door && !*is_open.borrow() => {
+                            is_open.send(true).is_ok()
+                        }
+                        _ => false,
+                    });
+                    if is_reopened {
                         continue;
                     }
-                    match start(door, bound, &worker, &open, &drain, &place) {
-                        Ok(porter) => drop(porters.insert(door, porter)),
+                    match start(door, bound, &worker, &house) {
+                        Ok(porter) => porters.push((door, porter)),
                         Err(cause) => {
                             tracing::error!(address = %door.address, %cause, "cannot listen");
                         }
                     }
                 }
                 Some(Command::Close(door)) => {
-                    if let Some(porter) = porters.get(&door) {
-                        porter.close();
-                    }
+                    let of_door = porters.iter().filter(|(known, _)| *known == door);
+                    of_door.for_each(|(_, porter)| porter.close());
+                }
+                Some(Command::Sockets(reply)) => {
+                    let sockets = porters.iter().filter_map(|(_, porter)| porter.socket());
+                    let _ = reply.send(sockets.collect());
+                }
+                Some(Command::Report(reply)) => {
+                    let _ = reply.send((worker.open.count(), worker.open.oldest(OLDEST_TOLD)));
                 }
                 None => break,
             },
@@ -307,7 +495,8 @@ async fn serve(
             _ = draining.wait_for(|&drain| drain) => break,
         }
     }
-    for porter in porters.values() {
+    worker.is_leaving.set(house.is_leaving.load(Ordering::SeqCst));
+    for (_, porter) in &porters {
         porter.close();
     }
     let limit = worker.view().generation.config.limits.drain;
@@ -317,9 +506,20 @@ async fn serve(
         tokio::select! {
             outcome = &mut ended => {
                 if outcome.is_err() {
-                    tracing::warn!(open = worker.open.count(), "drain time is over, closing");
+                    let oldest = worker.open.oldest(OLDEST_TOLD);
+                    let oldest: Vec<String> = oldest.iter().map(ToString::to_string).collect();
+                    tracing::warn!(
+                        open = worker.open.count(),
+                        "drain time is over, closing: {}",
+                        oldest.join(", ")
+                    );
                 }
                 return;
+            }
+            Some(command) = commands.recv() => {
+                if let Command::Report(reply) = command {
+                    let _ = reply.send((worker.open.count(), worker.open.oldest(OLDEST_TOLD)));
+                }
             }
             _ = tick.tick() => worker.access.flush(),
         }
@@ -327,27 +527,40 @@ async fn serve(
 }
 
 /// Begins to accept at a door.
-fn start(
-    door: Door,
-    bound: Bound,
-    worker: &Rc<Worker>,
-    open: &Arc<AtomicUsize>,
-    drain: &watch::Receiver<bool>,
-    place: &QuicPlace,
-) -> io::Result<Porter> {
-    let (worker, open, drain) = (Rc::clone(worker), Arc::clone(open), drain.clone());
+fn start(door: Door, bound: Bound, worker: &Rc<Worker>, house: &House) -> io::Result<Porter> {
+    let (worker, open, drain) = (Rc::clone(worker), Arc::clone(&house.open), house.drain.clone());
     match bound {
         Bound::Tcp(socket) => {
-            let task = accept(TcpListener::from_std(socket)?, door, worker, open, drain);
-            Ok(Porter::Tcp(tokio::task::spawn_local(task)))
+            let copy = Rc::new(socket.as_fd().try_clone_to_owned()?);
+            let known = Rc::downgrade(&copy);
+            let ends = Ends { all: drain, idle: house.drain_idle.clone() };
+            let task = accept(TcpListener::from_std(socket)?, door, worker, open, ends);
+            let task = tokio::task::spawn_local(async move {
+                let _copy = copy;
+                task.await;
+            });
+            Ok(Porter::Tcp(task, known))
         }
         Bound::Udp(socket) => {
-            let endpoint = quic::endpoint(socket, door.address, place.worker, &place.steering)?;
+            let copy = Rc::new(socket.as_fd().try_clone_to_owned()?);
+            let known = Rc::downgrade(&copy);
+            let endpoint = quic::endpoint(socket, door.address, &house.steering)?;
             let (is_open, opened) = watch::channel(true);
             let task = quic::accept(endpoint, worker, open, opened, drain);
-            Ok(Porter::Quic(is_open, tokio::task::spawn_local(task)))
+            let task = tokio::task::spawn_local(async move {
+                let _copy = copy;
+                task.await;
+            });
+            Ok(Porter::Quic(is_open, task, known))
         }
     }
+}
+
+/// When connections are asked to end: those that can be told so between requests, and HTTP/1.1.
+#[derive(Clone)]
+struct Ends {
+    all: watch::Receiver<bool>,
+    idle: watch::Receiver<bool>,
 }
 
 async fn accept(
@@ -355,7 +568,7 @@ async fn accept(
     door: Door,
     worker: Rc<Worker>,
     open: Arc<AtomicUsize>,
-    drain: watch::Receiver<bool>,
+    ends: Ends,
 ) {
     let mut terms = Terms::new(&worker, door);
     loop {
@@ -371,7 +584,7 @@ async fn accept(
                     continue;
                 }
                 Counters::add(&worker.counters.connections, 1);
-                let place = Place::take(&worker, &open);
+                let place = Place::take(&worker, &open, canonical(peer));
                 // The handshake's task ends when the connection's begins: one that waits for its next
                 // request holds no more memory than that takes.
                 tokio::task::spawn_local(greet(
@@ -379,7 +592,7 @@ async fn accept(
                     peer,
                     Rc::clone(&worker),
                     terms.clone(),
-                    drain.clone(),
+                    ends.clone(),
                     place,
                 ));
             }
@@ -443,7 +656,7 @@ async fn greet(
     peer: SocketAddr,
     worker: Rc<Worker>,
     terms: Terms,
-    drain: watch::Receiver<bool>,
+    ends: Ends,
     place: Place,
 ) {
     let _ = stream.set_nodelay(true);
@@ -464,26 +677,37 @@ async fn greet(
         }
     }
     let Some(of_address) = place_of_address(&worker, caller.client.ip(), &limits) else { return };
-    let place = (place, of_address);
+    let tell = |what, name| place.of_worker.tell(caller.client, what, name);
     if scheme == Scheme::Http {
+        tell("HTTP/1.1", None);
+        let place = (place, of_address);
         let connection = connection_of(&worker, caller, None, None);
-        serve::spawn(stream, false, connection, limits, drain, place);
+        serve::spawn(stream, false, connection, limits, ends.idle, place);
         return;
     }
     let to = caller.local.ip();
     let sender = hello::Sender::tcp(&caller);
-    let wish = |name: Option<&str>, records: &[u8], is_ours: bool| match is_ours {
-        true => Wish::Site(worker.view().generation.fronts.find(name, Some(to))),
-        false => hello::wish(&worker, &sender, name, || fingerprint::unwrap_records(records)),
+    let client = caller.client.ip();
+    let wish = |name: Option<&str>, records: &[u8], is_ours: bool| {
+        let wish = match is_ours {
+            true => Wish::Site(worker.view().generation.fronts.find(name, Some(to))),
+            false => hello::wish(&worker, &sender, name, || fingerprint::unwrap_records(records)),
+        };
+        wish.logged_to(worker.acceptor.taps().find(name, client))
     };
     match worker.acceptor.accept(stream, to, limits.handshake, wish).await {
         Ok(Accepted::Serve { mut stream, facts }) => {
             stream.counted(worker.shared.memory.share());
             let is_h2 = facts.is_h2;
+            tell(if is_h2 { "HTTP/2" } else { "HTTP/1.1" }, facts.server_name.clone());
+            let place = (place, of_address);
             let connection = connection_of(&worker, caller, Some(facts), alt_svc);
+            let drain = if is_h2 { ends.all } else { ends.idle };
             serve::spawn(stream, is_h2, connection, limits, drain, place);
         }
         Ok(Accepted::Pass { io, read, server_name, upstream }) => {
+            tell("passed", server_name.as_deref().map(Box::from));
+            let _place = (place, of_address);
             pass::through(&worker, caller, pass::Passage { io, read, server_name, upstream }).await;
         }
         Ok(Accepted::Challenged) => {}
@@ -540,6 +764,9 @@ fn connection_of(
     alt_svc: Option<HeaderValue>,
 ) -> Rc<Connection> {
     let Caller { client, local, via } = caller;
+    if let Some(tls) = &tls {
+        worker.counters.handshake(tls.group, tls.is_resumed);
+    }
     Rc::new(Connection {
         worker: Rc::clone(worker),
         scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
@@ -554,15 +781,16 @@ fn connection_of(
 struct Place {
     open: Arc<AtomicUsize>,
     counters: Arc<Counters>,
-    _of_worker: OpenPlace,
+    of_worker: OpenPlace,
 }
 
 impl Place {
-    fn take(worker: &Worker, open: &Arc<AtomicUsize>) -> Self {
+    fn take(worker: &Worker, open: &Arc<AtomicUsize>, client: SocketAddr) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
         Counters::add(&worker.counters.open, 1);
         let (open, counters) = (Arc::clone(open), Arc::clone(&worker.counters));
-        Self { open, counters, _of_worker: worker.open.place() }
+        let of_worker = worker.open.place(Some(client), "handshake");
+        Self { open, counters, of_worker }
     }
 }
 
@@ -595,4 +823,8 @@ const BACKLOG: i32 = 4096;
 const UDP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const ALT_SVC_SECONDS: u32 = 86_400;
 const TICK: Duration = Duration::from_millis(100);
+/// How many of what is open are told about.
+const OLDEST_TOLD: usize = 20;
+/// How long a worker may take to say what it has: it serves, meanwhile.
+const WORKER_ANSWERS: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -8,17 +8,19 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use aws_lc_rs::rand;
+use aws_lc_rs::aead::quic::{AES_256, HeaderProtectionKey};
+use aws_lc_rs::{hmac, rand};
+use quinn::crypto::HmacKey;
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{
     AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming,
@@ -39,18 +41,29 @@ use crate::tls::clients::ClientCertificate;
 use crate::tls::fingerprint::Transport;
 use crate::tls::hello::{Refusal, Wish};
 use crate::tls::quic::Shaken;
+use crate::tls::tickets::Secret;
 use crate::worker::Worker;
 
-/// Which worker a datagram is for, and how it gets there. One for all workers.
+/// Which endpoint a datagram is for, and how it gets there. One for all workers.
+///
+/// Each endpoint has a number, its seat. At an upgrade the next process goes on counting where this one
+/// ends, with the same key: what comes for a seat of this one is handed back to it.
 pub struct Steering {
-    /// Hides the worker in a connection ID, since an observer must not see that two of them belong
-    /// together (RFC 9000, section 5.1).
-    key: RandomState,
-    /// Taken when an endpoint starts, and for a datagram that came to the wrong worker.
+    /// Hides the seat in a connection ID, since an observer must not see that two of them belong
+    /// together (RFC 9000, section 5.1), and lets nobody else make one.
+    key: HeaderProtectionKey,
+    /// Signs stateless resets (RFC 9000, section 10.3).
+    reset: Arc<hmac::Key>,
+    /// Taken when an endpoint starts, and for a datagram that came to the wrong one.
     inboxes: Mutex<HashMap<(SocketAddr, u16), mpsc::Sender<Datagram>>>,
+    next_seat: AtomicU16,
+    /// Whether another process reads our sockets.
+    is_deaf: AtomicBool,
+    /// To the process before, which has connections left.
+    before: Option<UnixDatagram>,
 }
 
-/// A datagram that came to another worker's socket.
+/// A datagram that came to another endpoint's socket.
 struct Datagram {
     bytes: Box<[u8]>,
     from: SocketAddr,
@@ -59,69 +72,192 @@ struct Datagram {
 }
 
 impl Steering {
-    /// Steering with a key of its own.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { key: RandomState::new(), inboxes: Mutex::default() })
+    /// Steering with a key of this process and those that take over from it; seats begin at
+    /// `first_seat`. What belongs to others goes to the process `before`.
+    ///
+    /// # Errors
+    /// When the key cannot be used.
+    pub fn new(
+        secret: &Secret,
+        first_seat: u16,
+        before: Option<UnixDatagram>,
+    ) -> io::Result<Arc<Self>> {
+        if let Some(before) = &before {
+            before.set_nonblocking(true)?;
+        }
+        let key = HeaderProtectionKey::new(&AES_256, secret.derive(&[b"steering"]).bytes());
+        let reset = hmac::Key::new(hmac::HMAC_SHA256, secret.derive(&[b"reset"]).bytes());
+        Ok(Arc::new(Self {
+            key: key.map_err(|_| io::Error::other("no key for connection IDs"))?,
+            reset: Arc::new(reset),
+            inboxes: Mutex::default(),
+            next_seat: first_seat.into(),
+            is_deaf: false.into(),
+            before,
+        }))
     }
 
-    /// A new connection ID of this worker.
-    fn connection_id(&self, worker: u16) -> [u8; ID_BYTES] {
-        let mut nonce = [0; ID_BYTES - 2];
+    /// The seat after the last one.
+    pub fn next_seat(&self) -> u16 {
+        self.next_seat.load(Ordering::Relaxed)
+    }
+
+    /// Whether the sockets are read by the process that takes over, and we get what it hands back.
+    pub fn deafen(&self, is_deaf: bool) {
+        self.is_deaf.store(is_deaf, Ordering::SeqCst);
+        // An empty datagram wakes who waits for an inbox alone.
+        let inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        for inbox in inboxes.values() {
+            let from = SocketAddr::from(([0; 4], 0));
+            let _ = inbox.try_send(Datagram { bytes: Box::default(), from, to: None, ecn: None });
+        }
+    }
+
+    /// A new connection ID of this seat.
+    fn connection_id(&self, seat: u16) -> [u8; ID_BYTES] {
+        let mut nonce = [0; NONCE_BYTES];
         // Without randomness it is an ID that a connection has already, which quinn sees.
         let _ = rand::fill(&mut nonce);
-        let [high, low] = (worker ^ self.mask(nonce)).to_be_bytes();
-        let [a, b, c, d, e, f, g, h, i, j] = nonce;
-        [high, low, a, b, c, d, e, f, g, h, i, j]
+        let [m, n, check @ ..] = self.mask(nonce);
+        let [high, low] = seat.to_be_bytes();
+        let mut id = [0; ID_BYTES];
+        let parts = [high ^ m, low ^ n].into_iter().chain(check).chain(nonce);
+        id.iter_mut().zip(parts).for_each(|(place, byte)| *place = byte);
+        id
     }
 
-    fn mask(&self, nonce: [u8; ID_BYTES - 2]) -> u16 {
-        self.key.hash_one(nonce) as u16
+    fn mask(&self, nonce: [u8; NONCE_BYTES]) -> [u8; 5] {
+        let mut sample = [0; 16];
+        sample.iter_mut().zip(nonce).for_each(|(place, byte)| *place = byte);
+        #[expect(clippy::expect_used, reason = "the sample of AES has 16 bytes")]
+        self.key.new_mask(&sample).expect("a sample of 16 bytes")
     }
 
-    /// The worker whose connection a datagram belongs to; none while the client has not yet been
-    /// given a connection ID.
-    fn worker(&self, datagram: &[u8]) -> Option<u16> {
+    /// The seat whose connection a datagram belongs to; none while the client has not yet been given
+    /// a connection ID.
+    fn seat(&self, datagram: &[u8]) -> Option<u16> {
         let first = *datagram.first()?;
         let is_long = first & 0x80 != 0;
         let id = if is_long {
-            // Initial and 0-RTT packets carry an ID of the client's choice (RFC 9000, section 7.2);
-            // version 0 is no packet of a connection.
-            let is_clients = first & 0x20 == 0;
+            // Version 0 is no packet of a connection. A first packet carries an ID of the client's
+            // choice (RFC 9000, section 7.2), later ones of all kinds ours; the check tells.
             let has_version = datagram.get(1..5)? != [0; 4];
             let length = usize::from(*datagram.get(5)?);
-            if is_clients || !has_version || length != ID_BYTES {
+            if !has_version || length != ID_BYTES {
                 return None;
             }
             datagram.get(6..6 + ID_BYTES)?
         } else {
             datagram.get(1..1 + ID_BYTES)?
         };
-        let [high, low, nonce @ ..] = <[u8; ID_BYTES]>::try_from(id).ok()?;
-        Some(u16::from_be_bytes([high, low]) ^ self.mask(nonce))
+        let [high, low, a, b, c, nonce @ ..] = <[u8; ID_BYTES]>::try_from(id).ok()?;
+        let [m, n, check @ ..] = self.mask(nonce);
+        ([a, b, c] == check).then(|| u16::from_be_bytes([high ^ m, low ^ n]))
     }
 
-    fn open(&self, address: SocketAddr, worker: u16) -> mpsc::Receiver<Datagram> {
+    fn open(&self, address: SocketAddr, seat: u16) -> mpsc::Receiver<Datagram> {
         let (sender, receiver) = mpsc::channel(INBOX_DATAGRAMS);
         let mut inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
-        inboxes.insert((address, worker), sender);
+        inboxes.insert((address, seat), sender);
         receiver
     }
 
-    fn inbox(&self, address: SocketAddr, worker: u16) -> Option<mpsc::Sender<Datagram>> {
+    fn inbox(&self, address: SocketAddr, seat: u16) -> Option<mpsc::Sender<Datagram>> {
         let inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
-        inboxes.get(&(address, worker)).cloned()
+        inboxes.get(&(address, seat)).cloned()
+    }
+
+    /// Hands a datagram to the seat that it is for, here or in the process before. Gives it back when
+    /// there is no such seat.
+    fn deliver(&self, address: SocketAddr, seat: u16, datagram: Datagram) -> Result<(), Datagram> {
+        if let Some(inbox) = self.inbox(address, seat) {
+            // A full inbox loses it, as a full socket would.
+            let _ = inbox.try_send(datagram);
+            return Ok(());
+        }
+        let Some(before) = &self.before else { return Err(datagram) };
+        match before.send(&relay::encode(address, &datagram)) {
+            Err(cause) if cause.kind() != io::ErrorKind::WouldBlock => Err(datagram),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes back what the process that took over gets for us, until it ends.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub async fn take_back(self: Arc<Self>, from_next: UnixDatagram) -> io::Result<()> {
+        from_next.set_nonblocking(true)?;
+        let from_next = tokio::net::UnixDatagram::from_std(from_next)?;
+        let mut buffer = vec![0; RELAYED_BYTES_MAX];
+        loop {
+            let length = from_next.recv(&mut buffer).await?;
+            let bytes = buffer.get(..length).unwrap_or_default();
+            let Some((address, datagram)) = relay::decode(bytes) else { continue };
+            if let Some(seat) = self.seat(&datagram.bytes) {
+                let _ = self.deliver(address, seat, datagram);
+            }
+        }
     }
 }
 
-/// Makes connection IDs of one worker.
+/// How datagrams go from one process to another.
+mod relay {
+    use super::{Datagram, EcnCodepoint, IpAddr, SocketAddr};
+
+    /// The address of the door, what is known of the datagram, and its bytes.
+    pub(super) fn encode(door: SocketAddr, datagram: &Datagram) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(64 + datagram.bytes.len());
+        for (ip, port) in [
+            (Some(door.ip()), door.port()),
+            (Some(datagram.from.ip()), datagram.from.port()),
+            (datagram.to, 0),
+        ] {
+            let (kind, ip) = match ip {
+                None => (0, [0; 16]),
+                Some(IpAddr::V4(ip)) => (4, ip.to_ipv6_mapped().octets()),
+                Some(IpAddr::V6(ip)) => (6, ip.octets()),
+            };
+            bytes.push(kind);
+            bytes.extend(ip);
+            bytes.extend(port.to_be_bytes());
+        }
+        bytes.push(datagram.ecn.map_or(0, |ecn| ecn as u8));
+        bytes.extend(&datagram.bytes);
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<(SocketAddr, Datagram)> {
+        let (door, bytes) = address(bytes)?;
+        let (from, bytes) = address(bytes)?;
+        let (to, bytes) = address(bytes)?;
+        let (ecn, bytes) = bytes.split_first()?;
+        let (to, ecn) = (to.map(|to| to.ip()), EcnCodepoint::from_bits(*ecn));
+        Some((door?, Datagram { bytes: bytes.into(), from: from?, to, ecn }))
+    }
+
+    fn address(bytes: &[u8]) -> Option<(Option<SocketAddr>, &[u8])> {
+        let (kind, bytes) = bytes.split_first()?;
+        let (ip, bytes) = bytes.split_first_chunk::<16>()?;
+        let (port, bytes) = bytes.split_first_chunk::<2>()?;
+        let ip = match kind {
+            0 => return Some((None, bytes)),
+            4 => IpAddr::from(*ip).to_canonical(),
+            _ => IpAddr::from(*ip),
+        };
+        Some((Some(SocketAddr::new(ip, u16::from_be_bytes(*port))), bytes))
+    }
+}
+
+/// Makes connection IDs of one seat.
 struct Ids {
     steering: Arc<Steering>,
-    worker: u16,
+    seat: u16,
 }
 
 impl ConnectionIdGenerator for Ids {
     fn generate_cid(&mut self) -> ConnectionId {
-        ConnectionId::new(&self.steering.connection_id(self.worker))
+        ConnectionId::new(&self.steering.connection_id(self.seat))
     }
 
     fn cid_len(&self) -> usize {
@@ -133,12 +269,12 @@ impl ConnectionIdGenerator for Ids {
     }
 }
 
-/// A worker's socket: what came for another worker is handed over, and what others hand over comes
+/// An endpoint's socket: what came for another seat is handed over, and what others hand over comes
 /// out of it.
 struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
     address: SocketAddr,
-    worker: u16,
+    seat: u16,
     steering: Arc<Steering>,
     /// Polled by the one task that drives the endpoint.
     inbox: Mutex<mpsc::Receiver<Datagram>>,
@@ -146,7 +282,7 @@ struct Socket {
 
 impl Socket {
     fn is_ours(&self, datagram: &[u8]) -> bool {
-        self.steering.worker(datagram).is_none_or(|worker| worker == self.worker)
+        self.steering.seat(datagram).is_none_or(|seat| seat == self.seat)
     }
 
     /// Hands over what is not ours of a buffer that may hold several datagrams of one length, and
@@ -157,18 +293,15 @@ impl Socket {
         while from < meta.len {
             let end = (from + stride).min(meta.len);
             let Some(datagram) = buffer.get(from..end) else { break };
-            let worker = self.steering.worker(datagram).filter(|worker| *worker != self.worker);
-            let inbox = worker.and_then(|worker| self.steering.inbox(self.address, worker));
-            match inbox {
-                Some(inbox) => {
-                    let (bytes, from, to) = (datagram.into(), meta.addr, meta.dst_ip);
-                    // A full inbox loses it, as a full socket would.
-                    let _ = inbox.try_send(Datagram { bytes, from, to, ecn: meta.ecn });
-                }
-                None => {
-                    buffer.copy_within(from..end, to);
-                    to += end - from;
-                }
+            let seat = self.steering.seat(datagram).filter(|seat| *seat != self.seat);
+            let is_elsewhere = seat.is_some_and(|seat| {
+                let (bytes, from, to) = (datagram.into(), meta.addr, meta.dst_ip);
+                let datagram = Datagram { bytes, from, to, ecn: meta.ecn };
+                self.steering.deliver(self.address, seat, datagram).is_ok()
+            });
+            if !is_elsewhere {
+                buffer.copy_within(from..end, to);
+                to += end - from;
             }
             from = end;
         }
@@ -224,6 +357,9 @@ impl AsyncUdpSocket for Socket {
         {
             return Poll::Ready(Ok(count));
         }
+        if self.steering.is_deaf.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
         let polled = self.inner.poll_recv(cx, buffers, metas);
         let Poll::Ready(Ok(count)) = polled else { return polled };
         for (buffer, meta) in buffers.iter_mut().zip(metas).take(count) {
@@ -259,23 +395,24 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// An endpoint of one worker on its socket of `address`.
+/// An endpoint on a socket of `address`.
 ///
 /// # Errors
 /// When the socket cannot be used.
 pub fn endpoint(
     socket: UdpSocket,
     address: SocketAddr,
-    worker: u16,
     steering: &Arc<Steering>,
 ) -> io::Result<Endpoint> {
     let runtime = Arc::new(TokioRuntime);
-    let inbox = Mutex::new(steering.open(address, worker));
+    let seat = steering.next_seat.fetch_add(1, Ordering::Relaxed);
+    let inbox = Mutex::new(steering.open(address, seat));
     let inner = runtime.wrap_udp_socket(socket)?;
-    let socket = Socket { inner, address, worker, steering: Arc::clone(steering), inbox };
-    let mut config = EndpointConfig::default();
+    let socket = Socket { inner, address, seat, steering: Arc::clone(steering), inbox };
+    let reset: Arc<dyn HmacKey> = Arc::clone(&steering.reset) as _;
+    let mut config = EndpointConfig::new(reset);
     let steering = Arc::clone(steering);
-    config.cid_generator(move || Box::new(Ids { steering: Arc::clone(&steering), worker }));
+    config.cid_generator(move || Box::new(Ids { steering: Arc::clone(&steering), seat }));
     Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), runtime)
 }
 
@@ -295,7 +432,7 @@ pub async fn accept(
             incoming = endpoint.accept() => incoming,
             () = until(&mut is_open, false) => {
                 // What was said last must leave the socket before it goes.
-                let _place = worker.open.place();
+                let _place = worker.open.place(None, "QUIC");
                 tokio::select! {
                     () = endpoint.wait_idle() => return,
                     () = refuse(&endpoint) => return,
@@ -309,7 +446,7 @@ pub async fn accept(
         if terms.generation != generation {
             terms = Terms::new(&worker, port);
         }
-        if open.load(std::sync::atomic::Ordering::Relaxed) >= terms.limits.connections_max {
+        if open.load(Ordering::Relaxed) >= terms.limits.connections_max {
             worker.notices.note(Reason::Connections, Some(incoming.remote_address().ip()));
             incoming.refuse();
             continue;
@@ -321,12 +458,9 @@ pub async fn accept(
             continue;
         }
         Counters::add(&worker.counters.connections, 1);
-        let place = Place::take(&worker, &open);
-        let task = greet(incoming, Rc::clone(&worker), terms.clone(), drain.clone());
-        tokio::task::spawn_local(async move {
-            let _place = place;
-            task.await;
-        });
+        let place = Place::take(&worker, &open, canonical(incoming.remote_address()));
+        let task = greet(incoming, Rc::clone(&worker), terms.clone(), drain.clone(), place);
+        tokio::task::spawn_local(task);
     }
 }
 
@@ -389,7 +523,13 @@ impl Terms {
     }
 }
 
-async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watch::Receiver<bool>) {
+async fn greet(
+    incoming: Incoming,
+    worker: Rc<Worker>,
+    terms: Terms,
+    drain: watch::Receiver<bool>,
+    place: Place,
+) {
     let client = canonical(incoming.remote_address());
     let shaken = {
         let _unproven = Unproven::count(&terms.unproven);
@@ -421,6 +561,7 @@ async fn greet(incoming: Incoming, worker: Rc<Worker>, terms: Terms, drain: watc
             let local = quic.local_ip().unwrap_or_else(|| unspecified(client.ip()));
             let local = canonical(SocketAddr::new(local, terms.port));
             let caller = Caller { client, local, via: None };
+            place.of_worker.tell(client, "HTTP/3", facts.server_name.clone());
             let connection = connection_of(&worker, caller, Some(facts), None);
             h3::connection(quic, connection, terms.limits, drain).await;
         }
@@ -501,8 +642,11 @@ impl Drop for Unproven {
     }
 }
 
-/// Two bytes for the worker, the rest of chance.
-const ID_BYTES: usize = 12;
+/// Two bytes for the seat, three that show that the ID is ours, the rest of chance.
+const ID_BYTES: usize = 5 + NONCE_BYTES;
+const NONCE_BYTES: usize = 7;
+/// The largest datagram, and what is said about it.
+const RELAYED_BYTES_MAX: usize = 66 * 1024;
 const INBOX_DATAGRAMS: usize = 1024;
 /// Handshakes of one endpoint that may be under way before a client has to prove its address.
 const UNPROVEN_MAX: usize = 256;
@@ -527,25 +671,32 @@ mod tests {
         bytes
     }
 
+    fn steering(first_seat: u16, before: Option<UnixDatagram>) -> Arc<Steering> {
+        let secret = Secret::from_bytes(&[7; 32]).unwrap();
+        Steering::new(&secret, first_seat, before).unwrap()
+    }
+
     #[test]
-    fn a_connection_id_leads_to_its_worker() {
-        let steering = Steering::new();
-        for worker in [0, 1, 7, 4095] {
-            let id = steering.connection_id(worker);
-            assert_eq!(steering.worker(&datagram(0x40, &id)), Some(worker), "short header");
-            assert_eq!(steering.worker(&datagram(0xe0, &id)), Some(worker), "handshake");
-            assert_eq!(steering.worker(&datagram(0xc0, &id)), None, "initial");
-            assert_eq!(steering.worker(&datagram(0xd0, &id)), None, "0-RTT");
-            assert_eq!(steering.worker(&datagram(0xe0, &id[..8])), None, "another's ID");
+    fn a_connection_id_leads_to_its_seat() {
+        let steering = steering(0, None);
+        for seat in [0, 1, 7, 4095] {
+            let id = steering.connection_id(seat);
+            for first in [0x40, 0xe0, 0xc0, 0xd0] {
+                assert_eq!(steering.seat(&datagram(first, &id)), Some(seat), "{first:x}");
+            }
+            assert_eq!(steering.seat(&datagram(0xe0, &id[..8])), None, "another's ID");
+            let mut clients = id;
+            clients[11] ^= 1;
+            assert_eq!(steering.seat(&datagram(0xc0, &clients)), None, "of a client's choice");
         }
         for short in [&[][..], &[0x40], &[0xe0, 0, 0, 0, 1, 12, 0], &[0x40, 1, 2, 3]] {
-            assert_eq!(steering.worker(short), None);
+            assert_eq!(steering.seat(short), None);
         }
     }
 
     #[test]
-    fn connection_ids_of_one_worker_do_not_look_alike() {
-        let steering = Steering::new();
+    fn connection_ids_of_one_seat_do_not_look_alike() {
+        let steering = steering(0, None);
         let ids: std::collections::HashSet<[u8; 2]> = (0..64)
             .map(|_| {
                 let [first, second, ..] = steering.connection_id(3);
@@ -556,18 +707,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_belongs_to_the_process_before_goes_back_to_it() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let before = steering(0, None);
+        let next = steering(2, Some(ours));
+        let door: SocketAddr = "127.0.0.1:443".parse().unwrap();
+        let mut inbox = before.open(door, 1);
+        let taking = tokio::spawn(Arc::clone(&before).take_back(theirs));
+        let from = "[2001:db8::1]:5000".parse().unwrap();
+        let bytes = datagram(0x40, &before.connection_id(1));
+        assert_eq!(next.seat(&bytes), Some(1), "the key is the same");
+        let make = || Datagram {
+            bytes: bytes.clone().into(),
+            from,
+            to: Some("192.0.2.7".parse().unwrap()),
+            ecn: Some(EcnCodepoint::Ect0),
+        };
+        assert!(next.deliver(door, 1, make()).is_ok());
+        let got = inbox.recv().await.unwrap();
+        assert_eq!(
+            (&got.bytes[..], got.from, got.ecn),
+            (&bytes[..], from, Some(EcnCodepoint::Ect0))
+        );
+        assert_eq!(got.to, Some("192.0.2.7".parse().unwrap()));
+        taking.abort();
+        assert!(taking.await.unwrap_err().is_cancelled());
+        assert!(next.deliver(door, 1, make()).is_err(), "it has ended");
+        assert!(before.deliver(door, 5, make()).is_err(), "there is nobody");
+    }
+
+    #[tokio::test]
     async fn a_datagram_of_another_worker_is_handed_over() {
-        let steering = Steering::new();
+        let steering = steering(0, None);
         let address: SocketAddr = "127.0.0.1:443".parse().unwrap();
         let udp = || UdpSocket::bind("127.0.0.1:0").unwrap();
-        let sockets = [0, 1].map(|worker| Socket {
+        let sockets = [0, 1].map(|seat| Socket {
             inner: TokioRuntime.wrap_udp_socket(udp()).unwrap(),
             address,
-            worker,
+            seat,
             steering: Arc::clone(&steering),
-            inbox: Mutex::new(steering.open(address, worker)),
+            inbox: Mutex::new(steering.open(address, seat)),
         });
-        let [ours, theirs] = [0, 1].map(|worker| datagram(0x40, &steering.connection_id(worker)));
+        let [ours, theirs] = [0, 1].map(|seat| datagram(0x40, &steering.connection_id(seat)));
         let client = udp();
         let to = sockets[0].local_addr().unwrap();
         for bytes in [&ours, &theirs, &ours, &theirs] {

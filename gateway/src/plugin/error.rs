@@ -59,6 +59,8 @@ pub enum PluginError {
     Compile(Subject, wasmtime::Error),
     /// No key of `plugin-keys` has signed it.
     Unsigned(Subject),
+    /// A solver without a guard, where one is asked for.
+    Unguarded(Subject),
     /// What it says about itself is wrong.
     Manifest(Subject, Report),
     /// It exports none of the worlds.
@@ -166,6 +168,7 @@ impl PluginError {
             | Self::Roots(_)
             | Self::WrongWorld { .. }
             | Self::Unsigned(_)
+            | Self::Unguarded(_)
             | Self::Secret { .. } => Fault::Operator,
             Self::Compile(..)
             | Self::Manifest(..)
@@ -198,6 +201,11 @@ impl fmt::Display for PluginError {
             Self::Compile(of, _) => {
                 write!(f, "{of} is not a component that this gateway can compile")
             }
+            Self::Unguarded(of) => write!(
+                f,
+                "plugin {of} is a solver without a guard, and `unguarded-solvers: refuse` wants one: take a \
+                 version whose plugin.yaml has a `guard`"
+            ),
             Self::Unsigned(of) => write!(
                 f,
                 "{of} is not signed with a key of `plugin-keys`; sign it with `witgate plugin sign`"
@@ -273,6 +281,7 @@ impl std::error::Error for PluginError {
             Self::Manifest(_, cause) => Some(cause),
             Self::TooLarge { .. }
             | Self::Unsigned(_)
+            | Self::Unguarded(_)
             | Self::NoWorld { .. }
             | Self::WrongWorld { .. }
             | Self::UnknownImport { .. }

@@ -18,6 +18,8 @@ pub(super) struct Facts {
     pub subject: Subject,
     pub limits: PluginLimits,
     pub grants: Vec<HttpGrant>,
+    /// Zones that it may write in; all if empty.
+    pub zones: Vec<String>,
     /// Secrets whose HMAC it may have.
     pub hmac: Vec<String>,
     /// What it may do with heads of requests.

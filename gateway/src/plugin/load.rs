@@ -17,6 +17,7 @@ use super::reserve::{Reserves, StartTime};
 use super::secret::Secrets;
 use super::session::Sessions;
 use super::v0_1::{self, Exports, Unlinked};
+use super::wire::Wire;
 use super::{Inspection, Plugin, Recorder, fiber, pool, sign};
 use crate::config::lock::{self, Locked};
 use crate::config::{Manifest, PluginConfig, Secret};
@@ -62,7 +63,21 @@ impl Engine {
         config: &PluginConfig,
         upstreams: &Arc<[Arc<str>]>,
     ) -> Result<Arc<Plugin>, PluginError> {
-        self.load_as(Role::Used, name, config, &config.component, upstreams)
+        self.load_as(Role::Used, name, config, &config.component, upstreams, None)
+    }
+
+    /// As [`Engine::load`], with `wire` in the place of the network.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_over(
+        self: &Arc<Self>,
+        name: &str,
+        config: &PluginConfig,
+        wire: Arc<dyn Wire>,
+    ) -> Result<Arc<Plugin>, PluginError> {
+        let none: Arc<[Arc<str>]> = Arc::from([]);
+        self.load_as(Role::Used, name, config, &config.component, &none, Some(wire))
     }
 
     /// Loads the version at `config.shadow`, whose state and counts are its own.
@@ -76,7 +91,7 @@ impl Engine {
         shadow: &Path,
         upstreams: &Arc<[Arc<str>]>,
     ) -> Result<Arc<Plugin>, PluginError> {
-        self.load_as(Role::Shadow, name, config, shadow, upstreams)
+        self.load_as(Role::Shadow, name, config, shadow, upstreams, None)
     }
 
     /// The version that `plugin` is, whatever lies in its file by now, with another configuration.
@@ -92,7 +107,7 @@ impl Engine {
         let subject = plugin.facts.subject.clone();
         let (compiled, manifest) = (Arc::clone(&plugin.compiled), plugin.manifest.clone());
         let parts = Parts { subject, compiled, manifest, locked: plugin.locked.clone() };
-        self.assemble(Role::Used, parts, config, upstreams)
+        self.assemble(Role::Used, parts, config, upstreams, None)
     }
 
     fn load_as(
@@ -102,6 +117,7 @@ impl Engine {
         config: &PluginConfig,
         component: &Path,
         upstreams: &Arc<[Arc<str>]>,
+        wire: Option<Arc<dyn Wire>>,
     ) -> Result<Arc<Plugin>, PluginError> {
         let name: Arc<str> = Arc::from(name);
         let (file, digest, subject) = read(&name, component)?;
@@ -118,7 +134,7 @@ impl Engine {
             asks: lock::asks(manifest.as_ref(), compiled.imports_http, &compiled.worlds),
         };
         let manifest = manifest.map(Arc::new);
-        self.assemble(role, Parts { subject, compiled, manifest, locked }, config, upstreams)
+        self.assemble(role, Parts { subject, compiled, manifest, locked }, config, upstreams, wire)
     }
 
     fn assemble(
@@ -127,22 +143,28 @@ impl Engine {
         parts: Parts,
         config: &PluginConfig,
         upstreams: &Arc<[Arc<str>]>,
+        wire: Option<Arc<dyn Wire>>,
     ) -> Result<Arc<Plugin>, PluginError> {
         let Parts { subject, compiled, manifest, locked } = parts;
         let own = manifest.as_deref();
         let wanted = own.map(|own| own.grants.clone()).unwrap_or_default();
         let name = Arc::clone(&subject.name);
+        let has_guard = own.is_some_and(|own| own.guard.is_some());
+        if config.needs_guard && compiled.exports.solver.is_some() && !has_guard {
+            return Err(PluginError::Unguarded(subject));
+        }
         let secrets = Secrets::read(&config.secrets).map_err(|(secret, from, cause)| {
             PluginError::Secret { of: subject.clone(), secret, from, cause }
         })?;
         warn_inline(&subject, config);
         let client = match compiled.imports_http {
-            true => Some(Client::new()?),
+            true => Some(Client::over(wire)?),
             false => None,
         };
         let facts = Facts {
             limits: config.limits.clone(),
             grants: config.grants.http.clone(),
+            zones: config.zones.clone(),
             hmac: config.grants.hmac.clone(),
             request: wanted.request.granted(&config.grants.request),
             response: wanted.response.granted(&config.grants.response),

@@ -27,9 +27,11 @@ mod tape;
 #[cfg(test)]
 mod tests;
 mod ticker;
+mod totp;
 mod trial;
 mod v0_1;
 mod waiting;
+mod wire;
 
 use std::sync::Arc;
 
@@ -49,6 +51,7 @@ pub use sign::{SignError, sign};
 pub use stats::{DECISIONS, Failure, HOOKS, Stats, Totals};
 pub use tape::{Recorder, Recording, Replayed, replay_stanza};
 pub use trial::{Kind, Placed, SideStatus, Trial, TrialStatus, Verdict};
+pub use wire::{Wire, WireAnswer, WireFuture, WireRequest};
 
 /// A component, compiled, linked and self-tested: `configure` succeeded with the plugin's own
 /// config.

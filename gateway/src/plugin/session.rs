@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::totp;
 use crate::config::SecretText;
 use crate::config::credential::{Session, configured};
 
@@ -17,6 +18,16 @@ pub(super) type Tokens = BTreeMap<String, SecretText>;
 pub(super) struct Sessions {
     how: BTreeMap<String, Session>,
     kept: Mutex<BTreeMap<String, Kept>>,
+    /// The steps of the last one-time codes.
+    codes: Mutex<BTreeMap<String, u64>>,
+}
+
+/// The credentials of an AWS role.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct Role {
+    pub key_id: String,
+    pub secret: String,
+    pub session: Option<String>,
 }
 
 struct Kept {
@@ -37,7 +48,7 @@ pub(super) struct Login {
 
 impl Sessions {
     pub(super) fn new(how: BTreeMap<String, Session>) -> Self {
-        Self { how, kept: Mutex::default() }
+        Self { how, kept: Mutex::default(), codes: Mutex::default() }
     }
 
     /// The names of tokens in `text`.
@@ -45,6 +56,45 @@ impl Sessions {
         let text = String::from_utf8_lossy(text);
         let after = text.split("{{token:").skip(1);
         after.filter_map(|rest| Some(rest.split_once("}}")?.0.to_owned())).collect()
+    }
+
+    /// How the token `name` is fetched, by name of the session that has it for the secrets there are.
+    pub(super) fn how(&self, name: &str, has: impl Fn(&str) -> bool) -> Option<(&str, &Session)> {
+        let (name, how) = self.how.get_key_value(name)?;
+        match how.otherwise(has) {
+            Some(other) => self.how.get_key_value(other).map(|(name, how)| (name.as_str(), how)),
+            None => Some((name, how)),
+        }
+    }
+
+    /// Whether only the host may ask at a host and port.
+    pub(super) fn is_only_for_the_host(&self, authority: &str) -> bool {
+        let authority_of = |url: &&str| {
+            let rest = url.split_once("://").map_or(*url, |it| it.1);
+            rest.split('/').next().is_some_and(|it| it.eq_ignore_ascii_case(authority))
+        };
+        let is_machines = |how: &Session| !how.only_for_the_host().is_empty();
+        if !self.how.values().any(is_machines) {
+            return false;
+        }
+        // Wherever a cloud has such a service, it is at a link-local address (RFC 3927).
+        let host = authority.split(':').next().unwrap_or_default();
+        let is_link_local = host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_link_local());
+        let own = std::env::var("AWS_CONTAINER_CREDENTIALS_FULL_URI").ok();
+        is_link_local
+            || own.as_deref().is_some_and(|url| authority_of(&url))
+            || self.how.values().any(|how| how.only_for_the_host().iter().any(authority_of))
+    }
+
+    /// The next one-time code of a key in Base32, and the wait before it may be used: each is good
+    /// for one login alone.
+    pub(super) fn code(&self, name: &str, key: &str, now: u64) -> Option<(String, Duration)> {
+        let mut used = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = used.get(name).copied().unwrap_or_default();
+        let step = (now / totp::STEP_SECONDS).max(last.saturating_add(1));
+        used.insert(name.to_owned(), step);
+        let at = step.saturating_mul(totp::STEP_SECONDS);
+        Some((totp::code(key, step)?, Duration::from_secs(at.saturating_sub(now))))
     }
 
     /// A token that is still good.
@@ -71,7 +121,7 @@ impl Sessions {
         let Some(how) = self.how.get(name) else { return Ok(None) };
         let text = |text: &str| configured(text, config).map_err(E::from);
         Ok(Some(match how {
-            Session::ClientCredentials { url, id, secret, scope } => {
+            Session::ClientCredentials { url, id, secret, scope, .. } => {
                 let scope = match scope {
                     Some(scope) => format!("&scope={}", escape(&text(scope)?)),
                     None => String::new(),
@@ -82,7 +132,7 @@ impl Sessions {
                 );
                 Login { url: text(url)?, media_type: FORM, body, also_secret: None }
             }
-            Session::JwtBearer { url, key, scope } => {
+            Session::JwtBearer { url, key, scope, .. } => {
                 let url = text(url)?;
                 let account = secret(key, &url)?;
                 let now = time::OffsetDateTime::now_utc();
@@ -94,6 +144,13 @@ impl Sessions {
                 );
                 Login { url, media_type: FORM, body, also_secret: Some(assertion) }
             }
+            // These are fetched by requests of their own kinds.
+            Session::Metadata { url, .. } | Session::AwsRole { url, .. } => Login {
+                url: text(url)?,
+                media_type: "application/json",
+                body: String::new(),
+                also_secret: None,
+            },
             Session::Login { url, json, .. } => Login {
                 url: text(url)?,
                 media_type: "application/json",
@@ -129,7 +186,19 @@ impl Sessions {
                 };
                 (found, *lifetime_seconds)
             }
-            Session::ClientCredentials { .. } | Session::JwtBearer { .. } => {
+            Session::AwsRole { .. } => {
+                // What is kept is the answer, reduced to what signs.
+                let part = |name: &str| body.get(name)?.as_str().map(str::to_owned);
+                let role = Role {
+                    key_id: part("AccessKeyId")?,
+                    secret: part("SecretAccessKey")?,
+                    session: part("Token"),
+                };
+                (serde_json::to_string(&role).ok()?, ROLE_SECONDS)
+            }
+            Session::ClientCredentials { .. }
+            | Session::JwtBearer { .. }
+            | Session::Metadata { .. } => {
                 let token = body.get("access_token")?.as_str()?.to_owned();
                 let lifetime = body.get("expires_in");
                 let lifetime =
@@ -156,6 +225,8 @@ fn escape(text: &str) -> String {
     String::from_utf8_lossy(&escaped).into_owned()
 }
 
+/// How long the credentials of a role are used: AWS has new ones five minutes before the old ones end.
+const ROLE_SECONDS: u64 = 240;
 /// How long a token is used whose endpoint does not say.
 const LIFETIME_SECONDS: u64 = 300;
 /// The longest time a token is used, inclusive.
@@ -216,6 +287,41 @@ mod tests {
         assert_eq!(sessions.take("cookie", &headers, br#"{"code":1000}"#).unwrap().expose(), "s2");
         assert!(sessions.take("cookie", &headers, br#"{"code":2200}"#).is_none());
         assert!(sessions.take("cookie", &[], br#"{"code":1000}"#).is_none());
+    }
+
+    #[test]
+    fn a_session_without_its_secret_is_another() {
+        let sessions = sessions(json!({
+            "azure": {"grant": "client-credentials", "url": "https://login.example/", "id": "client", "secret": "key", "otherwise": "machine"},
+            "machine": {"grant": "metadata", "url": "http://169.254.169.254/x?resource=y", "headers": {"metadata": "true"}},
+            "role": {"grant": "aws-role", "url": "http://169.254.169.254", "container": "http://169.254.170.2"},
+        }));
+        let name = |has: bool| sessions.how("azure", |_| has).unwrap().0.to_owned();
+        assert_eq!((name(true), name(false)), ("azure".to_owned(), "machine".to_owned()));
+        for (authority, is) in [
+            ("169.254.169.254", true),
+            ("169.254.170.2", true),
+            ("169.254.170.23:8080", true),
+            ("login.example", false),
+        ] {
+            assert_eq!(sessions.is_only_for_the_host(authority), is, "{authority}");
+        }
+        let answer = br#"{"AccessKeyId":"A","SecretAccessKey":"S","Token":"T","Expiration":"x"}"#;
+        let role = sessions.take("role", &[], answer).unwrap();
+        assert_eq!(role.expose(), r#"{"key_id":"A","secret":"S","session":"T"}"#);
+        assert!(sessions.take("role", &[], b"{}").is_none());
+    }
+
+    #[test]
+    fn a_code_is_used_once() {
+        let sessions = sessions(json!({}));
+        let key = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
+        let (first, wait) = sessions.code("a", key, 59).unwrap();
+        assert_eq!((first.as_str(), wait), ("287082", Duration::ZERO));
+        let (second, wait) = sessions.code("a", key, 59).unwrap();
+        assert!(second != first && wait == Duration::from_secs(1));
+        assert_eq!(sessions.code("b", key, 59).unwrap().0, first);
+        assert!(sessions.code("c", "no base32!", 59).is_none());
     }
 
     #[test]

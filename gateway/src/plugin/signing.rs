@@ -13,6 +13,7 @@ use rustls_pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use super::session::Role;
 use crate::config::credential::Signing;
 use crate::hex;
 
@@ -42,12 +43,28 @@ pub(super) fn sign<E>(
     nonce: &str,
     secret: impl Fn(&str) -> Result<String, E>,
     text: impl Fn(&str) -> Result<String, E>,
-) -> Result<Fields, E> {
+    role: Option<Role>,
+) -> Result<Fields, E>
+where
+    E: From<String>,
+{
     Ok(match scheme {
-        Signing::AwsSigv4 { key_id, secret: key, session, region, service } => {
-            let session = session.as_ref().map(|name| secret(name)).transpose()?;
+        Signing::AwsSigv4 { key_id, secret: key, session, region, service, .. } => {
+            let (id, key, session) = match role {
+                Some(role) => (role.key_id, role.secret, role.session),
+                None => {
+                    let session = session.as_ref().map(|name| secret(name)).transpose()?;
+                    (secret(key_id)?, secret(key)?, session)
+                }
+            };
             let scope = (text(region)?, text(service)?);
-            sigv4(request, now, &secret(key_id)?, &secret(key)?, session, &scope.0, &scope.1)
+            sigv4(request, now, &id, &key, session, &scope.0, &scope.1)
+        }
+        Signing::RsaHttp { key_id, key } => {
+            let id: Vec<String> =
+                key_id.iter().map(|name| secret(name)).collect::<Result<_, E>>()?;
+            rsa_http(request, now, &id.join("/"), &secret(key)?)
+                .map_err(|why| E::from(format!("the secret {key} cannot sign: {why}")))?
         }
         Signing::Ovh { application_key, application_secret, consumer_key } => {
             let keys = (secret(application_key)?, secret(consumer_key)?);
@@ -233,6 +250,53 @@ fn eg1(
     vec![("authorization", format!("{head}signature={signature}"))]
 }
 
+/// HTTP signatures with RSA and SHA-256 (draft-cavage-http-signatures-12; Oracle Cloud, "Request
+/// Signatures").
+fn rsa_http(
+    request: &Unsigned<'_>,
+    now: OffsetDateTime,
+    key_id: &str,
+    key: &str,
+) -> Result<Fields, &'static str> {
+    let date = format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    let date = now.format(date).unwrap_or_default();
+    let (names, to_sign, mut fields) = rsa_http_text(request, &date);
+    let signature = STANDARD.encode(rsa_sha256(key, to_sign.as_bytes())?);
+    fields.push((
+        "authorization",
+        format!(
+            "Signature version=\"1\",headers=\"{names}\",keyId=\"{key_id}\",algorithm=\"rsa-sha256\",\
+             signature=\"{signature}\""
+        ),
+    ));
+    Ok(fields)
+}
+
+/// The names of what is signed, the text that is, and the fields that are new.
+fn rsa_http_text(request: &Unsigned<'_>, date: &str) -> (String, String, Fields) {
+    let Unsigned { method, authority, path, query, body, .. } = request;
+    let mark = if query.is_empty() { "" } else { "?" };
+    let mut fields: Fields = vec![("date", date.to_owned())];
+    let mut signed = vec![
+        ("date", date.to_owned()),
+        ("(request-target)", format!("{} {path}{mark}{query}", method.to_ascii_lowercase())),
+        ("host", (*authority).to_owned()),
+    ];
+    if matches!(*method, "POST" | "PUT" | "PATCH") {
+        let digest = STANDARD.encode(digest::digest(&SHA256, body));
+        fields.push(("x-content-sha256", digest.clone()));
+        signed.push(("content-length", body.len().to_string()));
+        signed.push(("content-type", field(request, "content-type").to_owned()));
+        signed.push(("x-content-sha256", digest));
+    }
+    let names: Vec<&str> = signed.iter().map(|(name, _)| *name).collect();
+    let lines: Vec<String> =
+        signed.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    (names.join(" "), lines.join("\n"), fields)
+}
+
 /// An assertion for a token endpoint (RFC 7523, section 3), signed with RS256 by the key of a service
 /// account's JSON file. The error says what is wrong with that, and nothing of what is in it.
 pub(super) fn assertion(
@@ -261,6 +325,11 @@ pub(super) fn assertion(
 
 /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518, section 3.3), in Base64 as JWS has it.
 fn rs256(key: &str, message: &str) -> Result<String, &'static str> {
+    rsa_sha256(key, message.as_bytes()).map(|signature| URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, section 8.2).
+fn rsa_sha256(key: &str, message: &[u8]) -> Result<Vec<u8>, &'static str> {
     const WRONG: &str = "its private_key is no RSA key in PEM";
     let pair = match PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| WRONG)? {
         PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
@@ -270,8 +339,8 @@ fn rs256(key: &str, message: &str) -> Result<String, &'static str> {
     let pair = pair.map_err(|_| WRONG)?;
     let mut signature = vec![0; pair.public_key().modulus_len()];
     let random = SystemRandom::new();
-    pair.sign(&RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut signature).map_err(|_| WRONG)?;
-    Ok(URL_SAFE_NO_PAD.encode(signature))
+    pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map_err(|_| WRONG)?;
+    Ok(signature)
 }
 
 /// Names of the signed fields, and the request in the form that is signed, which is the same for
@@ -468,6 +537,60 @@ mod tests {
         let body = b"datadatadatadatadatadatadatadata";
         let post = sign("POST", "/testapi/v1/t3", "", body);
         assert_eq!(post, "hXm4iCxtpN22m4cbZb4lVLW5rhX8Ca82vCFqXzSTPe4=");
+    }
+
+    /// The example of draft-cavage-http-signatures-12, appendix C.2 and C.3, whose key is in
+    /// appendix C: its order of fields is another, so it is the text and the key that are checked here
+    /// by what the draft says about each line.
+    #[test]
+    fn http_signatures_cover_target_host_date_and_body() {
+        let headers = [("content-type".to_owned(), "application/json".to_owned())];
+        let post = Unsigned {
+            method: "POST",
+            authority: "dns.eu-frankfurt-1.oraclecloud.com",
+            path: "/foo",
+            query: "param=value&pet=dog",
+            headers: &headers,
+            body: b"{\"hello\": \"world\"}",
+            ..EMPTY
+        };
+        let date = "Sun, 05 Jan 2014 21:31:40 GMT";
+        let (names, text, fields) = rsa_http_text(&post, date);
+        assert_eq!(
+            names,
+            "date (request-target) host content-length content-type x-content-sha256"
+        );
+        // The digest is that of the draft's own example body.
+        assert_eq!(
+            text,
+            "date: Sun, 05 Jan 2014 21:31:40 GMT\n\
+             (request-target): post /foo?param=value&pet=dog\n\
+             host: dns.eu-frankfurt-1.oraclecloud.com\n\
+             content-length: 18\ncontent-type: application/json\n\
+             x-content-sha256: X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE="
+        );
+        assert_eq!(fields.len(), 2);
+        let (names, _, _) = rsa_http_text(&Unsigned { method: "GET", ..EMPTY }, date);
+        assert_eq!(names, "date (request-target) host");
+
+        // Whoever has the public key can check it.
+        let key = include_str!("signing/rfc7515-a2.pem");
+        let fields = rsa_http(&post, at(1_388_957_500), "t/u/f", key).unwrap();
+        assert_eq!(fields[0], ("date", date.to_owned()));
+        let authorization = value(&fields, "authorization");
+        assert!(authorization.contains("keyId=\"t/u/f\",algorithm=\"rsa-sha256\""));
+        let signature = authorization.rsplit_once("signature=\"").unwrap().1.trim_end_matches('"');
+        let PrivateKeyDer::Pkcs8(der) = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()
+        else {
+            panic!("PKCS #8");
+        };
+        let public = RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).unwrap();
+        let public = aws_lc_rs::signature::UnparsedPublicKey::new(
+            &aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256,
+            public.public_key().as_ref().to_vec(),
+        );
+        public.verify(text.as_bytes(), &STANDARD.decode(signature).unwrap()).unwrap();
+        assert!(rsa_http(&post, at(0), "x", "nonsense").is_err());
     }
 
     /// RFC 7515, appendix A.2.

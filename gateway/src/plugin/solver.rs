@@ -7,6 +7,7 @@ use wasmtime::component::{ComponentExportIndex, ComponentNamedList, ComponentTyp
 
 use super::call::Overrun;
 use super::error::PluginError;
+use super::facts::Facts;
 use super::host::Host;
 use super::host::report::Notes;
 use super::stats::Hook;
@@ -126,8 +127,21 @@ impl DnsSolver for Solver {
         })
     }
 
-    fn find_zone(&self, candidates: Vec<String>) -> SolverFuture<'_, (String, String)> {
-        Box::pin(async {
+    fn find_zone(&self, mut candidates: Vec<String>) -> SolverFuture<'_, (String, String)> {
+        Box::pin(async move {
+            let Facts { subject, zones, .. } = &*self.plugin.facts;
+            if !zones.is_empty() {
+                candidates.retain(|candidate| zones.iter().any(|zone| is_in(candidate, zone)));
+            }
+            if candidates.is_empty() {
+                let name = &subject.name;
+                let message = format!(
+                    "plugins.{name}.zones is {}, and the record belongs in none of them",
+                    zones.join(", ")
+                );
+                let code = "zone-not-found".to_owned();
+                return Err(SolverFailure { code, message, retry_after: None });
+            }
             let order = Order::zones(&candidates);
             let ((zone, handle), order): ((String, String), _) = self
                 .ask(Hook::FindZone, |exports| &exports.find_zone, order, (candidates,))
@@ -168,6 +182,11 @@ impl DnsSolver for Solver {
             asked.await.map(|((), _)| ())
         })
     }
+}
+
+/// Whether a name is a zone or below it.
+fn is_in(name: &str, zone: &str) -> bool {
+    name.strip_suffix(zone).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
 /// The zone of a call: its name, the plugin's own handle, and what is proven about it.

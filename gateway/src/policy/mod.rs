@@ -42,6 +42,8 @@ pub struct Policy {
     request_head_bytes_max: Option<u64>,
     /// In the place of `limits.request-body`: the bound, or that there is none.
     request_body_bytes_max: Option<Option<u64>>,
+    /// How much of a body is read before a server is asked.
+    buffer_bytes_max: Option<usize>,
     compress: Option<crate::config::policies::Compress>,
     forward_auth: Option<ForwardAuth>,
     mirror: Option<crate::config::policies::Mirror>,
@@ -179,6 +181,11 @@ impl Pass {
     /// The bound of the request's body, when the route has one of its own.
     pub fn request_body_bytes_max(&self) -> Option<Option<u64>> {
         self.policy.request_body_bytes_max
+    }
+
+    /// How many bytes of the request's body are read before a server is asked.
+    pub fn buffer_bytes_max(&self) -> Option<usize> {
+        self.policy.buffer_bytes_max
     }
 
     /// What was taken off the path.

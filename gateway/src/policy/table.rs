@@ -129,6 +129,7 @@ impl Builder<'_> {
             Setting::Off => Some(None),
             Setting::On(bytes) => Some(Some(*bytes)),
         };
+        let buffer = own.buffer_request.or(&outer.buffer_request).on();
         Policy {
             addresses: own.addresses.or(&outer.addresses).on().cloned(),
             rate_limits: limits,
@@ -136,6 +137,7 @@ impl Builder<'_> {
             basic_auth,
             request_head_bytes_max: own.request_head.or(&outer.request_head).on().copied(),
             request_body_bytes_max,
+            buffer_bytes_max: buffer.and_then(|bytes| usize::try_from(*bytes).ok()),
             forward_auth: own.forward_auth.or(&outer.forward_auth).on().cloned(),
             mirror: own.mirror.or(&outer.mirror).on().cloned(),
             security: own.security.or(&outer.security).on().copied(),
@@ -167,6 +169,7 @@ impl Policy {
             && self.basic_auth.is_none()
             && self.request_head_bytes_max.is_none()
             && self.request_body_bytes_max.is_none()
+            && self.buffer_bytes_max.is_none()
             && self.compress.is_none()
             && self.forward_auth.is_none()
             && self.mirror.is_none()

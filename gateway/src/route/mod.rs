@@ -5,8 +5,8 @@ pub mod path;
 
 use std::collections::HashMap;
 
-use crate::config::{HostPattern, PathMatch, Site};
-use crate::http::head::RequestHead;
+use crate::config::{HostPattern, PathMatch, Route, Site, Test, When};
+use crate::http::head::{ConnectionFacts, RequestHead};
 
 /// Sites by host, each with its routes in the order in which they are tried.
 #[derive(Debug, Default)]
@@ -56,11 +56,18 @@ impl RouteTable {
         parts.and_then(|(_, rest)| self.wildcard.get(rest).copied()).or(self.any)
     }
 
-    /// The first of the site's routes that takes this request.
-    pub fn route(&self, sites: &[Site], site: usize, head: &RequestHead) -> Option<usize> {
+    /// The first of the site's routes that takes this request of this connection.
+    pub fn route(
+        &self,
+        sites: &[Site],
+        site: usize,
+        head: &RequestHead,
+        facts: &ConnectionFacts,
+    ) -> Option<usize> {
         let routes = &sites.get(site)?.routes;
         let order = self.orders.get(site)?;
-        order.iter().copied().find(|&index| routes.get(index).is_some_and(|r| takes(r, head)))
+        let takes = |route: &Route| takes(route, head) && holds(&route.when, head, facts);
+        order.iter().copied().find(|&index| routes.get(index).is_some_and(takes))
     }
 }
 
@@ -81,16 +88,50 @@ pub fn split_authority(authority: &str) -> (&str, Option<u16>) {
     }
 }
 
-fn takes(route: &crate::config::Route, head: &RequestHead) -> bool {
+fn takes(route: &Route, head: &RequestHead) -> bool {
     takes_path(&route.path, head.target.path())
         && (route.methods.is_empty() || route.methods.iter().any(|m| m == head.method.as_str()))
         && route.headers.iter().all(|(name, want)| takes_field(head, name, want.as_deref()))
         && route.query.iter().all(|(name, want)| {
-            let pairs = head.target.query().unwrap_or_default().split('&');
-            pairs
-                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            query_pairs(head)
                 .any(|(key, value)| key == name && want.as_deref().is_none_or(|want| want == value))
         })
+}
+
+/// Whether what a route wants besides holds. Most want nothing.
+fn holds(when: &When, head: &RequestHead, facts: &ConnectionFacts) -> bool {
+    let holds = |test: &Test| test_holds(test, head, facts);
+    holds(&when.all)
+        && (when.any.is_empty() || when.any.iter().any(holds))
+        && !when.not.iter().any(holds)
+}
+
+fn test_holds(test: &Test, head: &RequestHead, facts: &ConnectionFacts) -> bool {
+    let tls = facts.tls.as_deref();
+    let client = facts.client.ip().to_canonical();
+    (test.methods.is_empty() || test.methods.iter().any(|m| m == head.method.as_str()))
+        && test.path.as_ref().is_none_or(|want| want.takes(&path::decoded(head.target.path())))
+        && test.headers.iter().all(|(name, want)| {
+            head.headers.get_all(name).iter().any(|value| want.takes(value.as_bytes()))
+        })
+        && test.query.iter().all(|(name, want)| {
+            let mut pairs = query_pairs(head);
+            pairs.any(|(key, value)| key == name && want.takes(value.as_bytes()))
+        })
+        && (test.addresses.is_empty() || test.addresses.iter().any(|net| net.contains(&client)))
+        && test.server_name.as_ref().is_none_or(|want| {
+            let name = tls.and_then(|tls| tls.server_name.as_deref());
+            name.is_some_and(|name| want.takes(name.as_bytes()))
+        })
+        && test.tls_version.as_deref().is_none_or(|want| tls.is_some_and(|tls| tls.version == want))
+        && test
+            .client_certificate
+            .is_none_or(|want| tls.is_some_and(|tls| tls.client.is_some()) == want)
+}
+
+fn query_pairs(head: &RequestHead) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = head.target.query().unwrap_or_default().split('&');
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 fn takes_path(want: &PathMatch, path: &str) -> bool {
@@ -124,7 +165,8 @@ fn takes_field(head: &RequestHead, name: &str, want: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Route, RouteAction, Scheme, SiteCertificate};
+    use crate::config::{Pattern, RouteAction, Scheme, SiteCertificate};
+    use crate::tls::TlsFacts;
 
     fn route(path: PathMatch) -> Route {
         Route {
@@ -132,6 +174,7 @@ mod tests {
             methods: Vec::new(),
             headers: Vec::new(),
             query: Vec::new(),
+            when: When::default(),
             filters: Vec::new(),
             policies: Default::default(),
             action: RouteAction::Upstream("a".into()),
@@ -166,6 +209,83 @@ mod tests {
         }
     }
 
+    fn facts() -> ConnectionFacts {
+        let client = "192.0.2.7:5000".parse().unwrap();
+        let tls = Some(std::sync::Arc::new(TlsFacts::usual(Some("a.example".into()))));
+        ConnectionFacts { client, tls, via: None }
+    }
+
+    #[test]
+    fn conditions_hold_together_one_of_them_or_none() {
+        let pattern = |text: &str| Pattern::new(text).unwrap();
+        let of_path = |text: &str| Test { path: Some(pattern(text)), ..Test::default() };
+        let field =
+            |text: &str| Test { headers: vec![("x-a".into(), pattern(text))], ..Test::default() };
+        let mut narrow = route(PathMatch::Prefix("/".into()));
+        narrow.when = When {
+            all: of_path("/v[0-9]+/.*"),
+            any: vec![
+                field("b|c"),
+                Test { query: vec![("beta".into(), pattern("on"))], ..Test::default() },
+            ],
+            not: vec![
+                Test { methods: vec!["DELETE".into()], ..Test::default() },
+                of_path(".*/admin"),
+            ],
+        };
+        let sites = [site(&["a.example"], vec![narrow])];
+        let table = RouteTable::new(&sites);
+        let at = |method, target, value: Option<&'static str>| {
+            let mut head = head(method, target);
+            if let Some(value) = value {
+                head.headers.append("x-a", "other".parse().unwrap());
+                head.headers.append("x-a", value.parse().unwrap());
+            }
+            table.route(&sites, 0, &head, &facts()).is_some()
+        };
+        assert!(at("GET", "/v1/x", Some("b")) && at("GET", "/v1/x", Some("c")));
+        assert!(!at("GET", "/v1/x", Some("bc")), "the whole value");
+        assert!(at("GET", "/v12/x?a=1&beta=on", None));
+        assert!(!at("GET", "/v12/x?beta=off", None) && !at("GET", "/v/x?beta=on", None));
+        assert!(!at("DELETE", "/v1/x", Some("b")) && !at("GET", "/v1/admin", Some("b")));
+        assert!(!at("GET", "/v1/%61dmin", Some("b")), "as servers read it");
+    }
+
+    #[test]
+    fn the_connection_narrows_a_route() {
+        let takes = |test: Test, facts: &ConnectionFacts| {
+            let mut narrow = route(PathMatch::Prefix("/".into()));
+            narrow.when.all = test;
+            let sites = [site(&["a.example"], vec![narrow])];
+            RouteTable::new(&sites).route(&sites, 0, &head("GET", "/"), facts).is_some()
+        };
+        let plain = ConnectionFacts { tls: None, ..facts() };
+        let from = |net: &str| Test { addresses: vec![net.parse().unwrap()], ..Test::default() };
+        assert!(takes(from("192.0.2.0/24"), &facts()) && !takes(from("10.0.0.0/8"), &facts()));
+        let mapped = ConnectionFacts { client: "[::ffff:192.0.2.7]:1".parse().unwrap(), ..facts() };
+        assert!(takes(from("192.0.2.0/24"), &mapped));
+        let version = |v: &str| Test { tls_version: Some(v.into()), ..Test::default() };
+        assert!(takes(version("TLSv1.3"), &facts()) && !takes(version("TLSv1.2"), &facts()));
+        assert!(!takes(version("TLSv1.3"), &plain));
+        let name =
+            |text: &str| Test { server_name: Some(Pattern::new(text).unwrap()), ..Test::default() };
+        assert!(takes(name(r"a\..*"), &facts()) && !takes(name("b.*"), &facts()));
+        assert!(!takes(name(".*"), &plain));
+        let shown = |is| Test { client_certificate: Some(is), ..Test::default() };
+        assert!(takes(shown(false), &facts()) && !takes(shown(true), &facts()));
+    }
+
+    #[test]
+    fn patterns_take_linear_time_and_have_bounds() {
+        assert!(Pattern::new("(a*)*b").unwrap().takes(b"aab"));
+        let long = vec![b'a'; 30_000];
+        assert!(!Pattern::new("(a|aa)+(a|aa)+(a|aa)+b").unwrap().takes(&long));
+        assert!(Pattern::new(".*/admin").unwrap().takes(b"/\xff\n/admin"));
+        for wrong in ["(", "a)|(b", "a{2000}{2000}", r"(a)\1", "(?=a)"] {
+            assert!(Pattern::new(wrong).is_err(), "{wrong}");
+        }
+    }
+
     #[test]
     fn an_exact_host_wins_over_a_wildcard() {
         let sites = [site(&["*.example.com"], vec![]), site(&["a.example.com"], vec![])];
@@ -186,7 +306,7 @@ mod tests {
             vec![prefix("/"), prefix("/api/"), route(PathMatch::Exact("/api/x".into())), post],
         )];
         let table = RouteTable::new(&sites);
-        let at = |method, target| table.route(&sites, 0, &head(method, target));
+        let at = |method, target| table.route(&sites, 0, &head(method, target), &facts());
         assert_eq!(at("GET", "/"), Some(0));
         assert_eq!(at("GET", "/api"), Some(0));
         assert_eq!(at("POST", "/api"), Some(3));
@@ -209,12 +329,12 @@ mod tests {
         let sites = [site(&["a.example"], vec![narrow])];
         let table = RouteTable::new(&sites);
         let mut request = head("GET", "/?a=1&v=2");
-        assert_eq!(table.route(&sites, 0, &request), None);
+        assert_eq!(table.route(&sites, 0, &request, &facts()), None);
         request.headers.insert("x-beta", "1".parse().unwrap());
         request.headers.insert("x-any", "".parse().unwrap());
-        assert_eq!(table.route(&sites, 0, &request), Some(0));
+        assert_eq!(table.route(&sites, 0, &request, &facts()), Some(0));
         request.target = "/?v=3".parse().unwrap();
-        assert_eq!(table.route(&sites, 0, &request), None);
+        assert_eq!(table.route(&sites, 0, &request, &facts()), None);
     }
 
     #[test]

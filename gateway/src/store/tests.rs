@@ -67,7 +67,7 @@ fn what_is_set_aside_is_kept() {
 }
 
 fn shared() -> Opening {
-    Opening { is_shared: true, passphrase: None }
+    Opening { is_shared: true, ..Opening::default() }
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn one_of_many_makes_an_item_for_all_and_changes_are_not_lost() {
 #[test]
 fn keys_are_sealed_and_open_to_the_passphrase_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let sealed = |text: &str| Opening { is_shared: false, passphrase: Some(text.into()) };
+    let sealed = |text: &str| Opening { passphrase: Some(text.into()), ..Opening::default() };
     let account = "acme/issuers/ca.example_dir/account.key";
     {
         // Written before there was a seal.
@@ -194,4 +194,20 @@ fn keys_are_sealed_and_open_to_the_passphrase_alone() {
     *content.last_mut().unwrap() ^= 1;
     fs::write(path(account), content).unwrap();
     assert!(matches!(store.read(account), Err(StoreError::Seal(_))));
+}
+
+#[test]
+fn the_lock_goes_to_the_process_that_takes_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = Store::open(folder.path()).unwrap();
+    before.write("a", b"1").unwrap();
+    let beside = Opening { is_beside: true, ..Opening::default() };
+    let next = Store::open_as(folder.path(), &beside).unwrap();
+    assert_eq!(next.read("a").unwrap().unwrap(), b"1");
+    assert!(matches!(next.take(), Err(StoreError::Locked(..))), "not before it is released");
+    before.release();
+    next.take().unwrap();
+    assert!(matches!(before.take(), Err(StoreError::Locked(..))));
+    drop(next);
+    before.take().unwrap();
 }

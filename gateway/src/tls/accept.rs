@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
-use aws_lc_rs::rand;
 use quinn::crypto::HandshakeTokenKey;
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -21,9 +20,10 @@ use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::certs::Certs;
-use super::clients::{ClientAuth, ClientCertificate};
+use super::clients::{ClientAuth, ClientCertificate, Demand};
 use super::fingerprint::{self, Transport};
 use super::hello::{Hello, HelloDecision, Refusal, Wish, decide};
+use super::keylog::{self, Taps};
 use super::stream::{Buffer, TlsStream};
 use super::{Front, TlsFacts, quic};
 use crate::clock::Timestamp;
@@ -37,6 +37,7 @@ pub struct Acceptor {
     serve: Arc<ServerConfig>,
     quic: Quic,
     quic_tokens: Arc<dyn HandshakeTokenKey>,
+    taps: Arc<Taps>,
 }
 
 /// Handshakes over QUIC of one demand.
@@ -67,6 +68,9 @@ pub trait Later: Send + Sync {
         &'a self,
         name: &'a str,
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+
+    /// Begins what is to be waited for, and waits for nothing.
+    fn begin(&self, name: &str);
 }
 
 /// What is known after the ClientHello.
@@ -130,16 +134,37 @@ impl Acceptor {
     /// When the system gives no randomness.
     pub fn new(certs: Arc<Certs>, later: Arc<dyn Later>) -> Result<Self, rustls::Error> {
         let (serve, quic) = serving(&certs, None)?;
-        let mut secret = [0; 64];
-        rand::fill(&mut secret).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
-        let tokens = Prk::new_less_safe(HKDF_SHA256, &secret);
-        Ok(Self { certs, later, serve, quic, quic_tokens: Arc::new(tokens) })
+        let tokens = Prk::new_less_safe(HKDF_SHA256, certs.process().derive(&[b"tokens"]).bytes());
+        let (quic_tokens, taps) = (Arc::new(tokens), Arc::default());
+        Ok(Self { certs, later, serve, quic, quic_tokens, taps })
+    }
+
+    /// Who looks at secrets of handshakes.
+    pub fn taps(&self) -> &Arc<Taps> {
+        &self.taps
     }
 
     /// Handshakes over QUIC: TLS 1.3, h3, the same certificates, no early data. `find` says what the
     /// site of a server name asks of its clients.
     pub fn quic(&self, find: Arc<quic::Find>) -> Arc<quic::ByHello> {
-        quic::ByHello::new(self.quic.clone(), Arc::clone(&self.certs), find)
+        let (certs, later) = (Arc::clone(&self.certs), Arc::clone(&self.later));
+        let find = move |name: Option<&str>, message: &[u8]| {
+            let wish = find(name, message);
+            let wanted = match &wish {
+                Wish::Site(front) if front.passthrough.is_none() => name,
+                Wish::As(other, _) => Some(&**other),
+                Wish::Site(_) | Wish::Refuse(_) => None,
+            };
+            if let Some(name) = wanted
+                && certs.find(Some(name)).is_none()
+            {
+                // Nothing can wait in here: this handshake is refused, and the next one, by TCP or not,
+                // finds what this one has begun.
+                later.begin(name);
+            }
+            wish
+        };
+        quic::ByHello::new(self.quic.clone(), Arc::clone(&self.certs), Arc::new(find))
     }
 
     /// The key of tokens with which clients prove their address: one for all workers, since a
@@ -219,6 +244,10 @@ impl Acceptor {
                     (None, true) => Arc::clone(serve),
                     (None, false) => with_resolver(serve, Arc::new(Fixed(certificate.key.clone()))),
                 };
+                let config = match front.key_log {
+                    None => config,
+                    Some(log) => keylog::logged(&config, log),
+                };
                 let stream = TlsStream::accept(io, input, config).await;
                 let stream = stream.map_err(HandshakeError::Tls)?;
                 let mut facts = facts(&stream, name, front.clients.as_deref());
@@ -270,21 +299,23 @@ fn hello_needs_resolver(name: Option<&str>, certs: &Certs) -> bool {
     name.is_some() || certs.find(None).is_some()
 }
 
-/// Configurations for TCP and for QUIC with the certificates of the table and ticket keys of their own.
+/// Configurations for TCP and for QUIC with the certificates of the table and ticket keys of their own;
+/// with those of a demand when clients are asked for certificates.
 pub(super) fn serving(
     certs: &Arc<Certs>,
-    verifier: Option<&Arc<dyn ClientCertVerifier>>,
+    clients: Option<(&Demand, &Arc<dyn ClientCertVerifier>)>,
 ) -> Result<(Arc<ServerConfig>, Quic), rustls::Error> {
+    let verifier = clients.map(|(_, verifier)| verifier);
+    let demand = clients.map(|(demand, _)| demand.as_slice()).unwrap_or_default();
     let mut tcp = config(Arc::new(FromTable(Arc::clone(certs))), verifier)?;
     tcp.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // A new key every six hours; the one before still opens tickets.
-    tcp.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    tcp.ticketer = certs.tickets().ticketer(&[b"tcp", demand]);
     // One is enough for a client that keeps its connection; each costs an encryption.
     tcp.send_tls13_tickets = 1;
     let mut quic = config(Arc::new(FromTable(Arc::clone(certs))), verifier)?;
     quic.alpn_protocols = vec![b"h3".to_vec()];
     // Tickets of its own: those of QUIC carry what those of TCP do not.
-    quic.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    quic.ticketer = certs.tickets().ticketer(&[b"quic", demand]);
     quic.send_tls13_tickets = 1;
     let base = Arc::new(quic);
     let ready = QuicServerConfig::try_from(ServerConfig::clone(&base))
@@ -544,6 +575,8 @@ mod tests {
         ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
             Box::pin(std::future::ready(false))
         }
+
+        fn begin(&self, _: &str) {}
     }
     use crate::config::Hostname;
     use crate::tls::certs::Origin;

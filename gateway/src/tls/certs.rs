@@ -7,16 +7,20 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use rustls::sign::CertifiedKey;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 
+use super::lazy::{self, LazyKey};
 use crate::clock::Timestamp;
 use crate::config::{HostPattern, Hostname};
 use crate::fault::Fault;
 use crate::store::Store;
+use crate::tls::tickets::{Secret, TicketKeys};
 
 /// A certificate that may be served.
 #[derive(Debug)]
@@ -31,6 +35,10 @@ pub struct Certificate {
     pub not_after: Timestamp,
     /// Where it comes from; of two for one name the one with the lower origin is served.
     pub origin: Origin,
+    /// Its id of RFC 9773, section 4.1; none without an authority key identifier.
+    pub id: Option<Box<str>>,
+    /// Its key, when that has not been held against the leaf yet.
+    lazy: Option<Arc<LazyKey>>,
 }
 
 /// Where a certificate comes from, best first.
@@ -94,10 +102,77 @@ impl Certificate {
         let names = names(&parsed)?;
         let not_before = Timestamp(parsed.validity().not_before.timestamp());
         let not_after = Timestamp(parsed.validity().not_after.timestamp());
+        let id = id(&parsed);
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(CertificateError::Key)?;
-        Ok(Self { names, key: Arc::new(key), not_before, not_after, origin })
+        Ok(Self { names, key: Arc::new(key), not_before, not_after, origin, id, lazy: None })
     }
+
+    /// As [`Certificate::from_pem`], for what this gateway has stored: the key is read at its first
+    /// use, and [`Certificate::is_sound`] says whether it can be.
+    ///
+    /// # Errors
+    /// Says what is wrong, for a person.
+    pub fn from_stored(pem: &[u8], origin: Origin) -> Result<Self, CertificateError> {
+        Self::from_both(pem, pem, origin)
+    }
+
+    /// As [`Certificate::from_pem`], of files of the operator's. The key was held against the leaf, but
+    /// what was read of it is not kept before it is used.
+    ///
+    /// # Errors
+    /// Says what is wrong, for a person.
+    pub fn from_files(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
+        let made = Self::from_both(chain, key, Origin::File)?;
+        match made.is_sound() {
+            true => Ok(made),
+            // This one knows what is wrong.
+            false => Self::from_pem(chain, key, Origin::File),
+        }
+    }
+
+    fn from_both(pem: &[u8], key: &[u8], origin: Origin) -> Result<Self, CertificateError> {
+        let text = std::str::from_utf8(pem).ok();
+        let Some(chain) = text.and_then(lazy::chain) else {
+            return Self::from_pem(pem, key, origin);
+        };
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|cause| CertificateError::Pem("private key", cause))?;
+        let leaf = chain.first().ok_or(CertificateError::NoCertificate)?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
+            .map_err(|cause| CertificateError::Leaf(cause.to_string()))?;
+        let names = names(&parsed)?;
+        let not_before = Timestamp(parsed.validity().not_before.timestamp());
+        let not_after = Timestamp(parsed.validity().not_after.timestamp());
+        let id = id(&parsed);
+        let public = parsed.public_key();
+        let algorithm = match public.algorithm.algorithm.to_id_string().as_str() {
+            "1.2.840.10045.2.1" => SignatureAlgorithm::ECDSA,
+            "1.2.840.113549.1.1.1" => SignatureAlgorithm::RSA,
+            // Others are rare and may as well be read.
+            _ => return Self::from_der(chain, key, origin),
+        };
+        let lazy = Arc::new(LazyKey::new(key, algorithm, public.raw));
+        let signer: Arc<dyn SigningKey> = Arc::<LazyKey>::clone(&lazy);
+        let key = Arc::new(CertifiedKey::new(chain, signer));
+        Ok(Self { names, key, not_before, not_after, origin, id, lazy: Some(lazy) })
+    }
+
+    /// Whether key and leaf belong together. Takes some time when that has not been seen yet.
+    pub fn is_sound(&self) -> bool {
+        self.lazy.as_ref().is_none_or(|key| key.is_sound())
+    }
+}
+
+/// RFC 9773, section 4.1.
+fn id(leaf: &x509_parser::certificate::X509Certificate<'_>) -> Option<Box<str>> {
+    let mut extensions = leaf.extensions().iter();
+    let key = extensions.find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(key) => key.key_identifier.as_ref(),
+        _ => None,
+    })?;
+    let (key, serial) = (URL_SAFE_NO_PAD.encode(key.0), URL_SAFE_NO_PAD.encode(leaf.raw_serial()));
+    Some(format!("{key}.{serial}").into())
 }
 
 fn names(
@@ -133,6 +208,32 @@ pub struct Certs {
     shared: OnceLock<Arc<Store>>,
     /// What the table is made from. Only writers take it.
     slots: Mutex<Slots>,
+    process: Process,
+}
+
+/// What handshakes need beside certificates, the same as long as this process and those that take over
+/// from it live.
+#[derive(Debug)]
+struct Process {
+    secret: Secret,
+    tickets: Arc<TicketKeys>,
+}
+
+impl Process {
+    fn new(secret: Secret, tickets: Option<(Secret, u64)>) -> Self {
+        let (own, epoch) = match tickets {
+            Some((own, epoch)) => (own, Some(epoch)),
+            None => (secret.derive(&[b"tickets"]), None),
+        };
+        Self { secret, tickets: TicketKeys::new(own, epoch) }
+    }
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        #[expect(clippy::expect_used, reason = "without randomness there is no TLS")]
+        Self::new(Secret::random().expect("the system gives randomness"), None)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +288,22 @@ impl Choice {
 }
 
 impl Certs {
+    /// An empty table of a process that takes over: the secret of the one before, and what its tickets
+    /// were made with.
+    pub fn inherit(secret: Secret, tickets: (Secret, u64)) -> Self {
+        Self { process: Process::new(secret, Some(tickets)), ..Self::default() }
+    }
+
+    /// What secrets of the process are derived from that are neither stored nor configured.
+    pub fn process(&self) -> &Secret {
+        &self.process.secret
+    }
+
+    /// The keys of session tickets.
+    pub fn tickets(&self) -> &Arc<TicketKeys> {
+        &self.process.tickets
+    }
+
     /// Puts certificates in, each under a slot of its own choosing (`acme/app.example.com`,
     /// `file/path`), in place of what the slot held. One swap for all of them.
     pub fn publish(&self, certificates: Vec<(String, Arc<Certificate>)>) {
@@ -445,6 +562,31 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_was_stored_is_the_same_when_its_key_is_read_later() {
+        let ca = rcgen::KeyPair::generate().unwrap();
+        let of_ca = rcgen::CertificateParams::default();
+        let issuer = rcgen::Issuer::from_params(&of_ca, &ca);
+        let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        for key in [rcgen::KeyPair::generate().unwrap(), rsa] {
+            let mut params = rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap();
+            params.use_authority_key_identifier_extension = true;
+            let leaf = params.signed_by(&key, &issuer).unwrap();
+            let pem = format!("{}{}{}", key.serialize_pem(), leaf.pem(), leaf.pem());
+            let later = Certificate::from_stored(pem.as_bytes(), Origin::Acme).unwrap();
+            let now = Certificate::from_pem(pem.as_bytes(), pem.as_bytes(), Origin::Acme).unwrap();
+            assert_eq!((&later.names, later.not_after), (&now.names, now.not_after));
+            assert_eq!((&later.id, later.is_rsa()), (&now.id, now.is_rsa()));
+            assert_eq!(later.key.cert, now.key.cert);
+            assert!(later.is_sound() && later.id.is_some());
+            // Another key is noticed.
+            let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+            let pem = format!("{other}{}", leaf.pem());
+            assert!(!Certificate::from_stored(pem.as_bytes(), Origin::Acme).unwrap().is_sound());
+        }
+        assert!(Certificate::from_stored(b"nonsense", Origin::Acme).is_err());
+    }
+
+    #[test]
     fn a_hundred_thousand_names_are_one_lookup() {
         let certs = Certs::default();
         let one = certificate(&["x.example"], Origin::File);
@@ -456,6 +598,8 @@ pub(super) mod tests {
                 not_before: one.not_before,
                 not_after: one.not_after,
                 origin: Origin::File,
+                id: None,
+                lazy: None,
             };
             (format!("file/{n}"), Arc::new(same))
         });

@@ -114,7 +114,8 @@ impl ClientAuth {
             verifier = verifier.allow_unauthenticated();
         }
         let verifier = verifier.build().map_err(ClientAuthError::Verifier)?;
-        let (tcp, quic) = accept::serving(certs, Some(&verifier)).map_err(ClientAuthError::Tls)?;
+        let (tcp, quic) =
+            accept::serving(certs, Some((&demand, &verifier))).map_err(ClientAuthError::Tls)?;
         Ok(Arc::new(Self { demand, tcp, quic }))
     }
 }

@@ -1,12 +1,13 @@
 //! Certificates that somebody else keeps up to date: PEM files, checked as a pair before they go live,
 //! looked at again when they change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::certs::{Certificate, CertificateError, Certs, Origin};
+use super::certs::{Certificate, CertificateError, Certs};
+use super::lazy;
 use crate::clock::Timestamp;
 use crate::config::CertificateFiles;
 use crate::fault::Fault;
@@ -23,7 +24,9 @@ pub enum FilesError {
     /// A file cannot be read.
     Read(PathBuf, std::io::Error),
     /// The pair is no good.
-    Pair(CertificateFiles, CertificateError),
+    Pair(Box<CertificateFiles>, CertificateError),
+    /// The file holds no OCSP response that says anything.
+    Ocsp(PathBuf),
 }
 
 impl Files {
@@ -32,12 +35,11 @@ impl Files {
     /// # Errors
     /// When one cannot be served; then nothing has changed.
     pub fn load(&mut self, pairs: &[CertificateFiles], certs: &Certs) -> Result<(), FilesError> {
-        let loaded = pairs
-            .iter()
-            .map(|pair| read(pair).map(|certificate| (slot(pair), certificate)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let gone = self.pairs.iter().filter(|known| !pairs.contains(known));
-        let gone: Vec<String> = gone.map(slot).collect();
+        let read = |pair: &CertificateFiles| read(pair).map(|made| (slot(pair), made));
+        let loaded = lazy::on_all_cores(pairs, read).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let named: HashSet<String> = pairs.iter().map(slot).collect();
+        let gone = self.pairs.iter().map(slot).filter(|known| !named.contains(known));
+        let gone: Vec<String> = gone.collect();
         certs.withdraw(&gone);
         certs.publish(loaded);
         self.pairs = pairs.to_vec();
@@ -52,7 +54,8 @@ impl Files {
             match read(pair) {
                 Ok(certificate) => {
                     let known = served.get(&slot(pair));
-                    let is_new = known.is_none_or(|known| known.key.cert != certificate.key.cert);
+                    let what = |one: &Certificate| (one.key.cert.clone(), one.key.ocsp.clone());
+                    let is_new = known.is_none_or(|known| what(known) != what(&certificate));
                     if is_new {
                         let file = pair.certificate.display();
                         tracing::info!(%file, "certificate replaced");
@@ -73,12 +76,31 @@ fn read(pair: &CertificateFiles) -> Result<Arc<Certificate>, FilesError> {
     let read =
         |path: &PathBuf| std::fs::read(path).map_err(|cause| FilesError::Read(path.clone(), cause));
     let (chain, key) = (read(&pair.certificate)?, read(&pair.key)?);
-    let certificate = Certificate::from_pem(&chain, &key, Origin::File)
-        .map_err(|cause| FilesError::Pair(pair.clone(), cause))?;
+    let mut certificate = Certificate::from_files(&chain, &key)
+        .map_err(|cause| FilesError::Pair(Box::new(pair.clone()), cause))?;
+    if let Some(path) = &pair.ocsp {
+        let response = read(path)?;
+        if !is_ocsp_response(&response) {
+            return Err(FilesError::Ocsp(path.clone()));
+        }
+        Arc::make_mut(&mut certificate.key).ocsp = Some(response);
+    }
     if certificate.not_after < Timestamp::now() {
         tracing::warn!(file = %pair.certificate.display(), "this certificate has expired");
     }
     Ok(Arc::new(certificate))
+}
+
+/// Whether it is an OCSPResponse in DER whose status is `successful` (RFC 6960, section 4.2.1). Whether
+/// it is of this certificate and still good is for clients to judge.
+fn is_ocsp_response(der: &[u8]) -> bool {
+    let [0x30, length, rest @ ..] = der else { return false };
+    let rest = match length {
+        0..=0x7f => Some(rest),
+        0x81..=0x84 => rest.get(usize::from(length & 0x7f)..),
+        _ => None,
+    };
+    rest.is_some_and(|rest| rest.starts_with(&[0x0a, 1, 0]))
 }
 
 impl FilesError {
@@ -96,6 +118,12 @@ impl fmt::Display for FilesError {
                 let (certificate, key) = (pair.certificate.display(), pair.key.display());
                 write!(f, "the pair {certificate} and {key} {cause}")
             }
+            Self::Ocsp(path) => write!(
+                f,
+                "{} is no OCSP response (DER) with the status `successful`, as `openssl ocsp \
+                 -respout` writes it",
+                path.display()
+            ),
         }
     }
 }
@@ -112,6 +140,7 @@ mod tests {
         let pair = CertificateFiles {
             certificate: folder.path().join("chain.pem"),
             key: folder.path().join("key.pem"),
+            ocsp: None,
         };
         let write = |name: &str| {
             let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
@@ -135,5 +164,34 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &certs.find(Some("a.example")).unwrap()));
         files.load(&[], &certs).unwrap();
         assert!(certs.find(Some("a.example")).is_none());
+    }
+
+    #[test]
+    fn a_staple_is_taken_when_it_is_one_and_replaced_when_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        std::fs::write(path("chain.pem"), made.cert.pem()).unwrap();
+        std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let (certificate, key) = (path("chain.pem"), path("key.pem"));
+        let pair = CertificateFiles { certificate, key, ocsp: Some(path("ocsp")) };
+        let certs = Certs::default();
+        let mut files = Files::default();
+        let staple = || certs.find(Some("a.example")).unwrap().key.ocsp.clone();
+        for wrong in [&b""[..], b"-----BEGIN", &[0x30, 3, 0x0a, 1, 6], &[0x30, 0x82, 1]] {
+            std::fs::write(path("ocsp"), wrong).unwrap();
+            let refused = files.load(std::slice::from_ref(&pair), &certs).unwrap_err();
+            assert!(matches!(refused, FilesError::Ocsp(_)), "{refused}");
+        }
+        let good = [&[0x30, 0x82, 0, 10, 0x0a, 1, 0][..], &[7; 7]].concat();
+        std::fs::write(path("ocsp"), &good).unwrap();
+        files.load(std::slice::from_ref(&pair), &certs).unwrap();
+        assert_eq!(staple().unwrap(), good);
+        std::fs::write(path("ocsp"), b"half").unwrap();
+        files.reload(&certs);
+        assert_eq!(staple().unwrap(), good, "the one before stays");
+        std::fs::write(path("ocsp"), [0x30, 3, 0x0a, 1, 0]).unwrap();
+        files.reload(&certs);
+        assert_eq!(staple().unwrap(), [0x30, 3, 0x0a, 1, 0]);
     }
 }

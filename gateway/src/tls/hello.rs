@@ -68,6 +68,17 @@ pub enum Wish {
     Refuse(Refusal),
 }
 
+impl Wish {
+    /// The same, with the handshake's secrets going there.
+    pub fn logged_to(self, key_log: Option<Arc<dyn rustls::KeyLog>>) -> Self {
+        match self {
+            Self::Site(front) => Self::Site(Front { key_log, ..front }),
+            Self::As(name, front) => Self::As(name, Front { key_log, ..front }),
+            Self::Refuse(refusal) => Self::Refuse(refusal),
+        }
+    }
+}
+
 /// What is done with a ClientHello.
 #[derive(Debug)]
 pub enum HelloDecision {

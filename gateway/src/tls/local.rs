@@ -5,7 +5,7 @@
 //! The root carries no name constraints: they cannot express names of a single label (`nas`), which
 //! are the most common private names. Its key never leaves the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PublicKeyData,
+    SanType, SerialNumber,
 };
 use rustls_pki_types::PrivateKeyDer;
 use time::OffsetDateTime;
@@ -32,6 +33,19 @@ pub struct LocalCa {
     limits: Vec<LocalDomain>,
     /// What is published, by slot.
     published: Mutex<BTreeMap<String, Arc<Certificate>>>,
+}
+
+/// A certificate for somebody else's key.
+#[derive(Debug)]
+pub struct Signed {
+    /// Leaf and root.
+    pub pem: String,
+    /// Its serial number.
+    pub serial: SerialNumber,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
 }
 
 /// Why the local CA cannot be used.
@@ -96,16 +110,63 @@ impl LocalCa {
         self.root_pem.clone()
     }
 
+    /// Whether it signs a name at all.
+    pub fn signs(&self, name: &HostPattern) -> bool {
+        let is_allowed = self.limits.iter().any(|limit| limit.has(name));
+        self.limits.is_empty() || name.is_this_machine() || is_allowed
+    }
+
+    /// Whether it signs a name for somebody else than this gateway: one that no public CA would sign,
+    /// or that `certificates.local-domains` has.
+    pub fn signs_for_others(&self, name: &HostPattern) -> bool {
+        // `*.com` is below a single label too, and means names of others.
+        let is_private = || match name {
+            HostPattern::Wildcard(base) => {
+                Hostname::parse(&format!("x.{base}")).is_ok_and(|below| below.is_private())
+            }
+            HostPattern::Exact(name) if name.ip().is_none() => {
+                let suffix = psl::suffix(name.as_str().as_bytes());
+                name.is_private() && !suffix.is_some_and(|suffix| suffix.is_known())
+            }
+            name => name.is_private(),
+        };
+        self.signs(name) && (!self.limits.is_empty() || is_private())
+    }
+
     /// Signs a new certificate for these names, with a new key.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn issue(&self, names: &[HostPattern]) -> Result<Certificate, LocalCaError> {
-        let is_inside = |name: &HostPattern| {
-            let is_allowed = self.limits.iter().any(|limit| limit.has(name));
-            self.limits.is_empty() || name.is_this_machine() || is_allowed
-        };
-        if let Some(name) = names.iter().find(|name| !is_inside(name)) {
+        let key = KeyPair::generate().map_err(LocalCaError::Make)?;
+        let params = self.params(names)?;
+        let leaf = params.signed_by(&key, &self.issuer).map_err(LocalCaError::Make)?;
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Certificate::from_der(vec![leaf.der().clone()], key, Origin::Local)
+            .map_err(LocalCaError::Unusable)
+    }
+
+    /// Signs a new certificate for these names and somebody else's key.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn sign(
+        &self,
+        names: &[HostPattern],
+        key: &impl PublicKeyData,
+    ) -> Result<Signed, LocalCaError> {
+        let params = self.params(names)?;
+        let leaf = params.signed_by(key, &self.issuer).map_err(LocalCaError::Make)?;
+        Ok(Signed {
+            pem: format!("{}{}", leaf.pem(), self.root_pem),
+            serial: params.serial_number.unwrap_or_else(|| SerialNumber::from(0)),
+            not_before: Timestamp(params.not_before.unix_timestamp()),
+            not_after: Timestamp(params.not_after.unix_timestamp()),
+        })
+    }
+
+    fn params(&self, names: &[HostPattern]) -> Result<CertificateParams, LocalCaError> {
+        if let Some(name) = names.iter().find(|name| !self.signs(name)) {
             return Err(LocalCaError::Outside(name.clone()));
         }
         let mut params = CertificateParams::default();
@@ -118,11 +179,16 @@ impl LocalCa {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate().map_err(LocalCaError::Make)?;
-        let leaf = params.signed_by(&key, &self.issuer).map_err(LocalCaError::Make)?;
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        Certificate::from_der(vec![leaf.der().clone()], key, Origin::Local)
-            .map_err(LocalCaError::Unusable)
+        // Left alone it would come from the key, and be the same again when that is used again.
+        let mut serial = [0; 16];
+        aws_lc_rs::rand::fill(&mut serial)
+            .map_err(|_| LocalCaError::Make(rcgen::Error::RingUnspecified))?;
+        // A positive number that fills its bytes.
+        if let Some(first) = serial.first_mut() {
+            *first = *first & 0x3f | 0x40;
+        }
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        Ok(params)
     }
 
     /// Sees to it that exactly these sets of names have a certificate in `certs`, each with at least
@@ -132,7 +198,7 @@ impl LocalCa {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Timestamp::now();
         let mut fresh = Vec::new();
-        let mut slots = Vec::new();
+        let mut slots = BTreeSet::new();
         for names in wanted {
             let slot = slot(names);
             let is_good = published.get(&slot).is_some_and(|known| {
@@ -148,10 +214,10 @@ impl LocalCa {
                     Err(cause) => tracing::error!(%cause, names = slot, "no local certificate"),
                 }
             }
-            slots.push(slot);
+            slots.insert(slot);
         }
         let gone: Vec<String> =
-            published.keys().filter(|slot| !slots.contains(slot)).cloned().collect();
+            published.keys().filter(|slot| !slots.contains(*slot)).cloned().collect();
         for slot in &gone {
             published.remove(slot);
         }

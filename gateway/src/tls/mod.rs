@@ -7,10 +7,13 @@ pub mod clients;
 pub mod files;
 pub mod fingerprint;
 pub mod hello;
+pub mod keylog;
+pub mod lazy;
 pub mod local;
 pub mod quic;
 pub mod roots;
 pub mod stream;
+pub mod tickets;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,6 +29,8 @@ pub struct Front {
     pub passthrough: Option<Arc<str>>,
     /// Certificates of clients.
     pub clients: Option<Arc<ClientAuth>>,
+    /// Where the handshake's secrets go, when somebody looks at them.
+    pub key_log: Option<Arc<dyn rustls::KeyLog>>,
 }
 
 /// What each site asks of handshakes. Shared by all workers, and not longer than handshakes need it.

@@ -19,6 +19,8 @@ pub fn build(project: &Project) -> Result<PathBuf, WorkshopError> {
         Language::JavaScript => javascript(project, "../plugin.js")?,
         Language::TypeScript => typescript(project)?,
         Language::C => c(project)?,
+        Language::Cpp => cpp(project)?,
+        Language::Zig => zig_program(project)?,
     };
     let (component, _) = config::embed(&component, &project.text, &project.manifest_path())
         .map_err(WorkshopError::Manifest)?;
@@ -174,15 +176,10 @@ fn typescript(project: &Project) -> Result<Vec<u8>, WorkshopError> {
 
 /// clang, of zig or of a WASI SDK, makes a core module that is started once.
 fn c(project: &Project) -> Result<Vec<u8>, WorkshopError> {
-    const SDK: [&str; 4] = ["memory.c", "json.c", "host.c", "configure.c"];
     let world = only_world(project)?;
     let folder = &project.folder;
-    let mut sources = sources(folder)?;
-    let world_file = format!("{world}.c");
-    sources.extend(SDK.into_iter().chain([&*world_file]).map(|name| {
-        let path: PathBuf = ["build", "witgate", name].iter().collect();
-        path.to_string_lossy().into_owned()
-    }));
+    let mut sources = sources(folder, ".c")?;
+    sources.extend(sdk_of_c(world));
     compiler(folder)?
         .args(["-mexec-model=reactor", "-Oz", "-std=gnu11", "-Wall", "-Wextra", "-I."])
         // zig's 16 MiB would count against `limits.memory` in every instance.
@@ -199,6 +196,50 @@ fn compiler(folder: &Path) -> Result<Tool, WorkshopError> {
         let clang = Path::new(&sdk).join("bin/clang");
         return Ok(Tool::new(clang, folder).args(["--target=wasm32-wasip1"]));
     }
+    Ok(zig(folder, "compiles C for WebAssembly")?.args(["cc", "-target", "wasm32-wasi"]))
+}
+
+/// zig compiles C++ with its libc++, and the SDK, which is C.
+fn cpp(project: &Project) -> Result<Vec<u8>, WorkshopError> {
+    let own = sources(&project.folder, ".cpp")?;
+    let flags = ["-cflags", "-std=c++23", "-fno-exceptions", "-fno-rtti", "-Wall", "-Wextra", "--"];
+    let inputs = ["-lc++"].into_iter().chain(flags).map(str::to_owned).chain(own).collect();
+    zig_build(project, "compiles C++ for WebAssembly", inputs)
+}
+
+/// zig compiles the plugin, and the SDK, which is C.
+fn zig_program(project: &Project) -> Result<Vec<u8>, WorkshopError> {
+    zig_build(project, "compiles Zig for WebAssembly", vec!["plugin.zig".to_owned()])
+}
+
+fn zig_build(
+    project: &Project,
+    purpose: &'static str,
+    inputs: Vec<String>,
+) -> Result<Vec<u8>, WorkshopError> {
+    let world = only_world(project)?;
+    let folder = &project.folder;
+    zig(folder, purpose)?
+        .args(["build-exe", "-target", "wasm32-wasi", "-mexec-model=reactor"])
+        .args(["-O", "ReleaseSmall", "-fstrip", "-lc", "-I.", "-Ibuild/witgate"])
+        // As for C.
+        .args(["--stack", "131072", "-femit-bin=build/core.wasm"])
+        .args(inputs)
+        .args(["-cflags", "-std=gnu11", "--"])
+        .args(sdk_of_c(world))
+        .run()?;
+    component::of_core(read(&folder.join("build/core.wasm"))?, world)
+}
+
+/// The SDK's sources of C for this world.
+fn sdk_of_c(world: &str) -> impl Iterator<Item = String> {
+    const SDK: [&str; 4] = ["memory.c", "json.c", "host.c", "configure.c"];
+    let world = format!("{world}.c");
+    let names = SDK.into_iter().map(str::to_owned).chain([world]);
+    names.map(|name| format!("build/witgate/{name}"))
+}
+
+fn zig(folder: &Path, purpose: &'static str) -> Result<Tool, WorkshopError> {
     // From PyPI zig comes as a Python module, and elsewhere as a program.
     let zig = tool::find("zig", folder, ".venv/bin").map(|zig| Tool::new(zig, folder));
     let module = || {
@@ -207,21 +248,20 @@ fn compiler(folder: &Path) -> Result<Tool, WorkshopError> {
         let answer = Tool::new(&python, folder).args(module).args(["version"]).ask();
         answer.map(|_| Tool::new(python, folder).args(module))
     };
-    let zig = zig.or_else(module).ok_or_else(|| WorkshopError::Missing {
+    zig.or_else(module).ok_or_else(|| WorkshopError::Missing {
         tool: "zig",
-        purpose: "compiles C for WebAssembly",
+        purpose,
         command: "python3 -m venv .venv && .venv/bin/pip install ziglang==0.17.1".to_owned(),
-    })?;
-    Ok(zig.args(["cc", "-target", "wasm32-wasi"]))
+    })
 }
 
-/// The C files of a folder, but for its tests.
-fn sources(folder: &Path) -> Result<Vec<String>, WorkshopError> {
+/// The files of a folder with this ending, but for its tests.
+fn sources(folder: &Path, ending: &str) -> Result<Vec<String>, WorkshopError> {
     let failed = |cause| WorkshopError::File(folder.to_owned(), cause);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".c") && !name.starts_with("test_") {
+        if name.ends_with(ending) && !name.starts_with("test_") {
             names.push(name);
         }
     }

@@ -21,6 +21,10 @@ static PYTHON: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk-py/wit
 static JAVASCRIPT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk-js");
 /// The C sources `witgate.h` and what belongs to them.
 static C: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk-c");
+/// What C++ has over that.
+static CPP: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk-cpp");
+/// What Zig has over that.
+static ZIG: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk-zig");
 
 /// Writes what a project in this language builds on into its folder. Its own files stay as they are.
 ///
@@ -46,6 +50,14 @@ pub(super) fn write(language: Language, folder: &Path) -> Result<(), WorkshopErr
             tree(&JAVASCRIPT, &folder.join("node_modules/witgate"), &["js", "ts", "json"])
         }
         Language::C => tree(&C, &build.join("witgate"), &["c", "h"]),
+        Language::Cpp => {
+            tree(&C, &build.join("witgate"), &["c", "h"])?;
+            tree(&CPP, &build.join("witgate"), &["hpp"])
+        }
+        Language::Zig => {
+            tree(&C, &build.join("witgate"), &["c", "h"])?;
+            tree(&ZIG, &build.join("witgate"), &["zig"])
+        }
     }
 }
 
@@ -110,6 +122,8 @@ mod tests {
             (Language::Python, &["build/witgate/_router.py", "build/wit/plugin.wit"]),
             (Language::TypeScript, &["node_modules/witgate/index.d.ts"]),
             (Language::C, &["build/witgate/witgate.h"]),
+            (Language::Cpp, &["build/witgate/witgate.h", "build/witgate/witgate.hpp"]),
+            (Language::Zig, &["build/witgate/json.c", "build/witgate/witgate.zig"]),
         ] {
             let folder = tempfile::tempdir().unwrap();
             write(language, folder.path()).unwrap();

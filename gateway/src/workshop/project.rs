@@ -21,6 +21,10 @@ pub enum Language {
     TypeScript,
     /// C, built by zig or a WASI SDK.
     C,
+    /// C++, built by zig.
+    Cpp,
+    /// Zig, built by its own compiler.
+    Zig,
 }
 
 /// A plugin's folder.
@@ -63,11 +67,13 @@ impl Project {
 }
 
 /// The file that shows a language, the first that is there.
-pub(super) const MARKS: [(&str, Language); 6] = [
+pub(super) const MARKS: [(&str, Language); 8] = [
     ("Cargo.toml", Language::Rust),
     ("go.mod", Language::Go),
     ("plugin.py", Language::Python),
     ("plugin.ts", Language::TypeScript),
     ("plugin.js", Language::JavaScript),
     ("plugin.c", Language::C),
+    ("plugin.cpp", Language::Cpp),
+    ("plugin.zig", Language::Zig),
 ];

@@ -140,6 +140,21 @@ fn template(language: Language, world: World) -> Option<Template> {
         (L::C, W::DnsSolver) => example!("63-solver-in-c", "dns-example":
             "README.md" "compile_flags.txt" "gateway.yaml" "plugin.c" "plugin.yaml"
             "test_plugin.c"),
+        (L::Cpp, W::Router) => example!("81-router-in-cpp", "tenant-router":
+            "README.md" "compile_flags.txt" "gateway.yaml" "plugin.cpp" "plugin.yaml"
+            "test_plugin.cpp"),
+        (L::Cpp, W::Filter) => example!("82-filter-in-cpp", "jwt-filter":
+            "README.md" "compile_flags.txt" "gateway.yaml" "plugin.cpp" "plugin.yaml"
+            "test_plugin.cpp" "token.cpp" "token.hpp"),
+        (L::Cpp, W::DnsSolver) => example!("83-solver-in-cpp", "dns-example":
+            "README.md" "compile_flags.txt" "gateway.yaml" "plugin.cpp" "plugin.yaml"
+            "test_plugin.cpp"),
+        (L::Zig, W::Router) => example!("91-router-in-zig", "tenant-router":
+            "README.md" "gateway.yaml" "plugin.yaml" "plugin.zig"),
+        (L::Zig, W::Filter) => example!("92-filter-in-zig", "jwt-filter":
+            "README.md" "gateway.yaml" "plugin.yaml" "plugin.zig" "token.zig"),
+        (L::Zig, W::DnsSolver) => example!("93-solver-in-zig", "dns-example":
+            "README.md" "gateway.yaml" "plugin.yaml" "plugin.zig"),
     })
 }
 
@@ -147,7 +162,7 @@ fn template(language: Language, world: World) -> Option<Template> {
 const PROVIDER: &str = include_str!("../../../examples/provider.py");
 const NAME_BYTES_MAX: usize = 64;
 /// What builds and gateways leave in a folder.
-const IGNORED: &str = "*.wasm\n*.wasm.new\n.venv/\n__pycache__/\nbuild/\nnode_modules/\n\
+const IGNORED: &str = "*.wasm\n*.wasm.new\n.venv/\n.zig-cache/\n__pycache__/\nbuild/\nnode_modules/\n\
                        state/\ntarget/\n";
 
 #[cfg(test)]
@@ -217,7 +232,8 @@ mod tests {
     }
 
     fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-        let left = ["build", "node_modules", "target", "state", "__pycache__", ".venv"];
+        let left =
+            ["build", "node_modules", "target", "state", "__pycache__", ".venv", ".zig-cache"];
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();

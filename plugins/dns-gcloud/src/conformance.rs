@@ -34,6 +34,7 @@ fn api(sent: &Sent, zones: &mut Zones) -> http::Response {
             let set = json!({"name": name, "type": "TXT", "ttl": 700, "rrdatas": values});
             answer(200, json!({"rrsets": if values.is_empty() { vec![] } else { vec![set] }}))
         }
+        ("GET", [_, _, _, "changes", "7"]) => answer(200, json!({"id": "7", "status": "done"})),
         ("POST", [_, _, _, "changes"]) => {
             let body = sent.json();
             let values = |set: &serde_json::Value| -> Vec<String> {

@@ -139,6 +139,12 @@ impl Failure {
         Self::new("zone-not-found", format!("the account has no zone for any of: {names}"))
     }
 
+    /// The provider cannot tell which zones there are: [`DnsSolver::find_zone`] leaves it to the host,
+    /// which asks the DNS.
+    pub fn ask_dns() -> Self {
+        Self::new("ask-dns", "the provider does not tell which zones there are")
+    }
+
     /// The failure of an answer that is no success, in the words of `provider`.
     pub fn refused(provider: &str, answer: &http::Response) -> Self {
         let words = format!("{provider} answered {}: {}", answer.status, answer.excerpt());

@@ -45,5 +45,6 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   reference write docs/reference/ from wit/
   cost [--write]
             count the instructions of a request, and compare with tests/bench/cost.txt or write it
-  languages [WITGATE]
-            measure what plugins cost in each language, for the table of docs/PLUGINS.md";
+  languages [WITGATE | --release]
+            measure what plugins cost in each language, for the table of docs/PLUGINS.md,
+            with this gateway or one that is built for it; when nothing else runs";

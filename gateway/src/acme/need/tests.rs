@@ -435,6 +435,10 @@ struct World {
     may_expire: bool,
     /// Whether the gateway stops and starts, and reads its configuration again, at random.
     restarts: bool,
+    /// How often the CA wants to be asked when to renew.
+    ask_pause: Duration,
+    /// When the CA revokes the certificate of every so manieth name.
+    revocations: Vec<(Timestamp, usize)>,
 }
 
 /// What a CA says about when to renew.
@@ -487,6 +491,8 @@ impl World {
             worst_left: lifetime,
             may_expire: false,
             restarts: true,
+            ask_pause: 6 * HOUR,
+            revocations: Vec::new(),
         }
     }
 
@@ -505,6 +511,9 @@ impl World {
             if self.restarts && now > restart_at {
                 self.restart();
                 restart_at = now + Duration::from_secs(self.dice.roll(20 * 24 * 3600));
+            }
+            while let Some((_, each)) = self.revocations.pop_if(|(at, _)| *at <= now) {
+                self.names.iter_mut().step_by(each).for_each(|named| named.is_revoked = true);
             }
             let next = self.step(at, now);
             assert!(next > now, "{} stands still at {now}", self.names[at].name);
@@ -560,15 +569,17 @@ impl World {
         let need = need(&wanted, named.held.as_ref(), &named.history, &self.issuers, clock);
         let next = match need {
             Need::Wait { at: next, .. } => {
-                // A real gateway looks at its clock once an hour at least.
                 let wait = clock.until(next).max(Duration::from_secs(1));
-                now + if self.jumps.is_empty() { wait } else { wait.min(HOUR) }
+                // A real gateway notices within seconds when its clock jumps.
+                let jumps = self.jumps.iter().flat_map(|(from, to, _)| [*from, *to]);
+                let jump = jumps.filter(|at| *at > now).min();
+                jump.map_or(now + wait, |at| at.min(now + wait))
             }
             Need::AskWindow => {
                 let by = named.history.issued_by.clone().unwrap_or_default();
                 let held = named.held.clone().unwrap();
                 let window = self.window(&named, &held, now).filter(|_| !self.is_down(&by, now));
-                named.history.set_window(&held, window, 6 * HOUR, clock);
+                named.history.set_window(&held, window, self.ask_pause, clock);
                 now + took
             }
             Need::Order { is_replacement, issuer, .. } => {
@@ -780,6 +791,48 @@ fn ten_thousand_names_are_issued_within_the_limits_and_spread() {
     }
     let busiest = renewals.values().max().unwrap();
     assert!(*busiest <= 200, "{busiest} renewals in an hour");
+}
+
+/// Everything at once: moving windows, outages of days, revocations of a tenth, clocks that jump, failing
+/// validations, restarts and reloads, for ten thousand names.
+#[test]
+fn ten_thousand_names_live_through_a_bad_season() {
+    let mut world = World::new(10_000, days(45.0), 31);
+    world.ask_pause = 5 * DAY;
+    for day in [30.0, 85.0] {
+        let from = START + days(day);
+        world.outages.push((LETSENCRYPT, from, from + days(3.0)));
+    }
+    // The last one first.
+    let revoked = [START + days(95.0), START + days(45.0)];
+    world.revocations = revoked.iter().map(|at| (*at, 10)).collect();
+    for (day, seconds) in [(20.0, 5 * 86400), (50.0, -30 * 86400), (75.0, 3600), (90.0, -86400)] {
+        let from = START + days(day);
+        world.jumps.push((from, from + 2 * HOUR, seconds));
+    }
+    world.run(START + days(105.0));
+    world.check_limits();
+    assert!(world.worst_left > days(2.0), "{:?}", world.worst_left);
+    let mut renewals: BTreeMap<i64, usize> = BTreeMap::new();
+    for (number, named) in world.names.iter().enumerate() {
+        assert!(!named.is_revoked, "{} still has what was revoked", named.name);
+        // Those are replaced when it is heard of.
+        for (at, _) in named.issued.iter().skip(1).filter(|_| number % 10 != 0) {
+            *renewals.entry((at.0 - START.0) / 3600).or_default() += 1;
+        }
+    }
+    // What an outage or a jump held up or called for comes as soon as it can, by a few orders at a time;
+    // all else is spread.
+    let causes = [33, 88, 20, 50, 75, 90].map(|day| day * 24..(day + 2) * 24);
+    let usual = |hour: &i64| !causes.iter().any(|cause| cause.contains(hour));
+    let mut spread: Vec<_> = renewals.into_iter().filter(|(hour, _)| usual(hour)).collect();
+    spread.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    spread.truncate(8);
+    // A jump of the clock has all ask at the same time from then on, every five days here; a window that
+    // has moved ahead meanwhile makes some of them due there and then.
+    let (bursts, rest) = spread.split_at(spread.len().min(3));
+    assert!(bursts.iter().all(|(_, count)| *count <= 1500), "(hour, renewals): {spread:?}");
+    assert!(rest.iter().all(|(_, count)| *count <= 400), "(hour, renewals): {spread:?}");
 }
 
 #[test]

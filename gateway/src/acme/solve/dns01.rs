@@ -14,7 +14,6 @@ mod turns;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +24,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::acme::dns::{Patience, Resolvers};
 use crate::acme::propagation::{self, Expected, NotPropagated, Watch};
-use crate::config::{Hostname, Propagation};
+use crate::config::{Hostname, Propagation, Resolver};
 use crate::fault::Fault;
 use crate::store::Store;
 use journal::{Cause, Journal, Keep, Line};
@@ -36,6 +35,18 @@ use turns::{Parallelism, Traits, Turns};
 #[derive(Clone)]
 pub struct Dns01 {
     shared: Arc<Shared>,
+}
+
+/// A value that a CA looks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The domain, without `*.`.
+    pub domain: Hostname,
+    /// The account's URL, when the record's name is to be that account's own
+    /// (draft-ietf-acme-dns-account-label).
+    pub account: Option<String>,
+    /// The TXT value.
+    pub value: String,
 }
 
 /// Records that are being served; give them to [`Dns01::clean`]. When dropped instead, they stay in
@@ -62,13 +73,17 @@ impl Dns01 {
 
     /// Asks `resolvers` (when empty, those of the system), waits as `propagation` says, and keeps its
     /// journal in `store`.
-    pub fn new(store: Arc<Store>, resolvers: Vec<SocketAddr>, propagation: Propagation) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        resolvers: impl IntoIterator<Item = impl Into<Resolver>>,
+        propagation: Propagation,
+    ) -> Self {
         Self::with(store, resolvers, propagation, Pace::default())
     }
 
     fn with(
         keep: Arc<dyn Keep>,
-        resolvers: Vec<SocketAddr>,
+        resolvers: impl IntoIterator<Item = impl Into<Resolver>>,
         propagation: Propagation,
         pace: Pace,
     ) -> Self {
@@ -84,7 +99,11 @@ impl Dns01 {
 
     /// The same with other settings: shares turns and the journal with this one, which may still be
     /// in use.
-    pub fn reconfigured(&self, resolvers: Vec<SocketAddr>, propagation: Propagation) -> Self {
+    pub fn reconfigured(
+        &self,
+        resolvers: impl IntoIterator<Item = impl Into<Resolver>>,
+        propagation: Propagation,
+    ) -> Self {
         let shared = Shared {
             journal: Arc::clone(&self.shared.journal),
             turns: Arc::clone(&self.shared.turns),
@@ -96,8 +115,8 @@ impl Dns01 {
     }
 
     /// Has `solver` write the records and waits until they are served. `credential` is the plugin's
-    /// name in `gateway.yaml`; `records` are domains without `*.` and their TXT values, several for
-    /// one domain when an order has it both plain and as a wildcard. What was written is removed
+    /// name in `gateway.yaml`; `records` has several values for one domain when an order has it both
+    /// plain and as a wildcard. What was written is removed
     /// again when this fails. When [`Dns01Error::values_max`] says that the provider holds fewer
     /// values, present fewer at once, and clean them before the next ones.
     ///
@@ -107,7 +126,7 @@ impl Dns01 {
         &self,
         credential: &str,
         solver: &Arc<dyn DnsSolver>,
-        records: &[(Hostname, String)],
+        records: &[Wanted],
     ) -> Result<Presented, Dns01Error> {
         let shared = &self.shared;
         let traits = shared.traits(credential, solver).await?;
@@ -283,11 +302,12 @@ impl Shared {
         credential: &str,
         solver: &Arc<dyn DnsSolver>,
         parallelism: Parallelism,
-        records: &[(Hostname, String)],
+        records: &[Wanted],
     ) -> Result<Vec<RecordSet>, Dns01Error> {
         let mut wanted: BTreeMap<String, Vec<&String>> = BTreeMap::new();
-        for (domain, value) in records {
-            wanted.entry(names::challenge_name(domain)?).or_default().push(value);
+        for Wanted { domain, account, value } in records {
+            let name = names::challenge_name(domain, account.as_deref())?;
+            wanted.entry(name).or_default().push(value);
         }
         let mut following = JoinSet::new();
         for name in wanted.keys().cloned() {
@@ -353,6 +373,15 @@ impl Shared {
                     }
                     tracing::debug!(plugin = credential, name = end, zone, "zone found");
                     return Ok((end.clone(), Zone { name: zone.to_owned(), handle }));
+                }
+                Err(error) if error.code() == Some("ask-dns") => {
+                    let found = self.resolvers.zone_of(end).await;
+                    let zone = found.map_err(|cause| Dns01Error::NoZone {
+                        name: end.clone(),
+                        why: cause.to_string(),
+                    })?;
+                    tracing::debug!(plugin = credential, name = end, zone, "zone found in the DNS");
+                    return Ok((end.clone(), Zone { name: zone, handle: String::new() }));
                 }
                 Err(error) if error.code() == Some("zone-not-found") => {
                     first_error.get_or_insert(error);
@@ -580,7 +609,12 @@ impl Pace {
     /// How long to wait before a call is repeated; none when it shall not be.
     fn wait_before_next(&self, failure: &SolverFailure, attempt: u32) -> Option<Duration> {
         let base = match failure.code.as_str() {
-            "auth" | "forbidden" | "zone-not-found" | "invalid" | "account-not-entitled" => {
+            "auth"
+            | "forbidden"
+            | "zone-not-found"
+            | "ask-dns"
+            | "invalid"
+            | "account-not-entitled" => {
                 return None;
             }
             "trap" | "load" => return None,
@@ -632,6 +666,13 @@ pub enum Dns01Error {
         chain: String,
         /// What is wrong.
         why: &'static str,
+    },
+    /// The plugin leaves it to the DNS, and that does not know.
+    NoZone {
+        /// The name.
+        name: String,
+        /// What the resolvers say.
+        why: String,
     },
     /// The plugin failed, after as many attempts as made sense.
     Solver {
@@ -722,7 +763,9 @@ impl Dns01Error {
     /// Who has to do something about it.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Name { .. } | Self::Chain { .. } | Self::Journal { .. } => Fault::Operator,
+            Self::Name { .. } | Self::Chain { .. } | Self::NoZone { .. } | Self::Journal { .. } => {
+                Fault::Operator
+            }
             Self::Solver { failure, .. } => match failure.code.as_str() {
                 "auth" | "forbidden" | "zone-not-found" | "account-not-entitled" | "load" => {
                     Fault::Operator
@@ -744,6 +787,11 @@ impl std::fmt::Display for Dns01Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Name { name, why } => write!(f, "no DNS-01 challenge for {name}: {why}"),
+            Self::NoZone { name, why } => write!(
+                f,
+                "the plugin leaves the zone of {name} to the DNS, and the resolvers know none: {why}; see \
+                 certificates.resolvers"
+            ),
             Self::Chain { chain, why } => {
                 write!(f, "the CNAMEs {chain} cannot be followed: {why}; correct them in the DNS")
             }

@@ -45,7 +45,9 @@ pub fn present(
     Ok(Answered { certs: Arc::clone(certs), name })
 }
 
-fn asked(name: &Hostname) -> Hostname {
+/// The name that a CA asks a server for: of an address that of its reverse lookup (RFC 8738,
+/// section 6).
+pub fn asked(name: &Hostname) -> Hostname {
     let reverse = match name.ip() {
         None => return name.clone(),
         Some(std::net::IpAddr::V4(ip)) => {

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use super::super::node::{Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     AcmeIssuer, CertificateFiles, Certificates, Challenge, ClientCertificateMode,
-    ClientCertificates, Eab, ForwardCertificate, Hook, HookBy, HostPattern, Issuer, KeyKinds,
-    Listen, LocalDomain, OnDemand, Propagation, Rfc2136, Scheme, SiteCertificate, TsigAlgorithm,
-    TsigKey, keys,
+    ClientCertificates, DnsOver, Eab, ForwardCertificate, Hook, HookBy, HostPattern, Issuer,
+    KeyKinds, Listen, LocalAcme, LocalDomain, OnDemand, Propagation, Resolver, Rfc2136, Scheme,
+    SiteCertificate, TsigAlgorithm, TsigKey, keys,
 };
 use super::fields::Fields;
 use super::upstreams::host_and_port;
@@ -52,14 +53,16 @@ impl<'a> Checker<'a> {
             let Some(pair) = self.fields(node, "certificates.files[]") else { continue };
             let certificate = self.required(&pair, "certificate").and_then(|n| self.path(n));
             let key = self.required(&pair, "key").and_then(|n| self.path(n));
+            let ocsp = pair.get("ocsp").and_then(|n| self.path(n));
             if let (Some(certificate), Some(key)) = (certificate, key) {
-                files.push(CertificateFiles { certificate, key });
+                files.push(CertificateFiles { certificate, key, ocsp });
             }
         }
         let default = part.get("default").and_then(|n| self.hostname(n));
         let mut resolvers = Vec::new();
+        let resolver_roots = part.get("resolver-roots").and_then(|n| self.path(n));
         for node in self.list_of(&part, "resolvers", "DNS servers") {
-            resolvers.extend(self.resolver(node));
+            resolvers.extend(self.dns_server(node, resolver_roots.as_ref()));
         }
         let propagation = self.propagation(&part);
         let on_demand = part.get("on-demand").and_then(|n| self.on_demand(n));
@@ -70,6 +73,7 @@ impl<'a> Checker<'a> {
         for node in self.list_of(&part, "local-domains", "domains and networks") {
             local_domains.extend(self.local_domain(node));
         }
+        let local_acme = part.get("local-acme").and_then(|n| self.local_acme(n));
         let mut hooks = Vec::new();
         for node in self.list_of(&part, "hooks", "{command: [PROGRAM]} or {url: URL}") {
             hooks.extend(self.hook(node));
@@ -81,6 +85,7 @@ impl<'a> Checker<'a> {
             files,
             default,
             resolvers,
+            resolver_roots,
             propagation,
             updates,
             on_demand,
@@ -88,6 +93,7 @@ impl<'a> Checker<'a> {
             keys: keys.unwrap_or_default(),
             hooks,
             local_domains,
+            local_acme,
         }
     }
 
@@ -129,19 +135,7 @@ impl<'a> Checker<'a> {
                             the server goes by addresses";
                 self.error(entry.at, message, help.to_owned());
             }
-            let mut zones = Vec::new();
-            for node in self.list_of(&fields, "zones", "zones that the server has") {
-                let Some(text) = self.line(node, "a zone") else { continue };
-                let zone = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-                // Not a host name: `_acme-challenge.example.com` is a zone that people delegate.
-                let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-                if zone.is_empty() || !zone.chars().all(is_fine) {
-                    let message = format!("{} is not the name of a zone", quoted(text));
-                    self.error(node.at, message, "as in example.com".to_owned());
-                    continue;
-                }
-                zones.push(zone);
-            }
+            let zones = self.zones(&fields, "zones that the server has");
             let Some((server, host, port)) = server else { continue };
             let key = name.zip(secret).map(|(name, secret)| TsigKey {
                 name: name.to_ascii_lowercase(),
@@ -153,6 +147,24 @@ impl<'a> Checker<'a> {
         updates
     }
 
+    /// `zones` of a place where records are written.
+    pub(super) fn zones(&mut self, fields: &Fields<'a>, what: &str) -> Vec<String> {
+        let mut zones = Vec::new();
+        for node in self.list_of(fields, "zones", what) {
+            let Some(text) = self.line(node, "a zone") else { continue };
+            let zone = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+            // Not a host name: `_acme-challenge.example.com` is a zone that people delegate.
+            let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if zone.is_empty() || !zone.chars().all(is_fine) {
+                let message = format!("{} is not the name of a zone", quoted(text));
+                self.error(node.at, message, "as in example.com".to_owned());
+                continue;
+            }
+            zones.push(zone);
+        }
+        zones
+    }
+
     /// A domain, or a network in the form of addresses and prefix length.
     fn local_domain(&mut self, node: &Node) -> Option<LocalDomain> {
         let text = self.line(node, "a domain or a network")?;
@@ -160,6 +172,30 @@ impl<'a> Checker<'a> {
             return self.network(node).map(LocalDomain::Network);
         }
         self.hostname(node).map(LocalDomain::Name)
+    }
+
+    fn local_acme(&mut self, node: &'a Node) -> Option<LocalAcme> {
+        let fields = self.fields(node, "certificates.local-acme")?;
+        let listen = self.with_default(&fields, "listen", |c, n| {
+            let text = c.line(n, "an address and a port")?;
+            let address = text.parse::<SocketAddr>().ok();
+            if address.is_none() {
+                let message = format!("{} is not an address with a port", quoted(text));
+                c.error(n.at, message, "as in 127.0.0.1:8555".to_owned());
+            }
+            address
+        });
+        if let (Some(node), Some(address)) = (fields.get("listen"), listen)
+            && !address.ip().is_loopback()
+        {
+            let message = "other machines can ask the local CA for certificates";
+            let help = "listen on 127.0.0.1, unless your network is to have them".to_owned();
+            self.warning(node.at, message, help);
+        }
+        let mut port = |key| self.with_default(&fields, key, |c, n| c.number(n, 1, 65_535));
+        let ports = [port("http-port"), port("tls-port")];
+        let [http, tls] = ports.map(|port| port.and_then(|port| u16::try_from(port).ok()));
+        Some(LocalAcme { listen: listen?, http_port: http?, tls_port: tls? })
     }
 
     fn hook(&mut self, node: &'a Node) -> Option<Hook> {
@@ -271,6 +307,47 @@ impl<'a> Checker<'a> {
             self.error(node.at, message, "as in ops@example.com".to_owned());
         }
         Some(text.to_owned())
+    }
+
+    /// A DNS server, asked over UDP, TLS or HTTPS.
+    fn dns_server(&mut self, node: &Node, roots: Option<&PathBuf>) -> Option<Resolver> {
+        let Value::Text(text) = &node.value else { return self.resolver(node).map(Resolver::from) };
+        let (rest, is_https) = match (text.strip_prefix("tls://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (rest, false),
+            (_, Some(rest)) => (rest, true),
+            (None, None) => return self.resolver(node).map(Resolver::from),
+        };
+        let (rest, name) = match rest.split_once('#') {
+            Some((rest, name)) => (rest, Some(name.to_ascii_lowercase())),
+            None => (rest, None),
+        };
+        let (address, path) = match rest.split_once('/') {
+            Some((address, path)) if is_https => (address, format!("/{path}")),
+            None if is_https => (rest, "/dns-query".to_owned()),
+            _ => (rest, String::new()),
+        };
+        let port = if is_https { 443 } else { 853 };
+        let bare = address.trim_matches(['[', ']']).parse::<IpAddr>();
+        let bare = bare.map(|ip| SocketAddr::new(ip, port));
+        let address = bare.or_else(|_| address.parse::<SocketAddr>());
+        let is_name = |name: &String| {
+            name.parse::<IpAddr>().is_ok()
+                || host_and_port(name, port).is_some_and(|it| it.0 == *name)
+        };
+        let (Ok(address), true) = (address, name.as_ref().is_none_or(is_name)) else {
+            let message = format!("{} is not the address of a DNS server", quoted(text));
+            let help = "an IP address, since its name would have to be resolved first, and the name in its \
+                        certificate: tls://9.9.9.9#dns.quad9.net or https://9.9.9.9/dns-query#dns.quad9.net";
+            self.error(node.at, message, help.to_owned());
+            return None;
+        };
+        let name = name.unwrap_or_else(|| address.ip().to_string());
+        let roots = roots.cloned();
+        let over = match is_https {
+            true => DnsOver::Https { name, path, roots },
+            false => DnsOver::Tls { name, roots },
+        };
+        Some(Resolver { address, over })
     }
 
     pub(super) fn resolver(&mut self, node: &Node) -> Option<SocketAddr> {
@@ -428,20 +505,28 @@ impl<'a> Checker<'a> {
     fn challenge(&mut self, node: &'a Node, listen: &[Listen]) -> Option<Challenge> {
         if let Value::Map(_) = node.value {
             let fields = self.fields(node, "certificates.challenge")?;
-            let plugin = self.required(&fields, "dns-01")?;
+            let (plugin, make): (_, fn(String) -> Challenge) = match fields.get("dns-account-01") {
+                Some(plugin) => (plugin, Challenge::DnsAccount01),
+                None => (self.required(&fields, "dns-01")?, Challenge::Dns01),
+            };
+            if fields.get("dns-account-01").is_some() && fields.get("dns-01").is_some() {
+                let message = "two challenges for one name";
+                let help = "keep dns-account-01: it takes dns-01 where the CA does not offer it";
+                self.error(node.at, message, help.to_owned());
+            }
             if let Value::Text(name) = &plugin.value
                 && self.update_names.contains(name.as_str())
             {
-                return Some(Challenge::Dns01(name.clone()));
+                return Some(make(name.clone()));
             }
             let plugin = self.plugin_reference(plugin, Role::Solver)?;
-            return Some(Challenge::Dns01(plugin.to_owned()));
+            return Some(make(plugin.to_owned()));
         }
         if let Value::Text(text) = &node.value
-            && text == "dns-01"
+            && ["dns-01", "dns-account-01"].contains(&text.as_str())
         {
-            let message = "dns-01 needs the plugin that writes the records";
-            self.error(node.at, message, "write {dns-01: PLUGIN}".to_owned());
+            let message = format!("{text} needs the plugin that writes the records");
+            self.error(node.at, message, format!("write {{{text}: PLUGIN}}"));
             return None;
         }
         let words = [
@@ -450,6 +535,7 @@ impl<'a> Checker<'a> {
             ("tls-alpn-01", Some(Challenge::TlsAlpn01)),
             ("dns-persist-01", Some(Challenge::DnsPersist01)),
             ("{dns-01: PLUGIN}", None),
+            ("{dns-account-01: PLUGIN}", None),
         ];
         let challenge = self.word(node, &words)??;
         let has_http = listen.iter().any(|l| l.scheme == Scheme::Http);
@@ -609,7 +695,7 @@ impl<'a> Checker<'a> {
         if acme.is_empty() {
             return;
         }
-        let is_dns = matches!(challenge, Challenge::Dns01(_) | Challenge::DnsPersist01);
+        let is_dns = challenge.is_dns();
         for (host, at) in hosts {
             let name = quoted(&host.to_string());
             if matches!(host, HostPattern::Wildcard(_)) && !is_dns && !wish.is_on_demand {

@@ -250,6 +250,10 @@ impl<'a> Checker<'a> {
         if let Some(seal) = child(root, "store").and_then(|store| child(store, "seal")) {
             self.hide_scalars(seal, true);
         }
+        let tickets = child(root, "tls").and_then(|tls| child(tls, "tickets"));
+        if let Some(secret) = tickets.and_then(|tickets| child(tickets, "secret")) {
+            self.hide_scalars(secret, true);
+        }
         for eab in &found {
             if let Some(key) = child(eab, "key") {
                 self.hide_scalars(key, true);

@@ -1,4 +1,4 @@
-//! `listen`, `log`, `store`, `workers`, `limits`, `trusted-proxies`, `admin`.
+//! `listen`, `tls`, `log`, `store`, `workers`, `limits`, `trusted-proxies`, `admin`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +8,7 @@ use super::super::node::{Node, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
     AccessLog, Certificates, Challenge, Config, KeyKinds, Limits, Listen, Log, LogFormat, Otlp,
-    Propagation, Scheme, Sharing,
+    Propagation, Scheme, Sharing, Tickets,
 };
 use super::fields::Fields;
 use super::{Checker, Role};
@@ -138,6 +138,7 @@ impl<'a> Checker<'a> {
         let plugin_keys = self.plugin_keys(fields).into_iter().map(|(text, _)| text).collect();
         Config {
             listen: Vec::new(),
+            tickets: self.tickets(fields),
             certificates: Certificates {
                 contact: None,
                 issuers: Vec::new(),
@@ -145,6 +146,7 @@ impl<'a> Checker<'a> {
                 files: Vec::new(),
                 default: None,
                 resolvers: Vec::new(),
+                resolver_roots: None,
                 propagation: Propagation {
                     check: true,
                     delay: std::time::Duration::ZERO,
@@ -157,6 +159,7 @@ impl<'a> Checker<'a> {
                 keys: KeyKinds::Ecdsa,
                 hooks: Vec::new(),
                 local_domains: Vec::new(),
+                local_acme: None,
             },
             sites: Vec::new(),
             upstreams: BTreeMap::new(),
@@ -169,9 +172,26 @@ impl<'a> Checker<'a> {
             limits,
             trusted_proxies,
             plugin_keys,
+            needs_guards: self.needs_guards(fields),
             admin,
             lock: std::path::PathBuf::new(),
         }
+    }
+
+    fn tickets(&mut self, fields: &Fields<'a>) -> Option<Tickets> {
+        let tls = self.part(fields, "tls");
+        let fields = self.fields(tls.get("tickets")?, "tls.tickets")?;
+        let secret = self.required(&fields, "secret");
+        let secret = secret.and_then(|node| self.secret(node, "tls.tickets.secret"));
+        let rotation = self.with_default(&fields, "rotation", |c, n| c.duration(n, false));
+        if let (Some(rotation), Some(entry)) = (rotation, fields.entry("rotation"))
+            && !(ROTATION_MIN..=ROTATION_MAX).contains(&rotation)
+        {
+            let message = "keys of tickets change after a second at the earliest, and every three \
+                           days at the latest";
+            self.error(entry.at, message, "6h is the usual time".to_owned());
+        }
+        Some(Tickets { secret: secret?, rotation: rotation? })
     }
 
     fn log(&mut self, fields: &Fields<'a>) -> Log {
@@ -375,4 +395,7 @@ impl<'a> Checker<'a> {
     }
 }
 
+const ROTATION_MIN: std::time::Duration = std::time::Duration::from_secs(1);
+/// Clients keep tickets for seven days at most, and a key opens them for two rotations.
+const ROTATION_MAX: std::time::Duration = std::time::Duration::from_secs(3 * 24 * 3600);
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];

@@ -22,13 +22,15 @@ impl<'a> Checker<'a> {
         let silent = self.findings.len();
         let keys: Vec<[u8; 32]> =
             self.plugin_keys(fields).into_iter().map(|(_, key)| key).collect();
-        // They are reported where the key itself is read.
+        let needs_guard = self.needs_guards(fields);
+        // They are reported where the keys themselves are read.
         self.findings.truncate(silent);
         for entry in self.named(fields, "plugins") {
             let config = child(&entry.node, "config").map(|n| n.value.to_json());
             self.plugin_configs.insert(&entry.key, config.unwrap_or_default());
             if let Some(mut plugin) = self.plugin(&entry.node, entry.at.line) {
                 plugin.keys.clone_from(&keys);
+                plugin.needs_guard = needs_guard;
                 self.own_words(entry, &plugin);
                 plugins.insert(entry.key.clone(), plugin);
             }
@@ -51,6 +53,7 @@ impl<'a> Checker<'a> {
         let limits = self.plugin_limits(&fields);
         let grants = self.grants(&fields);
         let secrets = self.secrets(&fields, &grants);
+        let zones = self.zones(&fields, "zones that the solver may write in");
         Some(PluginConfig {
             component: component?,
             config: fields.get("config").map(|n| n.value.to_json()).unwrap_or_default(),
@@ -62,6 +65,8 @@ impl<'a> Checker<'a> {
             secrets,
             grants,
             keys: Vec::new(),
+            zones,
+            needs_guard: false,
             line,
         })
     }
@@ -138,6 +143,13 @@ impl<'a> Checker<'a> {
         on_error.unwrap_or(OnError::FailClosed)
     }
 
+    /// `unguarded-solvers`.
+    pub(super) fn needs_guards(&mut self, fields: &Fields<'a>) -> bool {
+        let words = [("warn", false), ("refuse", true)];
+        let found = self.with_default(fields, "unguarded-solvers", |c, n| c.word(n, &words));
+        found.unwrap_or_default()
+    }
+
     /// `plugin-keys` as written, and decoded.
     pub(super) fn plugin_keys(&mut self, fields: &Fields<'a>) -> Vec<(String, [u8; 32])> {
         let mut keys = Vec::new();
@@ -195,6 +207,13 @@ impl<'a> Checker<'a> {
                 };
                 self.warning(secret.at, message, help);
             }
+        }
+        let is_solver = manifest.worlds.iter().any(|world| world == "dns-solver");
+        if plugin.needs_guard && is_solver && manifest.guard.is_none() {
+            let message = "the solver has no guard, and `unguarded-solvers: refuse` wants one";
+            let help = "take a version whose plugin.yaml has a `guard`, or write `unguarded-solvers: warn`: \
+                        it may then change whatever its grants and secrets reach";
+            self.error(at, message, help.to_owned());
         }
         if plugin.grants.http.is_empty() && !manifest.grants.http.is_empty() {
             let message = "the plugin sends requests, and none is granted";

@@ -25,6 +25,7 @@ impl<'a> Checker<'a> {
             basic_auth: self.setting(fields, "basic-auth", Self::basic_auth),
             request_head: self.setting(fields, "request-head", |c, n| c.size(n, 64, 16 << 20)),
             request_body: self.setting(fields, "request-body", |c, n| c.size(n, 0, u64::MAX >> 1)),
+            buffer_request: self.setting(fields, "buffer-request", |c, n| c.size(n, 1, 64 << 20)),
             forward_auth: self.setting(fields, "forward-auth", Self::forward_auth),
             mirror: self.setting(fields, "mirror", Self::mirror),
             security: self.setting(fields, "security", |c, n| {

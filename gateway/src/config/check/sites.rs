@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    Certificates, Files, HashBy, HostPattern, Listen, PathMatch, Paths, PluginUse, Policies, Route,
-    RouteAction, Site, SiteCertificate, Split, SplitBy, Sticky, Symlinks,
+    Certificates, Files, HashBy, HostPattern, Listen, PathMatch, Paths, Pattern, PluginUse,
+    Policies, Route, RouteAction, Site, SiteCertificate, Split, SplitBy, Sticky, Symlinks, Test,
+    When,
 };
 use super::fields::Fields;
 use super::plugins::is_method;
@@ -190,6 +191,7 @@ impl<'a> Checker<'a> {
                 methods: Vec::new(),
                 headers: Vec::new(),
                 query: Vec::new(),
+                when: When::default(),
                 filters: Vec::new(),
                 policies: Policies::default(),
                 action: RouteAction::Upstream(upstream),
@@ -224,8 +226,29 @@ impl<'a> Checker<'a> {
     fn route(&mut self, node: &'a Node) -> Option<Route> {
         let fields = self.fields(node, "sites[].routes[]")?;
         let path = self.path_match(&fields);
+        let methods = self.methods(&fields);
+        let headers = self.pairs(&fields, "headers", true);
+        let query = self.pairs(&fields, "query", false);
+        let when = self.when(&fields);
+        let filters = self.filters(&fields);
+        let policies = self.route_policies(&fields, path.as_ref());
+        let action = self.action(&fields);
+        Some(Route {
+            path: path?,
+            methods,
+            headers,
+            query,
+            when,
+            filters,
+            policies,
+            action: action?,
+            line: node.at.line,
+        })
+    }
+
+    fn methods(&mut self, fields: &Fields<'a>) -> Vec<String> {
         let mut methods = Vec::new();
-        for node in self.list_of(&fields, "methods", "methods") {
+        for node in self.list_of(fields, "methods", "methods") {
             let Some(method) = self.line(node, "a method") else { continue };
             if !is_method(method) {
                 let message = format!("{} is not a method", quoted(method));
@@ -237,21 +260,80 @@ impl<'a> Checker<'a> {
                 methods.push(method.to_owned());
             }
         }
-        let headers = self.pairs(&fields, "headers", true);
-        let query = self.pairs(&fields, "query", false);
-        let filters = self.filters(&fields);
-        let policies = self.route_policies(&fields, path.as_ref());
-        let action = self.action(&fields);
-        Some(Route {
-            path: path?,
-            methods,
-            headers,
-            query,
-            filters,
-            policies,
-            action: action?,
-            line: node.at.line,
-        })
+        methods
+    }
+
+    /// `when`, `any` and `not` of a route.
+    fn when(&mut self, route: &Fields<'a>) -> When {
+        let all = route.get("when").map(|node| self.test(node)).unwrap_or_default();
+        let mut list = |key| -> Vec<Test> {
+            let nodes = self.list_of(route, key, "conditions as of `when`");
+            nodes.iter().map(|node| self.test(node)).collect()
+        };
+        let (any, not) = (list("any"), list("not"));
+        When { all, any, not }
+    }
+
+    fn test(&mut self, node: &'a Node) -> Test {
+        let Some(fields) = self.fields(node, "sites[].routes[].when") else {
+            return Test::default();
+        };
+        if matches!(&node.value, Value::Map(entries) if entries.is_empty()) {
+            let help = "write what has to hold, such as `headers: {x-beta: \"1\"}`";
+            self.error(node.at, "this condition says nothing", help.to_owned());
+        }
+        let networks = self.list_of(&fields, "addresses", "networks").iter();
+        let versions = [("TLSv1.2", "TLSv1.2"), ("TLSv1.3", "TLSv1.3")];
+        Test {
+            methods: self.methods(&fields),
+            path: fields.get("path").and_then(|n| self.pattern(n)),
+            headers: self.patterns(&fields, "headers", true),
+            query: self.patterns(&fields, "query", false),
+            addresses: networks.filter_map(|n| self.network(n)).collect(),
+            server_name: fields.get("server-name").and_then(|n| self.pattern(n)),
+            tls_version: fields
+                .get("tls-version")
+                .and_then(|n| self.word(n, &versions))
+                .map(str::to_owned),
+            client_certificate: fields.get("client-certificate").and_then(|n| self.bool(n)),
+        }
+    }
+
+    /// A name and a pattern for each of its values.
+    fn patterns(
+        &mut self,
+        fields: &Fields<'a>,
+        key: &str,
+        are_headers: bool,
+    ) -> Vec<(String, Pattern)> {
+        let any = Pattern::new("(?s).*").ok();
+        let pairs = self.pairs(fields, key, are_headers);
+        let node = fields.get(key);
+        let compiled = pairs.into_iter().filter_map(|(name, value)| match value {
+            None => Some((name, any.clone()?)),
+            Some(text) => match Pattern::new(&text) {
+                Ok(pattern) => Some((name, pattern)),
+                Err(cause) => {
+                    let at = node.map_or(fields.at, |node| node.at);
+                    self.no_pattern(at, &text, &cause);
+                    None
+                }
+            },
+        });
+        compiled.collect()
+    }
+
+    fn pattern(&mut self, node: &Node) -> Option<Pattern> {
+        let text = self.line(node, "a regular expression")?;
+        let compiled = Pattern::new(text);
+        compiled.map_err(|cause| self.no_pattern(node.at, text, &cause)).ok()
+    }
+
+    fn no_pattern(&mut self, at: Place, text: &str, cause: &str) {
+        let message = format!("{} is not a regular expression: {cause}", quoted(text));
+        let help = "letters, `.`, `*`, `+`, `?`, `[…]`, `(…|…)`; there are no look-arounds and no \
+                    back-references, which take time without bounds";
+        self.error(at, message, help.to_owned());
     }
 
     fn path_match(&mut self, fields: &Fields<'a>) -> Option<PathMatch> {
@@ -604,6 +686,8 @@ fn covers(first: &Route, later: &Route) -> bool {
         && takes_methods
         && demands(&first.headers, &later.headers)
         && demands(&first.query, &later.query)
+        // Whether one pattern takes all that another takes is not asked.
+        && (first.when == When::default() || first.when == later.when)
 }
 
 /// A token (RFC 9110, section 5.6.2).

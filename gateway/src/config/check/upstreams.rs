@@ -217,7 +217,7 @@ impl<'a> Checker<'a> {
         let fields = self.fields(node, "upstreams.*.client-certificate")?;
         let certificate = self.required(&fields, "certificate").and_then(|n| self.path(n));
         let key = self.required(&fields, "key").and_then(|n| self.path(n));
-        Some(CertificateFiles { certificate: certificate?, key: key? })
+        Some(CertificateFiles { certificate: certificate?, key: key?, ocsp: None })
     }
 
     fn upstream_with(&mut self, fields: &Fields<'a>, servers: Vec<(Server, u32)>) -> Upstream {

@@ -22,29 +22,32 @@ use super::super::error::PluginError;
 use super::super::facts::Facts;
 use super::super::grant::{self, Reach, Target};
 use super::super::secret::{self, Place, Unfilled};
-use super::super::session::{Sessions, Tokens};
+use super::super::session::{Role, Sessions, Tokens};
 use super::super::signing::{self, Unsigned};
+use super::super::wire::{Wire, WireAnswer, WireRequest};
 use super::{Host, fields};
 use crate::config::SecretText;
-use crate::config::credential::configured;
+use crate::config::credential::{Session, Signing, configured};
 use crate::config::guard::{Asked, Guard, Order, Passed};
 use crate::tls::roots;
 
 /// Sends the requests of one plugin.
 pub(in super::super) struct Client {
     tls: TlsConnector,
+    /// In the place of the network.
+    wire: Option<Arc<dyn Wire>>,
 }
 
 impl Client {
-    /// A client that trusts what the system trusts.
-    pub(in super::super) fn new() -> Result<Self, PluginError> {
-        Self::trusting(None)
+    /// A client that trusts what the system trusts, and speaks to `wire` alone where there is one.
+    pub(in super::super) fn over(wire: Option<Arc<dyn Wire>>) -> Result<Self, PluginError> {
+        Ok(Self { wire, ..Self::trusting(None)? })
     }
 
     fn trusting(file: Option<&std::path::Path>) -> Result<Self, PluginError> {
         let mut config = roots::client_config(file).map_err(PluginError::Roots)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), wire: None })
     }
 }
 
@@ -153,7 +156,25 @@ impl From<String> for Failure {
     }
 }
 
+impl From<WireAnswer> for Answer {
+    fn from(answer: WireAnswer) -> Self {
+        let WireAnswer { status, headers, body } = answer;
+        Self { status, headers, body }
+    }
+}
+
 impl Wanted {
+    /// As the guest wrote it, names of fields in lower case.
+    fn on_wire(&self) -> WireRequest {
+        let field = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
+        WireRequest {
+            method: self.method.clone(),
+            url: self.url.clone(),
+            headers: self.headers.iter().map(field).collect(),
+            body: self.body.clone(),
+        }
+    }
+
     fn bytes(&self) -> usize {
         let headers =
             self.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
@@ -176,6 +197,17 @@ async fn send(
     let sent = async {
         let target = Target::parse(&wanted.url).map_err(|text| fail("bad-request", text))?;
         granted(facts, &target, &wanted.method)?;
+        if facts.sessions.is_only_for_the_host(&target.authority()) {
+            let line = target.line(&wanted.method);
+            tracing::warn!(
+                plugin = &*facts.subject.name,
+                digest = facts.subject.short_digest(),
+                request = line,
+                "refused a request for the machine's own credentials"
+            );
+            let why = "what it answers are credentials, for which only the gateway itself asks";
+            return Err(fail("denied", format!("{line}: {why}")));
+        }
         if let Some(guard) = &facts.guard {
             let passed = guarded(facts, guard, order, &target, &mut wanted)?;
             learned = Some((guard, passed));
@@ -195,15 +227,25 @@ async fn send(
         String::from_utf8_lossy(&facts.secrets.mask(text.as_bytes(), &masks)).into_owned()
     };
     match sent {
-        Ok(answer) => Ok(Answer {
-            status: answer.status,
-            headers: answer
-                .headers
-                .into_iter()
-                .map(|(name, value)| (text(&name), text(&value)))
-                .collect(),
-            body: facts.secrets.mask(&answer.body, &masks).into_owned(),
-        }),
+        Ok(answer) => {
+            let answer = Answer {
+                status: answer.status,
+                headers: answer
+                    .headers
+                    .into_iter()
+                    .map(|(name, value)| (text(&name), text(&value)))
+                    .collect(),
+                body: facts.secrets.mask(&answer.body, &masks).into_owned(),
+            };
+            if let Some(wire) = wire(facts) {
+                wire.handed_over(&WireAnswer {
+                    status: answer.status,
+                    headers: answer.headers.clone(),
+                    body: answer.body.clone(),
+                });
+            }
+            Ok(answer)
+        }
         Err(failure) => Err(Failure { code: failure.code, message: text(&failure.message) }),
     }
 }
@@ -259,19 +301,45 @@ async fn tokens(facts: &Facts, wanted: &Wanted, masks: &mut Masks) -> Result<Tok
     let mut names = Sessions::named_in(wanted.url.as_bytes());
     names.extend(wanted.headers.iter().flat_map(|(_, value)| Sessions::named_in(value.as_bytes())));
     names.extend(Sessions::named_in(&wanted.body));
+    names.extend(signing_of(facts, wanted).and_then(|scheme| role_of(facts, scheme)));
     let mut tokens = Tokens::new();
     for name in names {
         if tokens.contains_key(&name) {
             continue;
         }
-        let token = match facts.sessions.kept(&name) {
+        let how = facts.sessions.how(&name, |secret| facts.secrets.has(secret));
+        let session = how.map_or(name.as_str(), |(session, _)| session);
+        let token = match facts.sessions.kept(session) {
             Some(token) => token,
-            None => log_in(facts, &name, masks).await?,
+            None => log_in(facts, session, masks).await?,
         };
-        secret::mask_forms(&name, token.expose(), masks);
+        match serde_json::from_str::<Role>(token.expose()) {
+            // What it is made of must not come back, each by itself.
+            Ok(role) => {
+                let parts = [Some(&role.secret), role.session.as_ref()];
+                parts.into_iter().flatten().for_each(|it| secret::mask_forms(&name, it, masks));
+            }
+            Err(_) => secret::mask_forms(&name, token.expose(), masks),
+        }
         tokens.insert(name, token);
     }
     Ok(tokens)
+}
+
+/// How a request is to be signed.
+fn signing_of<'f>(facts: &'f Facts, wanted: &Wanted) -> Option<&'f Signing> {
+    let by = wanted.headers.iter().find_map(|(_, value)| signed_by(value))?;
+    facts.signing.get(by)
+}
+
+/// The name in `{{sign:NAME}}`.
+fn signed_by(value: &str) -> Option<&str> {
+    value.strip_prefix("{{sign:").and_then(|it| it.strip_suffix("}}"))
+}
+
+/// The session with the credentials that a signature is made with, when they are a role's.
+fn role_of(facts: &Facts, scheme: &Signing) -> Option<String> {
+    scheme.otherwise(|name| facts.secrets.has(name)).map(str::to_owned)
 }
 
 /// Fetches a token. What is sent and answered here is nothing that the plugin sees.
@@ -289,30 +357,158 @@ async fn log_in(facts: &Facts, name: &str, masks: &mut Masks) -> Result<SecretTe
     if let Some(secret) = &login.also_secret {
         secret::mask_forms(name, secret, masks);
     }
-    let wanted = Wanted {
-        method: "POST".to_owned(),
-        url: login.url.clone(),
-        headers: vec![
-            ("content-type".to_owned(), login.media_type.to_owned()),
-            ("accept".to_owned(), "application/json".to_owned()),
-        ],
-        body: login.body.into_bytes(),
+    let how = facts.sessions.how(name, |_| true).map(|(_, how)| how);
+    let wanted = match how {
+        Some(Session::Metadata { headers, .. }) => Wanted {
+            method: "GET".to_owned(),
+            url: login.url.clone(),
+            headers: headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            body: Vec::new(),
+        },
+        Some(Session::AwsRole { container, .. }) => {
+            role_request(facts, &login.url, container, masks).await?
+        }
+        _ => Wanted {
+            method: "POST".to_owned(),
+            url: login.url.clone(),
+            headers: vec![
+                ("content-type".to_owned(), login.media_type.to_owned()),
+                ("accept".to_owned(), "application/json".to_owned()),
+            ],
+            body: login.body.into_bytes(),
+        },
     };
-    let mut details = Details::default();
-    let answer = transmit(facts, wanted, &Tokens::new(), masks, &mut details).await?;
+    let answer = ask_for_token(facts, how, wanted, &Tokens::new(), masks).await?;
     let refused = |code: &'static str| {
         let words = String::from_utf8_lossy(&answer.body);
         let words: String = words.trim().chars().take(300).collect();
         fail(code, format!("no token from {}: it answered {}: {words}", login.url, answer.status))
     };
-    match answer.status {
+    let token = match answer.status {
         200..300 => facts
             .sessions
             .take(name, &answer.headers, &answer.body)
-            .ok_or_else(|| refused("refused-credential")),
-        429 | 500.. => Err(refused("protocol")),
-        _ => Err(refused("refused-credential")),
+            .ok_or_else(|| refused("refused-credential"))?,
+        429 | 500.. => return Err(refused("protocol")),
+        _ => return Err(refused("refused-credential")),
+    };
+    if let Some(session @ Session::Login { unlock: Some(_), .. }) = how {
+        unlock(facts, name, session, &login.url, token.clone(), masks).await?;
     }
+    Ok(token)
+}
+
+/// Asks a token endpoint, or what stands in the place of the network.
+async fn ask_for_token(
+    facts: &Facts,
+    how: Option<&Session>,
+    wanted: Wanted,
+    tokens: &Tokens,
+    masks: &mut Masks,
+) -> Result<Answer, Failure> {
+    match (wire(facts), how) {
+        (Some(wire), Some(how)) => {
+            prepare(facts, wanted, tokens, masks)?;
+            Ok(Answer::from(wire.token(how)))
+        }
+        _ => transmit(facts, wanted, tokens, masks, &mut Details::default()).await,
+    }
+}
+
+/// The second step of a login, where the stanza has the key of one-time codes.
+async fn unlock(
+    facts: &Facts,
+    name: &str,
+    session: &Session,
+    url: &str,
+    token: SecretText,
+    masks: &mut Masks,
+) -> Result<(), Failure> {
+    let Session::Login { unlock: Some(step), cookie, expect, .. } = session else { return Ok(()) };
+    if !facts.secrets.has(&step.secret) {
+        return Ok(());
+    }
+    let target = Target::parse(url).map_err(|text| fail("bad-request", text))?;
+    let key = facts.secrets.secret(&step.secret, &target.host);
+    let key = key.map_err(|why| unfilled(facts, &target, why))?;
+    let now = u64::try_from(time::OffsetDateTime::now_utc().unix_timestamp()).unwrap_or_default();
+    let Some((code, wait)) = facts.sessions.code(&step.secret, key, now) else {
+        let text = format!("the secret {} is no key in Base32", step.secret);
+        return Err(fail("refused-credential", text));
+    };
+    tokio::time::sleep(wait).await;
+    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    if let Some(cookie) = cookie {
+        headers.push(("cookie".to_owned(), format!("{cookie}={{{{token:{name}}}}}")));
+    }
+    let body = step.json.to_string().replace("{{totp}}", &code).into_bytes();
+    let wanted = Wanted { method: "POST".to_owned(), url: url.to_owned(), headers, body };
+    let tokens = Tokens::from([(name.to_owned(), token)]);
+    let answer = ask_for_token(facts, Some(session), wanted, &tokens, masks).await?;
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let is_open = (200..300).contains(&answer.status)
+        && expect.iter().all(|(at, wanted)| body.pointer(at) == Some(wanted));
+    if is_open {
+        return Ok(());
+    }
+    facts.sessions.forget([name.to_owned()].iter());
+    let words: String = String::from_utf8_lossy(&answer.body).trim().chars().take(300).collect();
+    Err(fail("refused-credential", format!("{url} did not take the one-time code: {words}")))
+}
+
+/// What is sent for the credentials of an AWS role (AWS SDKs and Tools Reference Guide, "Container
+/// credential provider" and "IMDS credential provider").
+async fn role_request(
+    facts: &Facts,
+    instance: &str,
+    container: &str,
+    masks: &mut Masks,
+) -> Result<Wanted, Failure> {
+    let get = |url: String, headers: Vec<(String, String)>| Wanted {
+        method: "GET".to_owned(),
+        url,
+        headers,
+        body: Vec::new(),
+    };
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let full = variable("AWS_CONTAINER_CREDENTIALS_FULL_URI");
+    let relative = variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+    if let Some(url) = full.or_else(|| relative.map(|path| format!("{container}{path}"))) {
+        let file = variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
+        let token = match file {
+            Some(file) => tokio::fs::read_to_string(&file).await.ok(),
+            None => variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
+        };
+        let token = token.map(|token| token.trim().to_owned());
+        token.iter().for_each(|token| secret::mask_forms("container", token, masks));
+        let fields = token.map(|token| ("authorization".to_owned(), token));
+        return Ok(get(url, fields.into_iter().collect()));
+    }
+    let text = |answer: Answer, what: &str| match answer.status {
+        200..300 => Ok(String::from_utf8_lossy(&answer.body).trim().to_owned()),
+        status => Err(fail("refused-credential", format!("{instance} has no {what}: {status}"))),
+    };
+    let ttl = ("x-aws-ec2-metadata-token-ttl-seconds".to_owned(), "300".to_owned());
+    let asked = Wanted {
+        method: "PUT".to_owned(),
+        url: format!("{instance}/latest/api/token"),
+        headers: vec![ttl],
+        body: Vec::new(),
+    };
+    let token = text(
+        transmit(facts, asked, &Tokens::new(), masks, &mut Details::default()).await?,
+        "session token",
+    )?;
+    secret::mask_forms("instance", &token, masks);
+    let fields = vec![("x-aws-ec2-metadata-token".to_owned(), token)];
+    let place = format!("{instance}/latest/meta-data/iam/security-credentials/");
+    let asked = get(place.clone(), fields.clone());
+    let role = text(
+        transmit(facts, asked, &Tokens::new(), masks, &mut Details::default()).await?,
+        "role",
+    )?;
+    let role = role.lines().next().unwrap_or_default().to_owned();
+    Ok(get(format!("{place}{role}"), fields))
 }
 
 /// Sends a request that is granted.
@@ -323,12 +519,35 @@ async fn transmit(
     masks: &mut Masks,
     details: &mut Details,
 ) -> Result<Answer, Failure> {
+    let written = wire(facts).map(|wire| (wire, wanted.on_wire()));
     let (request, target) = prepare(facts, wanted, tokens, masks)?;
+    if let Some((wire, written)) = written {
+        return Ok(Answer::from(wire.answer(written, on_wire(request).await).await));
+    }
     let is_head = request.method() == Method::HEAD;
     let exchange = exchange(facts, request, &target, is_head, details);
     tokio::time::timeout(EXCHANGE_MAX, exchange).await.unwrap_or_else(|_elapsed| {
         Err(fail("timeout", format!("no whole answer within {EXCHANGE_MAX:?}")))
     })
+}
+
+/// What stands in the place of the network.
+fn wire(facts: &Facts) -> Option<&Arc<dyn Wire>> {
+    facts.client.as_ref().and_then(|client| client.wire.as_ref())
+}
+
+/// A finished request for the wire.
+async fn on_wire(request: Request<Full<Bytes>>) -> WireRequest {
+    let (head, body) = request.into_parts();
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let fields = head.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
+    WireRequest {
+        method: head.method.to_string(),
+        url: head.uri.to_string(),
+        headers: fields.collect(),
+        // It is there already.
+        body: body.collect().await.map(|body| body.to_bytes().to_vec()).unwrap_or_default(),
+    }
 }
 
 /// Checks a request against the grants, and only then puts secrets in and signs.
@@ -355,7 +574,7 @@ fn prepare(
     let (mut place, mut signing) = (Place::Raw, None);
     for (name, value) in &wanted.headers {
         let name = field_name(name)?;
-        if let Some(by) = value.strip_prefix("{{sign:").and_then(|it| it.strip_suffix("}}")) {
+        if let Some(by) = signed_by(value) {
             signing = Some(by);
             continue;
         }
@@ -377,7 +596,7 @@ fn prepare(
         None => target.path.clone(),
     };
     if let Some(by) = signing {
-        sign(facts, by, &target, (&method, &path), &mut headers, &body)?;
+        sign(facts, by, &target, (&method, &path), &mut headers, &body, tokens)?;
     }
     let uri = Uri::builder()
         .scheme(target.scheme)
@@ -405,6 +624,7 @@ fn sign(
     (method, path): (&Method, &str),
     headers: &mut HeaderMap,
     body: &[u8],
+    tokens: &Tokens,
 ) -> Result<(), Failure> {
     let Some(scheme) = facts.signing.get(by) else {
         let plugin = &facts.subject.name;
@@ -435,7 +655,9 @@ fn sign(
     let now = time::OffsetDateTime::now_utc();
     let nonce = uuid::Uuid::now_v7().simple().to_string();
     let scheme = scheme.without_absent(|name| facts.secrets.has(name));
-    for (name, value) in signing::sign(&scheme, &unsigned, now, &nonce, secret, text)? {
+    let role = role_of(facts, &scheme).and_then(|name| tokens.get(&name));
+    let role = role.and_then(|role| serde_json::from_str(role.expose()).ok());
+    for (name, value) in signing::sign(&scheme, &unsigned, now, &nonce, secret, text, role)? {
         let mut value = HeaderValue::try_from(value).map_err(|_| {
             fail("bad-request", format!("a secret of signing {by} cannot stand in a field"))
         })?;
@@ -768,6 +990,7 @@ mod tests {
             limits,
             hmac: Vec::new(),
             grants,
+            zones: Vec::new(),
             request: HeadGrant::default(),
             response: HeadGrant::default(),
             refused: std::sync::Mutex::default(),
@@ -868,7 +1091,7 @@ mod tests {
     async fn strangers_and_private_addresses_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let (port, _root) = serve(b"http/1.1", folder.path()).await;
-        let client = || Client::new().unwrap();
+        let client = || Client::over(None).unwrap();
         let named = facts(vec![grant("https", "localhost", port)], client());
         let failure =
             send_any(&named, get(format!("https://localhost:{port}/"))).await.unwrap_err();
@@ -889,7 +1112,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_gateway_owns_cannot_be_sent() {
-        let facts = facts(vec![grant("http", "localhost", 80)], Client::new().unwrap());
+        let facts = facts(vec![grant("http", "localhost", 80)], Client::over(None).unwrap());
         for name in ["Host", "content-length", "connection", "range", "accept-encoding", "a b"] {
             let mut wanted = get("http://localhost/".to_owned());
             wanted.headers.push((name.to_owned(), "1".to_owned()));

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
+use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -63,11 +64,19 @@ impl Case {
         }
     }
 
-    /// Checks every point.
+    /// Checks every point. With `WITGATE_MOCK` in the environment it plays the provider instead, for
+    /// `witgate solver conformance FILE.wasm --mock "cargo test -q conformance -- --nocapture"`, which
+    /// holds the component itself to the whole list.
     ///
     /// # Panics
     /// When one is not met; the text has all that are not.
     pub fn run<S: DnsSolver>(&self) {
+        if std::env::var_os("WITGATE_MOCK").is_some() {
+            let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+            // Whatever stands in this line already is nobody's message.
+            let _ = writeln!(output);
+            return self.serve(input, output);
+        }
         let mut unmet = Vec::new();
         for (number, what, check) in points::<S>() {
             if let Err(why) = check(&Bench::new(self)) {
@@ -76,6 +85,78 @@ impl Case {
         }
         assert!(unmet.is_empty(), "points that are not met:\n{}", unmet.join("\n"));
     }
+}
+
+impl Case {
+    /// Plays the provider: a message in each line of `input`, its answer in a line of `output`, both
+    /// JSON. See `docs/DNS01.md` of Witgate.
+    pub fn serve(&self, input: impl BufRead, mut output: impl Write) {
+        let mut zones = Zones::default();
+        for line in input.lines() {
+            let Ok(line) = line else { return };
+            let message: Value = serde_json::from_str(&line).unwrap_or_default();
+            let answer = self.hear(&message, &mut zones);
+            if writeln!(output, "{answer}").and_then(|()| output.flush()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn hear(&self, message: &Value, zones: &mut Zones) -> Value {
+        let text =
+            |key: &str| message.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        match text("do").as_str() {
+            "describe" => json!({
+                "config": self.config,
+                "names": (0..10).map(self.name).collect::<Vec<_>>(),
+                "slots": self.slots,
+                "can-remove": self.can_remove,
+                "asks-for-zones": self.asks_for_zones,
+                "unauthorized": reply(&(self.unauthorized)()),
+            }),
+            "reset" => {
+                let names = message.get("zones").cloned().unwrap_or_default();
+                *zones = Zones {
+                    names: serde_json::from_value(names).unwrap_or_default(),
+                    is_quoting: message.get("quoting") == Some(&Value::Bool(true)),
+                    ..Zones::default()
+                };
+                json!({})
+            }
+            "add" => {
+                zones.add(&text("name"), &text("value"));
+                json!({})
+            }
+            "values" => json!({"values": zones.values(&text("name"))}),
+            "request" => {
+                let headers = message.get("headers").cloned().unwrap_or_default();
+                let sent = Sent {
+                    method: text("method"),
+                    url: text("url"),
+                    headers: serde_json::from_value(headers).unwrap_or_default(),
+                    body: text("body").into_bytes(),
+                };
+                if (self.is_authorized)(&sent) {
+                    return reply(&(self.api)(&sent, zones));
+                }
+                let mut reply = reply(&(self.unauthorized)());
+                if let Some(reply) = reply.as_object_mut() {
+                    reply.insert("wrong".to_owned(), "it is without its credentials".into());
+                }
+                reply
+            }
+            other => json!({"wrong": format!("no such message: {other}")}),
+        }
+    }
+}
+
+/// An answer in a message.
+fn reply(answer: &http::Response) -> Value {
+    json!({
+        "status": answer.status,
+        "headers": answer.headers,
+        "body": String::from_utf8_lossy(&answer.body),
+    })
 }
 
 /// What the provider holds.
@@ -737,6 +818,36 @@ mod tests {
         let guarded = "grants: {http: [\"PUT,DELETE https://api.example/*\"]}\n\
             guard: {writes: [{at: \"PUT https://api.example/{name}\", json: [\"{set}\"]}]}";
         assert!(unmet(guarded, |_| true).contains(&1));
+    }
+
+    #[test]
+    fn a_case_plays_its_provider_for_the_gateway() {
+        let api: fn(&Sent, &mut Zones) -> http::Response = |sent, zones| {
+            zones.add("a.example.com", &sent.json()["value"].to_string());
+            answer(200, json!({"is": "done"}))
+        };
+        let case = Case::new("", api, |sent| sent.header("x-key") == Some("{{secret:key}}"));
+        let request = |key: &str| json!({"do": "request", "method": "POST", "url": "https://a.example/", "headers": [["x-key", key]], "body": "{\"value\":1}"});
+        let messages = [
+            json!({"do": "describe"}),
+            json!({"do": "reset", "zones": ["example.com"], "quoting": false}),
+            json!({"do": "add", "name": "a.example.com", "value": "kept"}),
+            request("{{secret:key}}"),
+            request("none"),
+            json!({"do": "values", "name": "a.example.com"}),
+        ];
+        let lines: String = messages.iter().map(|message| format!("{message}\n")).collect();
+        let mut output = Vec::new();
+        case.serve(lines.as_bytes(), &mut output);
+        let answers: Vec<Value> = String::from_utf8(output)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(answers[0]["names"][1], "_acme-challenge.n1.example.com");
+        assert_eq!(answers[3]["body"], "{\"is\":\"done\"}");
+        assert_eq!((&answers[4]["status"], answers[4].get("wrong").is_some()), (&json!(401), true));
+        assert_eq!(answers[5]["values"], json!(["1", "kept"]));
     }
 
     #[test]

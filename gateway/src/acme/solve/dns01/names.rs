@@ -1,24 +1,44 @@
 //! Where a challenge's record has to be: its name (RFC 8555, section 8.4), behind CNAMEs when the
 //! owner delegated it, and the zones that may hold it.
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::Dns01Error;
 use crate::acme::dns::Resolvers;
 use crate::config::Hostname;
 
-/// The name of a domain's challenge record.
+/// The name of a domain's challenge record; of an account's own when its URL is given.
 ///
 /// # Errors
 /// When the domain is an address or too long.
-pub fn challenge_name(domain: &Hostname) -> Result<String, Dns01Error> {
+pub fn challenge_name(domain: &Hostname, account: Option<&str>) -> Result<String, Dns01Error> {
     let failed = |why| Dns01Error::Name { name: domain.to_string(), why };
     if domain.ip().is_some() {
         return Err(failed("DNS-01 cannot prove an IP address; use http-01 or tls-alpn-01"));
     }
-    let name = format!("_acme-challenge.{domain}");
+    let name = match account {
+        Some(url) => format!("{}._acme-challenge.{domain}", account_label(url)),
+        None => format!("_acme-challenge.{domain}"),
+    };
     match name.len() <= NAME_BYTES_MAX {
         true => Ok(name),
         false => Err(failed("with `_acme-challenge.` before it the name is too long for the DNS")),
     }
+}
+
+/// The label of an account, by its URL: ten bytes of its digest in Base32
+/// (draft-ietf-acme-dns-account-label, section 3.1; RFC 4648, section 6, in lower case).
+fn account_label(url: &str) -> String {
+    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let digest = digest(&SHA256, url.as_bytes());
+    let bits =
+        digest.as_ref().iter().take(10).flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1));
+    let bits: Vec<u8> = bits.collect();
+    let digits = bits.chunks(5).filter_map(|five| {
+        let value = five.iter().fold(0, |value, bit| value << 1 | usize::from(*bit));
+        DIGITS.get(value).map(|digit| char::from(*digit))
+    });
+    format!("_{}", digits.collect::<String>())
 }
 
 /// The zones that may hold a name: the name and all that is above it, longest first.
@@ -120,7 +140,7 @@ mod tests {
 
     #[test]
     fn names_and_candidates() {
-        let name = |t| challenge_name(&Hostname::parse(t).unwrap());
+        let name = |t| challenge_name(&Hostname::parse(t).unwrap(), None);
         let found = name("A.Bücher.example").unwrap();
         assert_eq!(found, "_acme-challenge.a.xn--bcher-kva.example");
         assert_eq!(
@@ -134,6 +154,15 @@ mod tests {
         );
         assert!(name("192.0.2.1").is_err());
         assert!(name(&["abcdefghijklmnopqrstuvwxyz"; 9].join(".")).is_err());
+    }
+
+    /// The example of draft-ietf-acme-dns-account-label, section 3.2.
+    #[test]
+    fn an_account_has_a_name_of_its_own() {
+        let url = "https://example.com/acme/acct/ExampleAccount";
+        let domain = Hostname::parse("www.example.org").unwrap();
+        let found = challenge_name(&domain, Some(url)).unwrap();
+        assert_eq!(found, "_ujmmovf2vn55tgye._acme-challenge.www.example.org");
     }
 
     #[tokio::test]

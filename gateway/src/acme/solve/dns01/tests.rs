@@ -116,6 +116,9 @@ impl DnsSolver for Provider {
 
     fn find_zone(&self, candidates: Vec<String>) -> SolverFuture<'_, (String, String)> {
         Box::pin(async move {
+            if self.find_zone_says.as_deref() == Some(ASK_DNS) {
+                return Err(failure(ASK_DNS, None));
+            }
             if let Some(nonsense) = &self.find_zone_says {
                 return Ok((nonsense.clone(), String::new()));
             }
@@ -172,6 +175,9 @@ impl DnsSolver for Provider {
     }
 }
 
+/// The code of a provider that cannot tell its zones.
+const ASK_DNS: &str = "ask-dns";
+
 fn pace() -> Pace {
     Pace {
         patience: quick(),
@@ -190,8 +196,8 @@ fn host(name: &str) -> Hostname {
     Hostname::parse(name).unwrap()
 }
 
-fn record(domain: &str, value: &str) -> (Hostname, String) {
-    (host(domain), value.to_owned())
+fn record(domain: &str, value: &str) -> Wanted {
+    Wanted { domain: host(domain), account: None, value: value.to_owned() }
 }
 
 /// A resolver, the zones' server, a store, and the room under test.
@@ -313,6 +319,27 @@ async fn a_wildcard_cname_does_not_lead_astray() {
     let presented = bench.dns01.present("fake", &solver, &records).await.unwrap();
     assert_eq!(bench.zones.txt("_acme-challenge.a.example"), ["one"]);
     bench.dns01.clean(presented, &solver).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_provider_that_cannot_tell_leaves_the_zone_to_the_dns() {
+    let bench = Bench::new().await;
+    let cannot_tell = || {
+        let mut provider = bench.provider(&[]);
+        provider.find_zone_says = Some(ASK_DNS.to_owned());
+        both(provider)
+    };
+    let (provider, solver) = cannot_tell();
+    let records = [record("x.y.a.example", "one")];
+    let presented = bench.dns01.present("p", &solver, &records).await.unwrap();
+    assert_eq!(provider.calls_of("present _acme-challenge.x.y.a.example one"), 1);
+    assert_eq!(bench.memory.entries()[0].record.zone.name, "a.example");
+    bench.dns01.clean(presented, &solver).await.unwrap();
+    // Where the DNS does not know either, it is said.
+    let (_, solver) = cannot_tell();
+    let records = [record("a.nowhere", "one")];
+    let error = bench.dns01.present("p", &solver, &records).await.unwrap_err();
+    assert!(error.to_string().contains("certificates.resolvers"), "{error}");
 }
 
 #[tokio::test]
@@ -459,7 +486,8 @@ async fn after_a_crash_ours_is_removed_and_nothing_else() {
 
     // The next process: a new room over the same store.
     let keep = Arc::clone(&bench.memory) as Arc<dyn Keep>;
-    let next = Dns01::with(keep, vec![], bench.dns01.shared.propagation.clone(), pace());
+    let next =
+        Dns01::with(keep, Vec::<Resolver>::new(), bench.dns01.shared.propagation.clone(), pace());
     let remaining = next.clean_leftovers(&BTreeMap::new()).await;
     assert_eq!(
         remaining,
