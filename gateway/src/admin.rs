@@ -445,6 +445,20 @@ fn plugin_metrics(text: &mut String, generation: &Generation) {
     });
     let ready = "Instances that wait to be used.";
     one("witgate_plugin_instances_ready", "gauge", ready, &|t| t.instances_ready.to_string());
+    let bodies = "witgate_plugin_body_bytes_total";
+    let help = "Bytes of bodies that came to plugins and went on after them.";
+    family(bodies, "counter", help, &|plugin, totals| {
+        let both = [("in", totals.body_bytes_in), ("out", totals.body_bytes_out)];
+        let lines = both.into_iter().filter(|_| totals.body_bytes_in > 0);
+        lines
+            .map(|(way, n)| format!("{bodies}{{plugin=\"{plugin}\",direction=\"{way}\"}} {n}\n"))
+            .collect()
+    });
+    let mut one = |name: &str, kind: &str, help: &str, value: &dyn Fn(&Totals) -> String| {
+        family(name, kind, help, &|plugin, totals| {
+            format!("{name}{{plugin=\"{plugin}\"}} {}\n", value(totals))
+        });
+    };
     let memory = "The largest memory of an instance.";
     one("witgate_plugin_memory_peak_bytes", "gauge", memory, &|t| t.memory_peak_bytes.to_string());
     let quarantined = "Places of use where the plugin is left alone.";

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::config::cases::{Case, CaseRequest, Cases, Expected, Texts};
 use crate::config::{PluginConfig, Scheme};
 use crate::fault::describe;
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
-use crate::plugin::{Decision, Engine, Hooks};
+use crate::plugin::{CHUNK_BYTES_MAX, Decision, Engine, Hooks, Tap};
 use crate::tls::TlsFacts;
 
 /// What became of a case.
@@ -21,6 +22,8 @@ struct Outcome {
     decision: Decision,
     request: RequestHead,
     response: Option<ResponseHead>,
+    /// What the plugin made of the bodies of request and response, where it asked for them.
+    bodies: [Option<String>; 2],
 }
 
 /// Why a case did not get to its end.
@@ -233,10 +236,14 @@ fn outcome(
             body: String::new(),
         })
         .map_err(Stop::Case)?;
-        return Ok(Outcome { decision: Decision::Continue, request, response: None });
+        let decision = Decision::Continue;
+        return Ok(Outcome { decision, request, response: None, bodies: [None, None] });
     };
     let (facts, mut request) = request(asked).map_err(Stop::Case)?;
-    let decision = call(&hooks, &facts, &mut request, asked)?;
+    let (decision, tap) = call(&hooks, &facts, &mut request, asked)?;
+    let request_body =
+        tap.map(|tap| through(tap, std::slice::from_ref(&asked.body))).transpose()?;
+    let mut response_body = None;
     let mut response = match (&decision, &case.response) {
         (Decision::Redirect { status, location }, _) => Some(ResponseHead {
             status: StatusCode::from_u16(*status).unwrap_or_default(),
@@ -260,11 +267,28 @@ fn outcome(
         && hooks.plugin().is("filter")
         && hooks.hooked().response
     {
-        hooks
-            .on_response(&facts, &mut request, response)
+        let body = case.response.as_ref().and_then(|response| response.body.as_ref());
+        let called = hooks
+            .on_response(&facts, &mut request, response, body.is_some())
             .map_err(|error| Stop::Call(describe(&error)))?;
+        if let (Some(tap), Some(body)) = (called.tap, body) {
+            response_body = Some(through(tap, body.all())?);
+        }
     }
-    Ok(Outcome { decision, request, response })
+    Ok(Outcome { decision, request, response, bodies: [request_body, response_body] })
+}
+
+/// What becomes of a body that comes in these pieces.
+fn through(mut tap: Tap, pieces: &[String]) -> Result<String, Stop> {
+    let failed = |error| Stop::Call(describe(&error));
+    let mut all = Vec::new();
+    for piece in pieces {
+        for chunk in piece.as_bytes().chunks(CHUNK_BYTES_MAX) {
+            all.extend(tap.chunk(Bytes::copy_from_slice(chunk)).map_err(failed)?);
+        }
+    }
+    all.extend(tap.finish().map_err(failed)?);
+    Ok(String::from_utf8_lossy(&all.concat()).into_owned())
 }
 
 /// The request hooks, in the order of an exchange; ends with the first decision.
@@ -273,17 +297,20 @@ fn call(
     facts: &Arc<ConnectionFacts>,
     head: &mut RequestHead,
     asked: &CaseRequest,
-) -> Result<Decision, Stop> {
+) -> Result<(Decision, Option<Tap>), Stop> {
     let failed = |error| Stop::Call(describe(&error));
     let plugin = hooks.plugin();
     let mut decision = Decision::Continue;
+    let mut tap = None;
     if plugin.is("router") {
         decision = hooks.route(facts, head).map_err(failed)?;
     }
     if plugin.is("filter") {
         let hooked = hooks.hooked();
         if hooked.request && matches!(decision, Decision::Continue) {
-            decision = hooks.on_request(facts, head).map_err(failed)?;
+            let has_body = !asked.body.is_empty();
+            let called = hooks.on_request(facts, head, has_body).map_err(failed)?;
+            (decision, tap) = (called.decision, called.tap);
         }
         if let Some(bytes_max) = hooked.request_body_bytes_max
             && matches!(decision, Decision::Continue)
@@ -294,7 +321,7 @@ fn call(
             decision = hooks.on_request_body(facts, head, prefix, is_whole).map_err(failed)?;
         }
     }
-    Ok(decision)
+    Ok((decision, tap))
 }
 
 fn request(asked: &CaseRequest) -> Result<(Arc<ConnectionFacts>, RequestHead), String> {
@@ -375,6 +402,13 @@ fn judge(expect: &Expected, outcome: Result<Outcome, Stop>) -> Vec<String> {
     same("decision", expect.decision.as_deref(), decision);
     same("upstream", expect.upstream.as_deref(), upstream.unwrap_or("none"));
     same("body", expect.body.as_deref(), body.as_deref().unwrap_or("none"));
+    let [request_body, response_body] = &outcome.bodies;
+    for (what, wanted, found) in [
+        ("request body", &expect.request_body, request_body),
+        ("response body", &expect.response_body, response_body),
+    ] {
+        same(what, wanted.as_deref(), found.as_deref().unwrap_or("not asked for"));
+    }
     same("method", expect.method.as_deref(), outcome.request.method.as_str());
     same("authority", expect.authority.as_deref(), &outcome.request.authority);
     same("target", expect.target.as_deref(), outcome.request.target.as_str());

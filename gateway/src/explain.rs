@@ -16,7 +16,7 @@ use crate::fault::describe;
 use crate::generation::{Generation, SiteUses};
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use crate::http::headers;
-use crate::plugin::{Decision, Hooks, PluginError};
+use crate::plugin::{Called, Decision, Hooks, Mode, PluginError, Tap};
 use crate::route::split_authority;
 use crate::tls::TlsFacts;
 use crate::tls::certs::Certs;
@@ -204,7 +204,8 @@ impl Walk<'_> {
         self.line("match", &format!("the site of line {}: {}", site.line, hosts.join(", ")));
         self.filters.extend_from_slice(&uses.filters);
         if let Some(router) = uses.router {
-            let decided = self.call(router, "route", |hooks, head| hooks.route(facts, head));
+            let decided = self
+                .call(router, "route", |hooks, head| hooks.route(facts, head).map(Called::from));
             match decided {
                 Some(Decision::Continue) => {}
                 Some(Decision::Upstream(name)) => return End::Upstream(name.to_string()),
@@ -270,7 +271,9 @@ impl Walk<'_> {
             drop(hooks);
             if hooked.request {
                 let hook = "on-request";
-                match self.call(index, hook, |hooks, head| hooks.on_request(facts, head)) {
+                let has_body = !body.is_empty();
+                match self.call(index, hook, |hooks, head| hooks.on_request(facts, head, has_body))
+                {
                     Some(Decision::Continue | Decision::Upstream(_)) => {}
                     Some(decision) => return End::Answer(answer(decision)),
                     None => return End::Nowhere,
@@ -280,7 +283,7 @@ impl Walk<'_> {
                 let prefix = body.get(..bytes_max).unwrap_or(body);
                 let is_whole = prefix.len() == body.len();
                 let decided = self.call(index, "on-request-body", |hooks, head| {
-                    hooks.on_request_body(facts, head, prefix, is_whole)
+                    hooks.on_request_body(facts, head, prefix, is_whole).map(Called::from)
                 });
                 match decided {
                     Some(Decision::Continue | Decision::Upstream(_)) => {}
@@ -299,10 +302,11 @@ impl Walk<'_> {
                 continue;
             }
             let before = response.clone();
-            let outcome = hooks.on_response(facts, &mut self.head, &mut response);
+            let outcome = hooks.on_response(facts, &mut self.head, &mut response, true);
             let what = match outcome {
-                Ok(()) => {
+                Ok(called) => {
                     let mut lines = Vec::new();
+                    lines.extend(called.tap.as_ref().map(|tap| wish(tap).to_owned()));
                     if before.status != response.status {
                         lines.push(format!("status {} -> {}", before.status, response.status));
                     }
@@ -324,7 +328,7 @@ impl Walk<'_> {
         &mut self,
         index: usize,
         hook: &str,
-        run: impl FnOnce(&Hooks, &mut RequestHead) -> Result<Decision, PluginError>,
+        run: impl FnOnce(&Hooks, &mut RequestHead) -> Result<Called, PluginError>,
     ) -> Option<Decision> {
         let hooks = self.hooks(index)?;
         let before = self.head.clone();
@@ -332,8 +336,9 @@ impl Walk<'_> {
         let word = if hook == "route" { "decide" } else { "rewrite" };
         let name = self.name(index);
         match outcome {
-            Ok(decision) => {
+            Ok(Called { decision, tap, .. }) => {
                 let mut lines = Vec::new();
+                lines.extend(tap.as_ref().map(|tap| wish(tap).to_owned()));
                 match &decision {
                     Decision::Continue => {}
                     Decision::Upstream(name) => lines.push(format!("to upstream {name}")),
@@ -476,6 +481,14 @@ fn certificate(site: &Site) -> String {
     };
     let when = if is_on_demand { ", ordered at the first handshake" } else { "" };
     format!("a certificate of {names}, by {challenge}{when}")
+}
+
+/// What a filter asked for.
+fn wish(tap: &Tap) -> &'static str {
+    match tap.mode() {
+        Mode::Observe => "observes the body",
+        Mode::Transform => "transforms the body",
+    }
 }
 
 fn answer(decision: Decision) -> ResponseHead {

@@ -158,3 +158,27 @@ export interface Filter {
 
 /** What the module `plugin` of a filter exports as `default`: makes it from `config:`. */
 export type FilterPlugin = (config: unknown) => Filter;
+
+/** What goes on in place of a chunk: nothing, the chunk itself (which is not copied), bytes, text, or some of each. */
+export type Given = Uint8Array | string | undefined | void | Array<Uint8Array | string>;
+
+/** What a filter does with one body. Its own variables keep what belongs to that body. */
+export interface BodyHandler {
+  /** The next piece, at most 64 KiB. Returns what goes on in its place; not looked at by `observeBody`. */
+  chunk(chunk: Uint8Array): Given;
+  /** The end of the body. Returns what goes on before it. */
+  finish?(): Given;
+  /** The body will not come to its end. */
+  abandon?(): void;
+}
+
+/**
+ * Inside `onRequest` and `onResponse`: changes the body of that message as it passes. plugin.yaml asks
+ * for it by `grants: {response: {body: transform}}` or `request`. Throws an error whose message is a code when
+ * the body goes by unseen: `denied`, `no-body`, `encoded`, `partial`, `again`.
+ */
+export function transformBody(handler: BodyHandler): void;
+/** As `transformBody`, to look at the body and leave it as it is. */
+export function observeBody(handler: BodyHandler): void;
+/** Inside `onRequest`: asks the upstream for a response that can be transformed, whole and without a content coding. */
+export function expectResponse(): void;

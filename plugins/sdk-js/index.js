@@ -249,3 +249,53 @@ export const crypto = {
   verifySignature: (algorithm, publicKey, data, signature) =>
     told(() => keyed.verifySignature(algorithm, publicKey, data, signature)),
 };
+
+let streams;
+
+/** For the module of bodies, and for tests. */
+export function connectBodies(host) {
+  streams = host;
+}
+
+/** What a plugin keeps for each body under way. */
+export const bodies = {
+  all: new Map(),
+  ask(how, handler) {
+    if (!streams) throw new Error("plugin.yaml asks for no bodies: grants: {response: {body: transform}}");
+    const number = told(() => streams[how]());
+    // 64 bits, which are a number or a BigInt.
+    bodies.all.set(String(number), { handler, changes: how === "transform" });
+  },
+  give(changes, given, chunk) {
+    if (!changes || given === undefined || given === null) return;
+    if (given === chunk) return streams.pass();
+    if (Array.isArray(given)) return given.forEach((one) => bodies.give(changes, one, chunk));
+    streams.write(typeof given === "string" ? toBytes(given) : given);
+  },
+  chunk(number, chunk) {
+    const { handler, changes } = bodies.all.get(String(number));
+    bodies.give(changes, handler.chunk(chunk), chunk);
+  },
+  finish(number) {
+    const { handler, changes } = bodies.all.get(String(number));
+    bodies.all.delete(String(number));
+    bodies.give(changes, handler.finish?.());
+  },
+  abandon(number) {
+    const body = bodies.all.get(String(number));
+    bodies.all.delete(String(number));
+    body?.handler.abandon?.();
+  },
+};
+
+/** Changes the body of the message in hand as it passes. */
+export const transformBody = (handler) => bodies.ask("transform", handler);
+
+/** Looks at the body of the message in hand as it passes. */
+export const observeBody = (handler) => bodies.ask("observe", handler);
+
+/** Asks the upstream for a response that can be transformed. */
+export function expectResponse() {
+  if (!streams) throw new Error("plugin.yaml asks for no bodies: grants: {response: {body: transform}}");
+  told(() => streams.expectResponse());
+}

@@ -17,3 +17,9 @@ export function connectCrypto(gateway: {
     signature: Uint8Array,
   ): boolean;
 }): void;
+
+/**
+ * Runs `hook`, which asks for a body, and shows what it asked for these chunks. Returns what goes on;
+ * undefined when it did not ask. With `refusal` it hears that code instead.
+ */
+export function body(hook: () => void, chunks: Uint8Array[], options?: { refusal?: string }): Uint8Array | undefined;

@@ -1,5 +1,5 @@
 // A double of the gateway for a plugin's own tests, under `node --test`.
-import { Request, Response, connectKeys } from "./index.js";
+import { Request, Response, bodies, connectBodies, connectKeys } from "./index.js";
 
 class Fields {
   constructor(headers) {
@@ -62,4 +62,34 @@ export function connectCrypto({ hmac, verifySignature }) {
   const same = (a, b) => a.length === b.length && a.every((byte, at) => byte === b[at]);
   const verifyHmac = (algorithm, secret, data, code) => same(hmac(algorithm, secret, data), code);
   connectKeys({ hmac, verifyHmac, verifySignature });
+}
+
+/**
+ * Runs `hook`, which asks for a body, and shows what it asked for these chunks. Returns what goes on as
+ * one Uint8Array; undefined when it did not ask. With `refusal` it hears that code instead.
+ */
+export function body(hook, chunks, { refusal } = {}) {
+  let given = [];
+  let chunk;
+  let mode;
+  const ask = (how) => () => {
+    if (refusal) throw new Error(refusal);
+    mode = how;
+    return 1;
+  };
+  connectBodies({
+    transform: ask("transform"),
+    observe: ask("observe"),
+    expectResponse() {},
+    write: (bytes) => given.push(...bytes),
+    pass: () => given.push(...chunk),
+  });
+  hook();
+  if (!mode) return undefined;
+  for (chunk of chunks) {
+    bodies.chunk(1, chunk);
+    if (mode === "observe") given.push(...chunk);
+  }
+  bodies.finish(1);
+  return new Uint8Array(given);
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 
+use crate::harness::guests::guest;
 use crate::harness::pki::Ca;
 use crate::harness::{
     Gateway, LATER, Process, RustOrigin, SOON, output, port, project, tool, until,
@@ -27,6 +28,8 @@ async fn server(tls: &[&str]) -> (u16, Process) {
 const YAML: &str = "
 sites:
   - hosts: [h2c.localhost]
+    # It could change bodies, and asks for none.
+    filters: [streaming]
     upstream: h2c
   - hosts: [tls.localhost]
     upstream: tls
@@ -37,6 +40,10 @@ upstreams:
     roots: ca.pem
     server-name: grpc.internal
     client-certificate: {certificate: client.pem, key: client-key.pem}
+plugins:
+  streaming:
+    component: @dir@/streaming.wasm
+    grants: {request: {body: transform}, response: {body: transform}}
 ";
 
 /// What the client of Python sees of `host`.
@@ -62,6 +69,7 @@ async fn every_mode_passes_through_whole() {
     let file = |name: &str, text: &str| gateway.file(name, text).display().to_string();
     let roots = file("ca.pem", &ca.pem);
     let (certificate, key) = (file("own.pem", &own.certificate), file("own-key.pem", &own.key));
+    gateway.file("streaming.wasm", guest("streaming"));
     file("client.pem", &client.certificate);
     file("client-key.pem", &client.key);
     let (h2c, _h2c) = server(&[]).await;

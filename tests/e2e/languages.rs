@@ -7,7 +7,8 @@ use std::process::Output;
 use std::time::Duration;
 
 use crate::harness::client::request;
-use crate::harness::{Gateway, LATER, conformance, examples, output, project, within};
+use crate::harness::origin::field;
+use crate::harness::{Gateway, LATER, RustOrigin, conformance, examples, output, project, within};
 
 /// One test for each example, and one for a new plugin made from it.
 macro_rules! example {
@@ -232,6 +233,59 @@ macro_rules! probe {
             sdk(&examples::probe($language).await).await;
         }
     };
+}
+
+/// The example that changes bodies builds, passes its tests and loads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_filter_in_rust() {
+    examples::built("14-body-in-rust").await;
+    examples::loads("14-body-in-rust").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_in_python() {
+    bodies(&examples::probe("python").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_in_javascript() {
+    bodies(&examples::probe("javascript").await).await;
+}
+
+/// What each SDK that has it offers for bodies as they pass: `tests/probes`.
+async fn bodies(component: &Path) {
+    let app = RustOrigin::h1().await;
+    let mut gateway = Gateway::new();
+    gateway
+        .set("component", component.display())
+        .set("app", app.port)
+        .env("KEY", "a secret of some length")
+        .start(
+            "
+sites: [{hosts: [a.localhost], filters: [probe], routes: [{upstream: app}]}]
+upstreams: {app: \"http://127.0.0.1:@app@\"}
+plugins:
+  probe:
+    component: \"@component@\"
+    limits: {deadline: 1s}
+    secrets: {key: {env: KEY}}
+    grants:
+      hmac: [key]
+      request: {body: transform}
+      response: {body: transform}
+",
+        )
+        .await;
+    let client = gateway.client().await;
+    let post = |path: &str| request("POST", "a.localhost", path, "some words");
+    let seen = client.send(post("/upper")).await.json();
+    assert_eq!(seen["body"], "SOME WORDS|10 bytes");
+    assert_eq!(field(&seen, "accept-encoding"), ["identity"]);
+    assert_eq!(client.send(post("/observe")).await.json()["body"], "some words");
+    gateway.logged(0, &["the probe observed 10 bytes"]).await;
+    let passed = client.send(post("/pass")).await;
+    assert!(passed.text().ends_with("}<end>"), "{passed:?}");
+    assert_eq!(passed.header("x-again"), "again");
 }
 
 probe!(the_sdk_of_go, "go");

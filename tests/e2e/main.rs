@@ -11,6 +11,7 @@ mod access_log;
 mod acme_http01;
 mod acme_tls_alpn01;
 mod balance;
+mod bodies;
 mod bounds;
 mod ca_faults;
 mod certs_cli;

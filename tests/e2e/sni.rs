@@ -265,8 +265,7 @@ async fn an_ocsp_response_is_stapled_and_replaced() {
         let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
         let name = ServerName::try_from("file.example.com").unwrap();
         connector.connect(name, client.tcp().await.unwrap()).await.unwrap();
-        let staple = stapled.0.lock().unwrap().clone();
-        staple
+        stapled.0.lock().unwrap().clone()
     };
     assert_eq!(staple().await, first);
     let mark = gateway.mark();

@@ -57,7 +57,7 @@ pub struct CaseRequest {
     pub body: String,
 }
 
-/// The head of a response.
+/// A response.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CaseHead {
@@ -66,6 +66,8 @@ pub struct CaseHead {
     /// Fields.
     #[serde(default)]
     pub headers: BTreeMap<String, Texts>,
+    /// The body, in one piece or in several; without it there is none to ask for.
+    pub body: Option<Texts>,
 }
 
 /// What is expected; what is left out is not looked at.
@@ -86,6 +88,10 @@ pub struct Expected {
     pub location: Option<String>,
     /// The body of the response that it decided.
     pub body: Option<String>,
+    /// The request's body as the upstream gets it, when the plugin asked for it.
+    pub request_body: Option<String>,
+    /// The response's body as the client gets it, when the plugin asked for it.
+    pub response_body: Option<String>,
     /// The request's method afterwards.
     pub method: Option<String>,
     /// The request's authority afterwards.

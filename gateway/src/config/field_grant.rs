@@ -10,6 +10,36 @@ pub struct HeadGrant {
     /// The fields it may set, append and remove, and the other parts of the head it may change:
     /// `:method`, `:path` (with the query) and `:authority` of a request, `:status` of a response.
     pub set: FieldGrant,
+    /// What it may do with bodies.
+    pub body: BodyGrant,
+}
+
+/// What a plugin may do with the bodies of one direction; each includes the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BodyGrant {
+    /// Nothing.
+    #[default]
+    None,
+    /// See them as they pass.
+    Read,
+    /// Put other bytes in their place.
+    Transform,
+}
+
+impl BodyGrant {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Read => "read",
+            Self::Transform => "transform",
+        }
+    }
+
+    /// All of them, by their words.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("none", Self::None), ("read", Self::Read), ("transform", Self::Transform)];
 }
 
 /// A set of names of fields.

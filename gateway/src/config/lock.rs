@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::node::{self, Node, Value};
-use super::{FieldGrant, Manifest, Report, WantedHead};
+use super::{BodyGrant, FieldGrant, Manifest, Report, WantedHead};
 
 /// The content of a `gateway.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -135,6 +135,13 @@ impl Locked {
         if was_free && is_guard(ask) {
             return true;
         }
+        // Who may transform bodies sees them.
+        if let Some(side) = ask.strip_prefix(READ_BODIES) {
+            return self
+                .asks
+                .iter()
+                .any(|known| known.strip_prefix(TRANSFORM_BODIES) == Some(side));
+        }
         // `read request x` is part of `read request *`, unless x holds credentials.
         let Some((what, name)) = ask.rsplit_once(' ').filter(|(what, _)| is_fields(what)) else {
             return false;
@@ -167,8 +174,14 @@ impl Locked {
 }
 
 /// What a component asks for, one line each, sorted. `sends` tells whether it imports `http`; of its
-/// `worlds`, routers and filters see heads, by default all fields but credentials.
-pub fn asks(manifest: Option<&Manifest>, sends: bool, worlds: &[&str]) -> Vec<String> {
+/// `worlds`, routers and filters see heads, by default all fields but credentials. `has_bodies` tells
+/// whether it has hooks for bodies, which then may be any.
+pub fn asks(
+    manifest: Option<&Manifest>,
+    sends: bool,
+    worlds: &[&str],
+    has_bodies: bool,
+) -> Vec<String> {
     let mut asks = Vec::new();
     for (world, what) in SIGHTS {
         asks.extend(worlds.contains(world).then(|| (*what).to_owned()));
@@ -209,6 +222,14 @@ pub fn asks(manifest: Option<&Manifest>, sends: bool, worlds: &[&str]) -> Vec<St
             let words = fields.as_ref().unwrap_or(&all).words();
             asks.extend(words.map(|word| format!("{verb} {side} {word}")));
         }
+        for (side, wanted) in [("requests", request.body), ("responses", response.body)] {
+            match wanted.unwrap_or(BodyGrant::Transform) {
+                _ if !has_bodies => {}
+                BodyGrant::None => {}
+                BodyGrant::Read => asks.push(format!("{READ_BODIES}{side}")),
+                BodyGrant::Transform => asks.push(format!("{TRANSFORM_BODIES}{side}")),
+            }
+        }
     }
     asks.sort_unstable();
     asks.dedup();
@@ -226,6 +247,10 @@ const SIGHTS: &[(&str, &str)] = &[
 const SENDS: &str = "send requests";
 /// What a solver without a guard asks for.
 const UNGUARDED: &str = "change anything that it can reach";
+/// What a filter that looks at bodies asks for.
+const READ_BODIES: &str = "read bodies of ";
+/// What a filter that changes bodies asks for.
+const TRANSFORM_BODIES: &str = "transform bodies of ";
 /// How the lines of a guard begin.
 const GUARD: [&str; 3] = ["change ", "look up ", "also "];
 
@@ -319,14 +344,33 @@ mod tests {
     #[test]
     fn a_silent_filter_asks_for_every_field_and_a_solver_for_none() {
         let unguarded = ["change anything that it can reach", "send requests"];
-        assert_eq!(asks(None, true, &["dns-solver"]), unguarded);
+        assert_eq!(asks(None, true, &["dns-solver"], false), unguarded);
         let sink = ["see all exchanges", "send requests"];
-        assert_eq!(asks(None, true, &["access-log"]), sink);
+        assert_eq!(asks(None, true, &["access-log"], false), sink);
         let all = ["read request *", "read response *", "set request *", "set response *"];
-        assert_eq!(asks(None, false, &["filter"]), all);
+        assert_eq!(asks(None, false, &["filter"], false), all);
+        let bodies = ["transform bodies of requests", "transform bodies of responses"];
+        assert_eq!(asks(None, false, &["filter"], true), [&all[..], &bodies].concat());
         let text = "name: a\nversion: '1'\nworlds: [filter]\n\
                     grants: {request: {read: [cookie], set: []}, response: {read: [], set: []}}\n";
         let (manifest, _) = Manifest::parse(text, Path::new("plugin.yaml")).unwrap();
-        assert_eq!(asks(Some(&manifest), false, &["filter"]), ["read request cookie"]);
+        assert_eq!(asks(Some(&manifest), false, &["filter"], false), ["read request cookie"]);
+        let text = text.replace("read: [], set: []}}", "read: [], set: [], body: read}}");
+        let (manifest, _) = Manifest::parse(&text, Path::new("plugin.yaml")).unwrap();
+        let asked = asks(Some(&manifest), false, &["filter"], true);
+        assert!(asked.contains(&"read bodies of responses".to_owned()), "{asked:?}");
+    }
+
+    #[test]
+    fn who_transforms_bodies_may_see_them_and_not_the_other_way_round() {
+        let reads = locked("aa", &["read bodies of requests", "read response *"]);
+        let transforms = locked("bb", &["transform bodies of requests"]);
+        assert!(transforms.more(&locked("cc", &["read bodies of requests"])).is_empty());
+        assert_eq!(reads.more(&transforms), ["transform bodies of requests"]);
+        // Fields are no bodies.
+        assert_eq!(
+            reads.more(&locked("dd", &["read bodies of responses"])),
+            ["read bodies of responses"]
+        );
     }
 }

@@ -13,7 +13,7 @@ use super::credential::{Session, Signing};
 use super::guard::Guard;
 use super::node::{self, Entry, Node, Place, Value};
 use super::report::{Finding, Severity, Source, nearest, quoted};
-use super::{Diagnostic, FieldGrant, HeadGrant, Report, conform, section};
+use super::{BodyGrant, Diagnostic, FieldGrant, HeadGrant, Report, conform, section};
 
 /// What a plugin says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -63,6 +63,8 @@ pub struct WantedHead {
     pub read: Option<FieldGrant>,
     /// Fields and other parts of the head that it changes.
     pub set: Option<FieldGrant>,
+    /// What it does with bodies.
+    pub body: Option<BodyGrant>,
 }
 
 impl WantedHead {
@@ -72,7 +74,11 @@ impl WantedHead {
             Some(wanted) => given.narrowed(wanted),
             None => given.clone(),
         };
-        HeadGrant { read: narrowed(&given.read, &self.read), set: narrowed(&given.set, &self.set) }
+        HeadGrant {
+            read: narrowed(&given.read, &self.read),
+            set: narrowed(&given.set, &self.set),
+            body: given.body.min(self.body.unwrap_or(given.body)),
+        }
     }
 }
 
@@ -246,7 +252,20 @@ impl Reader {
         let head = self.entries(&head.node, HEAD);
         let read = entry(head, "read").map(|entry| self.fields(&entry.node, &[]));
         let set = entry(head, "set").map(|entry| self.fields(&entry.node, parts));
-        WantedHead { read, set }
+        let body = entry(head, "body").and_then(|entry| self.body(&entry.node));
+        WantedHead { read, set, body }
+    }
+
+    fn body(&mut self, node: &Node) -> Option<BodyGrant> {
+        let word = match &node.value {
+            Value::Text(text) => text.as_str(),
+            _ => "",
+        };
+        let known = BodyGrant::WORDS.iter().find(|(known, _)| *known == word);
+        if known.is_none() {
+            self.error(node.at, "expected none, read or transform", "");
+        }
+        known.map(|(_, grant)| *grant)
     }
 
     fn fields(&mut self, node: &Node, parts: &[&str]) -> FieldGrant {
@@ -411,7 +430,7 @@ const KEYS: &[&str] = &[
     "config",
 ];
 const GRANTS: &[&str] = &["http", "hmac", "request", "response"];
-const HEAD: &[&str] = &["read", "set"];
+const HEAD: &[&str] = &["read", "set", "body"];
 const SECRET: &[&str] = &["description", "required", "usual", "env"];
 /// The worlds of the contract.
 const WORLDS: &[&str] =

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use check::known_directories;
-pub use field_grant::{FieldGrant, HeadGrant};
+pub use field_grant::{BodyGrant, FieldGrant, HeadGrant};
 pub use hostname::{HostPattern, Hostname};
 pub use keys::schema;
 pub use manifest::{Manifest, Wanted, WantedHead, WantedSecret, embed};
@@ -1155,6 +1155,8 @@ pub struct PluginLimits {
     pub memory_bytes_max: usize,
     /// What one call may hand to the host in all (edits, response, log), in bytes.
     pub output_bytes_max: usize,
+    /// How much longer a body may become, in bytes.
+    pub body_growth_bytes_max: u64,
     /// The key-value state of the plugin, in bytes.
     pub state_bytes_max: usize,
     /// Outgoing requests of one call.

@@ -606,6 +606,7 @@ fn plugin(p: &PluginConfig) -> Tree {
         ("solver-deadline", wait(p.limits.solver_deadline)),
         ("memory", bytes(p.limits.memory_bytes_max)),
         ("output", bytes(p.limits.output_bytes_max)),
+        ("body-growth", text(size_text(p.limits.body_growth_bytes_max))),
         ("state", bytes(p.limits.state_bytes_max)),
         ("requests", int(p.limits.requests_max.into())),
         ("log-lines", int(p.limits.log_lines_per_second_max.into())),
@@ -644,7 +645,11 @@ fn plugin(p: &PluginConfig) -> Tree {
     fields.push(("secrets", names(p.secrets.iter(), secret)));
     let head = |grant: &HeadGrant| {
         let words = |fields: &FieldGrant| list(fields.words().map(text));
-        map([("read", words(&grant.read)), ("set", words(&grant.set))])
+        map([
+            ("read", words(&grant.read)),
+            ("set", words(&grant.set)),
+            ("body", text(grant.body.word())),
+        ])
     };
     let grants = map([
         ("http", list(p.grants.http.iter().map(|g| text(&g.pattern)))),

@@ -227,6 +227,10 @@ fn body_failure(progress: &Progress) -> Option<ExchangeError> {
     match progress.failure.get()? {
         "size" => Some(ExchangeError::BodyTooLarge),
         "idle" => Some(ExchangeError::BodyStalled),
+        "plugin" => {
+            let (name, cause) = progress.plugin.take()?;
+            Some(ExchangeError::Plugin(name, cause))
+        }
         _ => Some(ExchangeError::BadRequest("The body of the request broke off.")),
     }
 }

@@ -1,7 +1,7 @@
 //! Bodies on their way through: streamed piece by piece, with waits and sizes bounded, and the
 //! access-log record written when the last piece has gone.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -17,10 +17,13 @@ use tokio::time::Sleep;
 
 use super::files::FileBody;
 use super::incoming::{Incoming, StreamError};
+use super::tapped::{Pieces, Tapped};
 use crate::bounds::{Pace, Share};
 use crate::config::policies::Coding;
+use crate::fault::Fault;
+use crate::plugin::Tap;
 use crate::policy::Encoder;
-use crate::telemetry::{Ending, Record};
+use crate::telemetry::{Counters, Ending, Record};
 use crate::upstream::Lease;
 
 /// Why a body broke off.
@@ -36,6 +39,8 @@ pub enum BodyError {
     File(io::Error),
     /// The encoder failed.
     Encoder(io::Error),
+    /// A plugin that sees or changes it failed: its name, and what happened.
+    Plugin(String, String),
 }
 
 impl fmt::Display for BodyError {
@@ -46,6 +51,7 @@ impl fmt::Display for BodyError {
             Self::TooLarge => "the body is larger than allowed",
             Self::File(_) => "the file cannot be read to its end",
             Self::Encoder(_) => "the body cannot be compressed",
+            Self::Plugin(..) => "a plugin failed in the middle of the body",
         })
     }
 }
@@ -55,7 +61,7 @@ impl std::error::Error for BodyError {
         match self {
             Self::Stream(cause) => Some(cause),
             Self::File(cause) | Self::Encoder(cause) => Some(cause),
-            Self::Idle | Self::TooLarge => None,
+            Self::Idle | Self::TooLarge | Self::Plugin(..) => None,
         }
     }
 }
@@ -77,6 +83,8 @@ pub struct Progress {
     moved: Cell<Option<Instant>>,
     /// Why it broke off.
     pub failure: Cell<Option<&'static str>>,
+    /// The plugin that broke it off, and what happened to it.
+    pub plugin: RefCell<Option<(String, String)>>,
 }
 
 impl Progress {
@@ -99,6 +107,17 @@ pub enum RequestBody {
     Whole(Option<Bytes>),
     /// What was read for a plugin, then the rest.
     Stream(Box<StreamedBody>),
+    /// What filters make of it on its way.
+    Tapped(Box<TappedBody>),
+}
+
+/// The parts of a request body that a filter sees.
+pub struct TappedBody {
+    tapped: Tapped<RequestBody>,
+    /// What was read of it for another plugin.
+    held: VecDeque<Frame<Bytes>>,
+    progress: Rc<Progress>,
+    copy: Option<Copy>,
 }
 
 /// The parts of a streamed request body.
@@ -133,6 +152,26 @@ pub struct Copied {
     pub share: Share,
 }
 
+impl Copy {
+    /// Copies what goes by into `slot`, until it is too much. With `is_last` the copy is whole.
+    fn note(slot: &mut Option<Self>, next: Option<&Frame<Bytes>>, is_last: bool) {
+        let Some(copy) = slot else { return };
+        if let Some(data) = next.and_then(Frame::data_ref) {
+            match copy.left.checked_sub(data.len()) {
+                Some(left) => copy.left = left,
+                None => return *slot = None,
+            }
+            copy.pieces.push(data.clone());
+            copy.share.set(copy.pieces.iter().map(Bytes::len).sum());
+        }
+        if (next.is_none() || is_last)
+            && let Some(Copy { pieces, whole, share, .. }) = slot.take()
+        {
+            let _ = whole.send(Copied { bytes: pieces.concat().into(), share });
+        }
+    }
+}
+
 impl RequestBody {
     /// Wraps what the client sends. `bytes_max` is inclusive.
     pub fn new(
@@ -161,9 +200,13 @@ impl RequestBody {
     /// A copy of the body, when all of it has gone by; it never comes when the body is longer than
     /// `bytes_max` (inclusive) or breaks off. `None` when there is no body.
     pub fn copied(&mut self, bytes_max: usize, share: Share) -> Option<oneshot::Receiver<Copied>> {
-        let Self::Stream(body) = self else { return None };
+        let copy = match self {
+            Self::Stream(body) => &mut body.copy,
+            Self::Tapped(body) => &mut body.copy,
+            Self::Empty | Self::Whole(_) => return None,
+        };
         let (whole, receiver) = oneshot::channel();
-        body.copy = Some(Copy { pieces: Vec::new(), left: bytes_max, share, whole });
+        *copy = Some(Copy { pieces: Vec::new(), left: bytes_max, share, whole });
         Some(receiver)
     }
 
@@ -187,20 +230,28 @@ impl RequestBody {
     /// When the body breaks off before that.
     pub async fn prefix(&mut self, bytes_max: usize) -> Result<(Vec<u8>, bool), BodyError> {
         let mut prefix = Vec::new();
-        let Self::Stream(body) = self else { return Ok((prefix, true)) };
-        let mut is_whole = false;
-        while prefix.len() < bytes_max {
-            let next = std::future::poll_fn(|cx| body.poll_incoming(cx)).await;
-            let Some(frame) = next.transpose()? else {
+        let mut is_whole = matches!(self, Self::Empty | Self::Whole(_));
+        while !is_whole && prefix.len() < bytes_max {
+            let next = std::future::poll_fn(|cx| match self {
+                Self::Stream(body) => body.poll_incoming(cx),
+                Self::Tapped(body) => body.poll_tapped(cx),
+                Self::Empty | Self::Whole(_) => Poll::Ready(None),
+            });
+            let Some(frame) = next.await.transpose()? else {
                 is_whole = true;
                 break;
+            };
+            let has_ended = match self {
+                Self::Stream(body) => body.incoming.is_end_stream(),
+                Self::Tapped(body) => body.tapped.is_end_stream(),
+                Self::Empty | Self::Whole(_) => true,
             };
             if let Some(data) = frame.data_ref() {
                 let room = bytes_max - prefix.len();
                 prefix.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
-                is_whole = data.len() <= room && body.incoming.is_end_stream();
+                is_whole = data.len() <= room && has_ended;
             }
-            body.hold(frame);
+            self.hold(frame);
         }
         Ok((prefix, is_whole))
     }
@@ -222,6 +273,33 @@ impl RequestBody {
             body.hold(frame);
         }
         Ok(())
+    }
+
+    /// Keeps a piece that was read before its time.
+    fn hold(&mut self, frame: Frame<Bytes>) {
+        match self {
+            Self::Stream(body) => body.hold(frame),
+            Self::Tapped(body) => body.held.push_back(frame),
+            Self::Empty | Self::Whole(_) => {}
+        }
+    }
+
+    /// Lets a filter see or change the body, after those before it. `is_optional` says whether it may
+    /// be left out when it fails.
+    pub fn tap(
+        &mut self,
+        tap: Tap,
+        is_optional: bool,
+        counters: std::sync::Arc<Counters>,
+        progress: &Rc<Progress>,
+    ) {
+        let inner = std::mem::replace(self, Self::Empty);
+        *self = Self::Tapped(Box::new(TappedBody {
+            tapped: Tapped::new(inner, tap, is_optional, counters),
+            held: VecDeque::new(),
+            progress: Rc::clone(progress),
+            copy: None,
+        }));
     }
 }
 
@@ -258,20 +336,7 @@ impl StreamedBody {
     /// Copies what goes by.
     fn observe(&mut self, next: Option<&Frame<Bytes>>) {
         let is_last = self.held.is_empty() && self.incoming.is_end_stream();
-        let Some(copy) = &mut self.copy else { return };
-        if let Some(data) = next.and_then(Frame::data_ref) {
-            match copy.left.checked_sub(data.len()) {
-                Some(left) => copy.left = left,
-                None => return self.copy = None,
-            }
-            copy.pieces.push(data.clone());
-            copy.share.set(copy.pieces.iter().map(Bytes::len).sum());
-        }
-        if (next.is_none() || is_last)
-            && let Some(Copy { pieces, whole, share, .. }) = self.copy.take()
-        {
-            let _ = whole.send(Copied { bytes: pieces.concat().into(), share });
-        }
+        Copy::note(&mut self.copy, next, is_last);
     }
 
     fn poll_incoming(
@@ -323,6 +388,34 @@ impl Drop for StreamedBody {
     }
 }
 
+impl TappedBody {
+    fn poll_tapped(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let next = ready!(self.tapped.poll(cx));
+        if let Some(Err(BodyError::Plugin(name, cause))) = &next {
+            self.progress.failure.set(Some("plugin"));
+            *self.progress.plugin.borrow_mut() = Some((name.clone(), cause.clone()));
+        }
+        Poll::Ready(next)
+    }
+}
+
+impl Pieces for RequestBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(self).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        Body::is_end_stream(self)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        Body::size_hint(self)
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -346,6 +439,19 @@ impl Body for RequestBody {
                 }
                 Poll::Ready(next)
             }
+            Self::Tapped(body) => {
+                let next = match body.held.pop_front() {
+                    Some(frame) => Some(Ok(frame)),
+                    None => ready!(body.poll_tapped(cx)),
+                };
+                let is_last = body.held.is_empty() && body.tapped.is_end_stream();
+                match &next {
+                    Some(Err(_)) => body.copy = None,
+                    Some(Ok(frame)) => Copy::note(&mut body.copy, Some(frame), is_last),
+                    None => Copy::note(&mut body.copy, None, is_last),
+                }
+                Poll::Ready(next)
+            }
         }
     }
 
@@ -354,6 +460,7 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_none(),
             Self::Stream(body) => body.held.is_empty() && body.incoming.is_end_stream(),
+            Self::Tapped(body) => body.held.is_empty() && body.tapped.is_end_stream(),
         }
     }
 
@@ -367,6 +474,8 @@ impl Body for RequestBody {
             Self::Stream(body) => {
                 body.length().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
+            Self::Tapped(body) if body.held.is_empty() => body.tapped.size_hint(),
+            Self::Tapped(_) => SizeHint::default(),
         }
     }
 }
@@ -389,6 +498,7 @@ enum Source {
     Upstream(Box<Upstream>),
     File(Box<FileBody>),
     Compressed(Box<Compressed>),
+    Tapped(Box<Tapped<Source>>),
 }
 
 /// A body that is compressed on its way. What is there leaves whenever there is nothing more to wait
@@ -493,6 +603,19 @@ impl ResponseBody {
         Ok(self)
     }
 
+    /// The same body as a filter sees or changes it. `is_optional` says whether the filter may be left
+    /// out when it fails.
+    pub fn tapped(
+        mut self,
+        tap: Tap,
+        is_optional: bool,
+        counters: std::sync::Arc<Counters>,
+    ) -> Self {
+        let inner = std::mem::replace(&mut self.source, Source::Full(None));
+        self.source = Source::Tapped(Box::new(Tapped::new(inner, tap, is_optional, counters)));
+        self
+    }
+
     /// Has the access-log record written when this body has ended.
     pub fn recorded(mut self, record: Box<Record>) -> Self {
         self.record = Some(record);
@@ -529,6 +652,13 @@ impl Body for ResponseBody {
         let next = ready!(this.source.poll(cx));
         match &next {
             None => this.end(Ending::Complete),
+            Some(Err(BodyError::Plugin(name, cause))) => {
+                if let Some(record) = &mut this.record {
+                    let text = format!("plugin {name} failed in the body: {cause}");
+                    record.failure = Some((Fault::Plugin, text));
+                }
+                this.end(Ending::Upstream);
+            }
             Some(Err(_)) => this.end(Ending::Upstream),
             Some(Ok(frame)) => {
                 if let Some(record) = &mut this.record
@@ -553,7 +683,7 @@ impl Body for ResponseBody {
     }
 }
 
-impl Source {
+impl Pieces for Source {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         Poll::Ready(match self {
             Self::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
@@ -571,6 +701,7 @@ impl Source {
                 piece.map(|piece| piece.map(Frame::data).map_err(BodyError::File))
             }
             Self::Compressed(compressed) => ready!(compressed.poll(cx)),
+            Self::Tapped(tapped) => ready!(tapped.poll(cx)),
         })
     }
 
@@ -582,6 +713,7 @@ impl Source {
             }
             Self::File(file) => file.left() == 0,
             Self::Compressed(c) => c.encoder.is_none() && c.trailers.is_none(),
+            Self::Tapped(tapped) => tapped.is_end_stream(),
         }
     }
 
@@ -598,9 +730,12 @@ impl Source {
             }
             Self::File(file) => SizeHint::with_exact(file.left()),
             Self::Compressed(_) => SizeHint::default(),
+            Self::Tapped(tapped) => tapped.size_hint(),
         }
     }
+}
 
+impl Source {
     /// Gives an upstream's connection back, when its response was read to the end.
     fn end(&mut self, ending: Ending) {
         match self {
@@ -612,6 +747,7 @@ impl Source {
                 }
             }
             Self::Compressed(compressed) => compressed.inner.end(ending),
+            Self::Tapped(tapped) => tapped.inner.end(ending),
             Self::Full(_) | Self::File(_) => {}
         }
     }

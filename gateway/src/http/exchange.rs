@@ -22,6 +22,7 @@ use super::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSource};
 use super::headers::{self, Forwarding, X_REQUEST_ID};
 use super::hints::Hints;
 use super::incoming::Incoming;
+use super::tapped::reshape;
 use super::tunnel::Client;
 use super::websocket::Wish;
 use super::{echo, files, mirror, tunnel};
@@ -33,7 +34,7 @@ use crate::config::{
 use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
 use crate::otlp;
-use crate::plugin::{Decision, Hooked, Placed, PluginError};
+use crate::plugin::{Called, Decision, Hooked, Mode, Placed, PluginError, Tap};
 use crate::policy::{Admission, Pass, Policy};
 use crate::proxy::{Ends, Origin};
 use crate::route::{path, split_authority};
@@ -188,7 +189,7 @@ impl Exchange<'_> {
         let decided = self.decide();
         let target = match self.admit(&mut body).await {
             Ok(None) => match decided {
-                Ok(target) => self.rewrite(target, &mut body).await,
+                Ok(target) => self.rewrite(target, &mut body, &progress).await,
                 Err(error) => Err(error),
             },
             Ok(Some(answer)) => Ok(answer),
@@ -341,7 +342,7 @@ impl Exchange<'_> {
             )));
         }
         if let Some(bytes_max) = pass.request_body_bytes_max() {
-            body.limit(bytes_max).map_err(|error| broken_body(&error))?;
+            body.limit(bytes_max).map_err(broken_body)?;
         }
         if let Some(auth) = pass.forward_auth().cloned()
             && let Some(answer) = self.forward_auth(&auth).await?
@@ -382,6 +383,7 @@ impl Exchange<'_> {
         &mut self,
         target: Target,
         body: &mut RequestBody,
+        progress: &Rc<Progress>,
     ) -> Result<Target, ExchangeError> {
         // The list does not change under the walk; indices spare a copy of it per request.
         for position in 0..self.filters.len() {
@@ -389,17 +391,27 @@ impl Exchange<'_> {
             // One that did not start is called all the same: the call says why, once.
             let hooked = self.view.hooks(index).map_or(NOT_STARTED, Placed::hooked);
             if hooked.request {
-                let decided =
-                    self.call(index, |hooks, facts, head| hooks.on_request(facts, head))?;
-                if let Some(answer) = decided.and_then(answer_of) {
-                    return answer;
+                let has_body =
+                    !matches!(body, RequestBody::Empty) && matches!(target, Target::Upstream(_));
+                let called =
+                    self.call(index, |hooks, facts, head| hooks.on_request(facts, head, has_body))?;
+                if let Some(Called { decision, tap, .. }) = called {
+                    if let Some(answer) = answer_of(decision) {
+                        return answer;
+                    }
+                    if let Some(tap) = tap {
+                        if tap.mode() == Mode::Transform {
+                            reshape(&mut self.head.headers);
+                        }
+                        let counters = Arc::clone(&self.record.counters);
+                        body.tap(tap, self.is_optional(index), counters, progress);
+                    }
                 }
             }
             if let Some(bytes_max) = hooked.request_body_bytes_max
                 && matches!(target, Target::Upstream(_))
             {
-                let (prefix, is_whole) =
-                    body.prefix(bytes_max).await.map_err(|error| broken_body(&error))?;
+                let (prefix, is_whole) = body.prefix(bytes_max).await.map_err(broken_body)?;
                 let decided = self.call(index, |hooks, facts, head| {
                     hooks.on_request_body(facts, head, &prefix, is_whole)
                 })?;
@@ -429,6 +441,14 @@ impl Exchange<'_> {
             Ok(value) => Ok(Some(value)),
             Err(cause) => self.excuse(index, cause).map(|()| None),
         }
+    }
+
+    /// Whether a plugin's failure leaves the exchange as if the plugin were not there.
+    fn is_optional(&self, index: usize) -> bool {
+        let generation = &self.view.generation;
+        let plugin =
+            generation.uses.get(index).and_then(|u| generation.config.plugins.get(&u.plugin));
+        plugin.is_some_and(|plugin| plugin.on_error == OnError::FailOpen)
     }
 
     /// What a plugin's failure means for the exchange: by `on-error`.
@@ -465,7 +485,7 @@ impl Exchange<'_> {
         {
             let worker = &self.connection.worker;
             let ahead = body.read_ahead(bytes_max, || !view.is_short_of_memory(worker));
-            ahead.await.map_err(|error| broken_body(&error))?;
+            ahead.await.map_err(broken_body)?;
         }
         let key = upstream.key(&self.head.headers, self.facts.client.ip());
         let place = upstream.place(&[], &key).await.map_err(ExchangeError::Upstream)?;
@@ -634,7 +654,8 @@ impl Exchange<'_> {
         headers::strip_hop_by_hop(&mut fields);
         let status = wish.grant(&mut fields);
         let source = ResponseSource::Upstream;
-        let head = self.filter_response(ResponseHead { status, headers: fields, source })?;
+        let head = ResponseHead { status, headers: fields, source };
+        let (head, _) = self.filter_response(head, false)?;
         let answer = ResponseHead { status, ..head };
         let mut record = self.take_record();
         record.status = status.as_u16();
@@ -645,26 +666,37 @@ impl Exchange<'_> {
         Ok(answer::response(answer, ResponseBody::full(Bytes::new())))
     }
 
-    /// Lets the filters at the response, in the opposite order.
+    /// Lets the filters at the response, in the opposite order. What of them wants its body comes with
+    /// it, and whether it may be left out when it fails.
     fn filter_response(
         &mut self,
         mut response: ResponseHead,
-    ) -> Result<ResponseHead, ExchangeError> {
+        has_body: bool,
+    ) -> Result<(ResponseHead, Vec<(Tap, bool)>), ExchangeError> {
+        let mut taps = Vec::new();
+        let mut reshapes = false;
         for position in (0..self.filters.len()).rev() {
             let Some(&index) = self.filters.get(position) else { break };
             let view = Rc::clone(&self.view);
             let outcome = match view.hooks(index) {
-                Ok(hooks) if !hooks.hooked().response => Ok(()),
+                Ok(hooks) if !hooks.hooked().response => continue,
                 Ok(hooks) => hooks
-                    .on_response(&self.facts, &mut self.head, &mut response)
+                    .on_response(&self.facts, &mut self.head, &mut response, has_body)
                     .map_err(|e| describe(&e)),
                 Err(why) => Err(why),
             };
-            if let Err(cause) = outcome {
-                self.excuse(index, cause)?;
+            match outcome {
+                Ok(called) => {
+                    reshapes |= called.reshapes;
+                    taps.extend(called.tap.map(|tap| (tap, self.is_optional(index))));
+                }
+                Err(cause) => self.excuse(index, cause)?,
             }
         }
-        Ok(response)
+        if reshapes {
+            reshape(&mut response.headers);
+        }
+        Ok((response, taps))
     }
 
     fn finish(
@@ -675,7 +707,11 @@ impl Exchange<'_> {
         if let Some(side) = self.side.take() {
             head.headers.append(SET_COOKIE, side);
         }
-        let mut head = self.filter_response(head)?;
+        let has_body = self.head.method != Method::HEAD && may_have_body(head.status);
+        let (mut head, taps) = self.filter_response(head, has_body)?;
+        for (tap, is_optional) in taps {
+            body = body.tapped(tap, is_optional, Arc::clone(&self.record.counters));
+        }
         if let Some(pass) = &self.pass {
             pass.respond(self.head.scheme, &mut head.headers);
             let bytes = http_body::Body::size_hint(&body).exact();
@@ -972,8 +1008,15 @@ fn is_grpc(fields: &HeaderMap) -> bool {
     media.is_some_and(|media| media.starts_with(b"application/grpc"))
 }
 
-fn broken_body(error: &super::body::BodyError) -> ExchangeError {
+/// Whether a response of this status has a body (RFC 9110, section 6.4.1).
+fn may_have_body(status: StatusCode) -> bool {
+    !status.is_informational()
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+fn broken_body(error: super::body::BodyError) -> ExchangeError {
     match error {
+        super::body::BodyError::Plugin(name, cause) => ExchangeError::Plugin(name, cause),
         super::body::BodyError::TooLarge => ExchangeError::BodyTooLarge,
         super::body::BodyError::Idle => ExchangeError::BodyStalled,
         super::body::BodyError::Stream(_)

@@ -17,6 +17,7 @@ pub mod incoming;
 mod mirror;
 pub mod plain;
 pub mod serve;
+mod tapped;
 mod tunnel;
 mod websocket;
 

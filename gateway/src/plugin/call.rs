@@ -37,6 +37,8 @@ pub(super) enum Overrun {
     Memory,
     /// What a call hands to the host.
     Output,
+    /// How much longer a body becomes.
+    BodyGrowth,
 }
 
 impl Overrun {
@@ -47,6 +49,7 @@ impl Overrun {
             Self::SolverDeadline => "limits.solver-deadline",
             Self::Memory => "limits.memory",
             Self::Output => "limits.output",
+            Self::BodyGrowth => "limits.body-growth",
         }
     }
 }
@@ -84,6 +87,9 @@ pub(super) fn failure(
                 Overrun::Memory => format!("{} KiB of memory", facts.limits.memory_bytes_max >> 10),
                 Overrun::Output => {
                     format!("{} KiB of output", facts.limits.output_bytes_max >> 10)
+                }
+                Overrun::BodyGrowth => {
+                    format!("{} KiB more than came in", facts.limits.body_growth_bytes_max >> 10)
                 }
             },
         },

@@ -93,6 +93,11 @@ impl Engine {
         self.live.load(Ordering::Relaxed)
     }
 
+    /// Whether so many instances are alive that those of bodies under way should not become more.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.instances() >= INSTANCES_OF_BODIES_MAX
+    }
+
     /// The place of the compiled form of `digest`, made when absent.
     pub(super) fn compiled(&self, digest: &Digest) -> Arc<Mutex<Weak<Compiled>>> {
         let mut all = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -174,6 +179,9 @@ fn private_folder(path: &Path) -> std::io::Result<()> {
 
 /// Instances at once, over all workers, plugins and places of use, inclusive.
 pub(super) const INSTANCES_MAX: u32 = 1000;
+/// The instances alive from which on a place of use gets none beside those that its bodies hold: slow
+/// clients must not keep others from starting.
+pub(super) const INSTANCES_OF_BODIES_MAX: usize = 750;
 /// Solver calls at once, inclusive.
 const SOLVER_CALLS_MAX: u32 = 100;
 /// Elements of one table, inclusive. Go and Python components have tens of thousands.

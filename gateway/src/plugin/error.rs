@@ -155,6 +155,10 @@ pub enum PluginError {
         /// The last failure.
         last: String,
     },
+    /// The instance that held the state of a body ended, because another call failed.
+    BodyLost(Subject),
+    /// Bodies under way hold as many instances as they may.
+    Crowded(Subject),
 }
 
 impl PluginError {
@@ -182,7 +186,9 @@ impl PluginError {
             | Self::Start(..)
             | Self::Trap { .. }
             | Self::Overrun { .. }
-            | Self::BreakerOpen { .. } => Fault::Plugin,
+            | Self::BreakerOpen { .. }
+            | Self::BodyLost(_)
+            | Self::Crowded(_) => Fault::Plugin,
         }
     }
 }
@@ -262,6 +268,16 @@ impl fmt::Display for PluginError {
             Self::BreakerOpen { of, last } => {
                 write!(f, "{of} is not called for a while, since it failed again and again: {last}")
             }
+            Self::Crowded(of) => write!(
+                f,
+                "{of} gets no further instance, since bodies that are under way hold too many; \
+                 without `isolation: request` and `recycle` they share one"
+            ),
+            Self::BodyLost(of) => write!(
+                f,
+                "the instance of {of} that held the state of this body ended, since another call \
+                 failed; with `isolation: request` each body has an instance of its own"
+            ),
         }
     }
 }
@@ -290,7 +306,9 @@ impl std::error::Error for PluginError {
             | Self::Configure { .. }
             | Self::UnknownHook { .. }
             | Self::Overrun { .. }
-            | Self::BreakerOpen { .. } => None,
+            | Self::BreakerOpen { .. }
+            | Self::BodyLost(_)
+            | Self::Crowded(_) => None,
         }
     }
 }

@@ -63,6 +63,23 @@ impl Facts {
 }
 
 impl Facts {
+    /// Tells the log, once for each, that a plugin may not do with bodies what it asked for. `side` is
+    /// `request` or `response`, `verb` is `read` or `transform`.
+    pub(super) fn refuse_body(&self, side: &str, verb: &str) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= REFUSED_MAX || !refused.insert(format!("body {side} {verb}")) {
+            return;
+        }
+        drop(refused);
+        let (plugin, digest) = (&*self.subject.name, self.subject.short_digest());
+        tracing::warn!(
+            plugin,
+            digest,
+            "the plugin may not {verb} the body of a {side}; to allow it, write \
+             `body: {verb}` in plugins.{plugin}.grants.{side}"
+        );
+    }
+
     /// Tells the log, once for each secret, that a plugin may not use it as a key.
     pub(super) fn refuse_hmac(&self, secret: &str) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);

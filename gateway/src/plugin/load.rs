@@ -131,7 +131,12 @@ impl Engine {
         let locked = Locked {
             digest: hex::lower(&digest),
             version: manifest.as_ref().map(|manifest| manifest.version.clone()),
-            asks: lock::asks(manifest.as_ref(), compiled.imports_http, &compiled.worlds),
+            asks: lock::asks(
+                manifest.as_ref(),
+                compiled.imports_http,
+                &compiled.worlds,
+                compiled.exports.body.is_some(),
+            ),
         };
         let manifest = manifest.map(Arc::new);
         self.assemble(role, Parts { subject, compiled, manifest, locked }, config, upstreams, wire)
@@ -220,9 +225,11 @@ impl Engine {
         let component = Component::from_binary(&self.wasm, &file)
             .map_err(|cause| PluginError::Compile(subject, cause))?;
         let ty = component.component_type();
-        let worlds = Exports::find(&component).map(|exports| exports.worlds()).unwrap_or_default();
+        let found = Exports::find(&component);
+        let has_bodies = found.as_ref().is_some_and(|exports| exports.body.is_some());
+        let worlds = found.map(|exports| exports.worlds()).unwrap_or_default();
         let sends = v0_1::imports_http(&self.wasm, &component);
-        let asks = lock::asks(manifest.as_ref(), sends, &worlds);
+        let asks = lock::asks(manifest.as_ref(), sends, &worlds, has_bodies);
         Ok(Inspection {
             digest: hex::lower(&digest),
             bytes: u64::try_from(file.len()).unwrap_or(u64::MAX),

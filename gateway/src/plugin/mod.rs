@@ -23,6 +23,7 @@ mod signing;
 mod solver;
 mod span;
 mod stats;
+mod tap;
 mod tape;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use pool::Hooks;
 pub use reserve::Reserve;
 pub use sign::{SignError, sign};
 pub use stats::{DECISIONS, Failure, HOOKS, Stats, Totals};
+pub use tap::{CHUNK_BYTES_MAX, Mode, Tap};
 pub use tape::{Recorder, Recording, Replayed, replay_stanza};
 pub use trial::{Kind, Placed, SideStatus, Trial, TrialStatus, Verdict};
 pub use wire::{Wire, WireAnswer, WireFuture, WireRequest};
@@ -81,6 +83,24 @@ pub struct Hooked {
     pub request_body_bytes_max: Option<usize>,
     /// `filter.on-response`.
     pub response: bool,
+}
+
+/// What a call of a filter led to.
+#[derive(Debug)]
+pub struct Called {
+    /// What it decided.
+    pub decision: Decision,
+    /// The body that it asked for.
+    pub tap: Option<Tap>,
+    /// Whether it wants to change the body, so that the head must not tell of the one before; there need
+    /// not be a body.
+    pub reshapes: bool,
+}
+
+impl From<Decision> for Called {
+    fn from(decision: Decision) -> Self {
+        Self { decision, tap: None, reshapes: false }
+    }
 }
 
 /// What a plugin decided about a request.

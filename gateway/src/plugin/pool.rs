@@ -3,6 +3,7 @@
 //! an instance takes its time, the next one is taken from a [`Reserve`].
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,10 @@ use super::host::{Exchange, Host, Phase};
 use super::reserve::Reserve;
 use super::span;
 use super::stats::{self, Calls};
+use super::tap::Tap;
 use super::tape::Tape;
 use super::ticker::TICK;
-use super::{Decision, Hooked, Plugin};
+use super::{Called, Decision, Hooked, Plugin};
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead};
 use crate::tls::hello::{HelloFacts, HelloVerdict};
 
@@ -28,16 +30,41 @@ pub struct Hooks {
     plugin: Arc<Plugin>,
     reserve: Arc<Reserve>,
     hooked: Hooked,
-    slot: RefCell<Slot>,
-    calls: Arc<Calls>,
+    slot: Rc<RefCell<Slot>>,
+    calls: Rc<Counted>,
     /// The host's answers for the next call, in a replay; what is left of them after it.
     tape: RefCell<Option<Tape>>,
 }
 
-struct Slot {
+/// Where the instance of one place of use is; bodies that it holds know it too.
+pub(super) struct Slot {
     /// Absent after a failure, until the next call.
-    instance: Option<Instance>,
+    instance: Option<Rc<RefCell<Instance>>>,
+    /// Shared with every instance of this place that is alive: bodies may hold some that are not in use
+    /// any more.
+    alive: Arc<()>,
     breaker: Breaker,
+    reserve: Arc<Reserve>,
+}
+
+/// What is counted at a place of use, until the last that counts there is gone.
+pub(super) struct Counted {
+    plugin: Arc<Plugin>,
+    calls: Arc<Calls>,
+}
+
+impl std::ops::Deref for Counted {
+    type Target = Calls;
+
+    fn deref(&self) -> &Calls {
+        &self.calls
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.plugin.stats.retire(&self.calls);
+    }
 }
 
 impl Hooks {
@@ -49,10 +76,17 @@ impl Hooks {
     pub fn new(plugin: Arc<Plugin>, config: &serde_json::Value) -> Result<Self, PluginError> {
         let reserve = Reserve::of(&plugin, config);
         let (instance, hooked) = reserve.enter()?;
-        let slot = Slot { instance: Some(instance), breaker: Breaker::default() };
+        let mut slot = Slot {
+            instance: None,
+            alive: Arc::default(),
+            breaker: Breaker::default(),
+            reserve: Arc::clone(&reserve),
+        };
+        slot.put(instance);
         let calls = plugin.stats.place();
+        let calls = Rc::new(Counted { plugin: Arc::clone(&plugin), calls });
         calls.started();
-        let (slot, tape) = (RefCell::new(slot), RefCell::default());
+        let (slot, tape) = (Rc::new(RefCell::new(slot)), RefCell::default());
         Ok(Self { plugin, reserve, hooked, slot, calls, tape })
     }
 
@@ -71,15 +105,17 @@ impl Hooks {
     pub(super) fn save(&self) -> Option<Vec<u8>> {
         let handover = self.plugin.compiled.exports.handover.as_ref()?;
         let mut slot = self.slot.borrow_mut();
-        let mut instance = slot.instance.take()?;
-        let saved = self.outside(&mut instance, "handover.save", |instance| {
+        let instance = slot.instance.take()?;
+        let saved = self.outside(&mut instance.borrow_mut(), "handover.save", |instance| {
             let save: TypedFunc<(), (Vec<u8>,)> =
                 instance.handle.get_typed_func(&mut instance.store, handover.save)?;
             let (saved,) = save.call(&mut instance.store, ())?;
             instance.store.data_mut().charge(saved.len())?;
             Ok(saved)
         });
-        self.reserve.end(instance);
+        if let Some(instance) = Rc::into_inner(instance) {
+            self.reserve.end(instance.into_inner());
+        }
         saved.ok()
     }
 
@@ -87,8 +123,8 @@ impl Hooks {
     pub(super) fn restore(&self, saved: &[u8]) {
         let Some(handover) = &self.plugin.compiled.exports.handover else { return };
         let mut slot = self.slot.borrow_mut();
-        let Some(instance) = &mut slot.instance else { return };
-        let restored = self.outside(instance, "handover.restore", |instance| {
+        let Some(instance) = slot.instance.clone() else { return };
+        let restored = self.outside(&mut instance.borrow_mut(), "handover.restore", |instance| {
             let restore: TypedFunc<(&[u8],), ()> =
                 instance.handle.get_typed_func(&mut instance.store, handover.restore)?;
             restore.call(&mut instance.store, (saved,))
@@ -143,12 +179,15 @@ impl Hooks {
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
     ) -> Result<Decision, PluginError> {
-        self.call(Phase::Route, "router.route", connection, request, None, None, |instance| {
+        let hook = "router.route";
+        self.call(Phase::Route, hook, connection, request, None, None, false, |instance| {
             call_plain(&instance.route, &mut instance.store)
         })
+        .map(|called| called.decision)
     }
 
-    /// Calls `filter.on-request`. On an error the head is as it was before.
+    /// Calls `filter.on-request`. On an error the head is as it was before. `has_body` says whether
+    /// there is a body that the filter can ask for.
     ///
     /// # Errors
     /// A trap, an overrun limit, a broken rule.
@@ -156,7 +195,8 @@ impl Hooks {
         &self,
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
-    ) -> Result<Decision, PluginError> {
+        has_body: bool,
+    ) -> Result<Called, PluginError> {
         self.call(
             Phase::Request,
             "filter.on-request",
@@ -164,6 +204,7 @@ impl Hooks {
             request,
             None,
             None,
+            has_body,
             |instance| call_plain(&instance.on_request, &mut instance.store),
         )
     }
@@ -181,16 +222,18 @@ impl Hooks {
     ) -> Result<Decision, PluginError> {
         let hook = "filter.on-request-body";
         let body = Some((prefix, is_complete));
-        self.call(Phase::RequestBody, hook, connection, request, None, body, |instance| {
+        self.call(Phase::RequestBody, hook, connection, request, None, body, false, |instance| {
             let filter = self.plugin.compiled.exports.filter.as_ref();
             let index = filter.map(|filter| &filter.on_request_body).ok_or_else(not_there)?;
             let function =
                 instance.handle.get_typed_func::<(&[u8], bool), ()>(&mut instance.store, index)?;
             function.call(&mut instance.store, (prefix, is_complete))
         })
+        .map(|called| called.decision)
     }
 
-    /// Calls `filter.on-response`. On an error the head is as it was before.
+    /// Calls `filter.on-response`. On an error the head is as it was before. `has_body` says whether
+    /// there is a body that the filter can ask for.
     ///
     /// # Errors
     /// A trap, an overrun limit, a broken rule.
@@ -199,12 +242,18 @@ impl Hooks {
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
         response: &mut ResponseHead,
-    ) -> Result<(), PluginError> {
-        let hook = "filter.on-response";
-        self.call(Phase::Response, hook, connection, request, Some(response), None, |instance| {
-            call_plain(&instance.on_response, &mut instance.store)
-        })
-        .map(|_| ())
+        has_body: bool,
+    ) -> Result<Called, PluginError> {
+        self.call(
+            Phase::Response,
+            "filter.on-response",
+            connection,
+            request,
+            Some(response),
+            None,
+            has_body,
+            |instance| call_plain(&instance.on_response, &mut instance.store),
+        )
     }
 
     /// Calls `client-hello.on-client-hello`.
@@ -216,7 +265,7 @@ impl Hooks {
         let nobody = Arc::new(ConnectionFacts { client: hello.client, tls: None, via: None });
         let mut nothing = Exchange::default().request;
         let hook = "client-hello.on-client-hello";
-        self.call(Phase::Hello, hook, &nobody, &mut nothing, None, None, |instance| {
+        self.call(Phase::Hello, hook, &nobody, &mut nothing, None, None, false, |instance| {
             let index = self.plugin.compiled.exports.on_client_hello.as_ref();
             let index = index.ok_or_else(not_there)?;
             let function = instance.handle.get_typed_func::<(), ()>(&mut instance.store, index)?;
@@ -246,109 +295,126 @@ impl Hooks {
         request: &mut RequestHead,
         mut response: Option<&mut ResponseHead>,
         body: Option<(&[u8], bool)>,
+        has_body: bool,
         run: impl FnOnce(&mut Instance) -> wasmtime::Result<()>,
-    ) -> Result<Decision, PluginError> {
+    ) -> Result<Called, PluginError> {
         let slot = &mut *self.slot.borrow_mut();
-        let instance = slot.instance(&self.reserve, &self.calls)?;
-        let recorder = &self.plugin.recorder;
-        let noting = match recorder.is_armed() {
-            true => recorder.begin(self, phase, connection, request, response.as_deref(), body),
-            false => None,
-        };
-        let tape = match &noting {
-            Some(_) => Some(Tape::Recording(Vec::new())),
-            None => self.tape.borrow_mut().take(),
-        };
-        let (is_measured, is_traced) = (self.calls.begin(counted(phase)), span::is_on());
-        let started = (is_measured || is_traced).then(Instant::now);
-        let deadline = self.plugin.facts.limits.deadline;
-        let ticks = ticks(deadline);
-        self.plugin.engine.ticker.cover(ticks);
-        instance.store.set_epoch_deadline(ticks);
-        let host = instance.store.data_mut();
-        host.refill(deadline);
-        host.put_tape(tape);
-        host.exchange.phase = phase;
-        host.exchange.connection = Some(Arc::clone(connection));
-        std::mem::swap(&mut host.exchange.request, request);
-        if let Some(response) = response.as_deref_mut() {
-            std::mem::swap(&mut host.exchange.response, response);
-        }
-        let result = run(instance);
-        let took = started.map(|started| started.elapsed());
-        if let Some(took) = took.filter(|_| is_measured) {
-            self.calls.measured(took);
-            self.calls.memory(instance.store.data().memory.used());
-        }
-        let tape = instance.store.data_mut().take_tape();
-        let Host { exchange, output, facts, .. } = instance.store.data_mut();
-        match &result {
-            Ok(()) => exchange.journal.clear(),
-            Err(_) => exchange.undo(),
-        }
-        if result.is_ok() && !output.is_empty() {
-            output.flush(facts, &exchange.request.id);
-        }
-        std::mem::swap(&mut exchange.request, request);
-        if let Some(response) = response.as_deref_mut() {
-            std::mem::swap(&mut exchange.response, response);
-        }
-        exchange.phase = Phase::Idle;
-        exchange.connection = None;
-        let decision = std::mem::replace(&mut exchange.decision, Decision::Continue);
-        if let Some(noting) = noting {
-            let error = result.as_ref().err().map(|cause| cause.root_cause().to_string());
-            let outcome = error.map_or(Ok(&decision), Err);
-            recorder.end(self, noting, tape, outcome, request, response.as_deref());
-        } else if tape.is_some() {
-            *self.tape.borrow_mut() = tape;
-        }
-        match result {
-            Ok(()) => {
-                instance.calls_left = instance.calls_left.saturating_sub(1);
-                if instance.calls_left == 0
-                    && let Some(served) = slot.instance.take()
-                {
-                    self.reserve.end(served);
-                }
-                if slot.breaker.failures > 0 {
-                    slot.breaker.failures = 0;
-                    self.calls.recovered();
-                }
-                // Of a hello there is another decision.
-                if phase != Phase::Hello {
-                    self.calls.decided(&decision);
-                }
-                if let Some(took) = took.filter(|_| is_traced) {
-                    span::write(&self.plugin.facts, hook, request, took, Ok(&decision));
-                }
-                Ok(decision)
+        let shared = slot.instance(&self.calls)?;
+        let outcome = {
+            let instance = &mut *shared.borrow_mut();
+            let recorder = &self.plugin.recorder;
+            let noting = match recorder.is_armed() {
+                true => recorder.begin(self, phase, connection, request, response.as_deref(), body),
+                false => None,
+            };
+            let tape = match &noting {
+                Some(_) => Some(Tape::Recording(Vec::new())),
+                None => self.tape.borrow_mut().take(),
+            };
+            let (is_measured, is_traced) = (self.calls.begin(counted(phase)), span::is_on());
+            let started = (is_measured || is_traced).then(Instant::now);
+            let deadline = self.plugin.facts.limits.deadline;
+            let ticks = ticks(deadline);
+            self.plugin.engine.ticker.cover(ticks);
+            instance.store.set_epoch_deadline(ticks);
+            let host = instance.store.data_mut();
+            host.refill(deadline);
+            host.put_tape(tape);
+            host.exchange.phase = phase;
+            host.bodies.begin(has_body);
+            host.exchange.connection = Some(Arc::clone(connection));
+            std::mem::swap(&mut host.exchange.request, request);
+            if let Some(response) = response.as_deref_mut() {
+                std::mem::swap(&mut host.exchange.response, response);
             }
-            Err(cause) => {
-                let stderr = output.take_stderr();
-                let error = call::failure(facts, hook, Overrun::Deadline, deadline, &stderr, cause);
-                call::log(&error, facts, &request.id, &stderr);
-                slot.fail(&error, &self.reserve, Instant::now());
-                let what = facts_of(&self.plugin, &error);
-                self.calls.failed(&request.id, what, slot.breaker.open_until.is_some());
-                if let Some(took) = took.filter(|_| is_traced) {
-                    span::write(&self.plugin.facts, hook, request, took, Err(&error));
-                }
-                Err(error)
+            let result = run(instance);
+            let took = started.map(|started| started.elapsed());
+            if let Some(took) = took.filter(|_| is_measured) {
+                self.calls.measured(took);
+                self.calls.memory(instance.store.data().memory.used());
             }
+            let tape = instance.store.data_mut().take_tape();
+            let Host { exchange, output, facts, bodies, .. } = instance.store.data_mut();
+            match &result {
+                Ok(()) => exchange.journal.clear(),
+                Err(_) => exchange.undo(),
+            }
+            if result.is_ok() && !output.is_empty() {
+                output.flush(facts, &exchange.request.id);
+            }
+            std::mem::swap(&mut exchange.request, request);
+            if let Some(response) = response.as_deref_mut() {
+                std::mem::swap(&mut exchange.response, response);
+            }
+            exchange.phase = Phase::Idle;
+            exchange.connection = None;
+            let decision = std::mem::replace(&mut exchange.decision, Decision::Continue);
+            if let Some(noting) = noting {
+                let error = result.as_ref().err().map(|cause| cause.root_cause().to_string());
+                let outcome = error.map_or(Ok(&decision), Err);
+                recorder.end(self, noting, tape, outcome, request, response.as_deref());
+            } else if tape.is_some() {
+                *self.tape.borrow_mut() = tape;
+            }
+            match result {
+                Ok(()) => {
+                    instance.calls_left = instance.calls_left.saturating_sub(1);
+                    if instance.calls_left == 0 {
+                        slot.instance = None;
+                    }
+                    if slot.breaker.failures > 0 {
+                        slot.breaker.failures = 0;
+                        self.calls.recovered();
+                    }
+                    // Of a hello there is another decision.
+                    if phase != Phase::Hello {
+                        self.calls.decided(&decision);
+                    }
+                    if let Some(took) = took.filter(|_| is_traced) {
+                        span::write(&self.plugin.facts, hook, request, took, Ok(&decision));
+                    }
+                    let (asked, reshapes) = bodies.take();
+                    let tap = asked.map(|asked| {
+                        let (slot, instance) = (Rc::clone(&self.slot), Rc::clone(&shared));
+                        let (plugin, calls) = (Arc::clone(&self.plugin), Rc::clone(&self.calls));
+                        Tap::new(asked, (slot, instance), plugin, calls, Arc::clone(&request.id))
+                    });
+                    Ok(Called { decision, tap, reshapes })
+                }
+                Err(cause) => {
+                    let stderr = output.take_stderr();
+                    let error =
+                        call::failure(facts, hook, Overrun::Deadline, deadline, &stderr, cause);
+                    call::log(&error, facts, &request.id, &stderr);
+                    instance.is_dead = true;
+                    slot.fail(&error, Instant::now());
+                    let what = facts_of(&self.plugin, &error);
+                    self.calls.failed(&request.id, what, slot.breaker.open_until.is_some());
+                    if let Some(took) = took.filter(|_| is_traced) {
+                        span::write(&self.plugin.facts, hook, request, took, Err(&error));
+                    }
+                    Err(error)
+                }
+            }
+        };
+        // When it is out of use, and no body holds it.
+        if let Some(instance) = Rc::into_inner(shared) {
+            self.reserve.end(instance.into_inner());
         }
+        outcome
     }
 }
 
 impl Drop for Hooks {
     fn drop(&mut self) {
-        self.plugin.stats.retire(&self.calls);
-        self.reserve.leave(self.slot.get_mut().instance.take());
+        let last = self.slot.borrow_mut().instance.take();
+        // Bodies under way may hold it yet.
+        self.reserve.leave(last.and_then(Rc::into_inner).map(RefCell::into_inner));
     }
 }
 
 /// What a failure was, without secrets.
-fn facts_of(plugin: &Plugin, error: &PluginError) -> String {
+pub(super) fn facts_of(plugin: &Plugin, error: &PluginError) -> String {
     plugin.facts.secrets.mask_text(&error.to_string()).into_owned()
 }
 
@@ -359,6 +425,7 @@ fn counted(phase: Phase) -> stats::Hook {
         Phase::Idle | Phase::Request => stats::Hook::Request,
         Phase::RequestBody => stats::Hook::RequestBody,
         Phase::Response => stats::Hook::Response,
+        Phase::Body => stats::Hook::Body,
     }
 }
 
@@ -384,18 +451,25 @@ pub(super) fn self_test(plugin: &Plugin) -> Result<(), PluginError> {
 }
 
 impl Slot {
+    /// Puts an instance in use.
+    fn put(&mut self, mut instance: Instance) {
+        instance._place = Some(Arc::clone(&self.alive));
+        self.instance = Some(Rc::new(RefCell::new(instance)));
+    }
+
     /// The instance to call; when there is none one that is ready, and else one that is started now.
-    fn instance(
-        &mut self,
-        reserve: &Arc<Reserve>,
-        calls: &Calls,
-    ) -> Result<&mut Instance, PluginError> {
+    fn instance(&mut self, calls: &Calls) -> Result<Rc<RefCell<Instance>>, PluginError> {
+        let reserve = Arc::clone(&self.reserve);
         let plugin = reserve.plugin();
         if self.instance.is_none() {
             let now = Instant::now();
             if self.breaker.is_open(now) {
                 let (of, last) = (plugin.facts.subject.clone(), self.breaker.last.clone());
                 return Err(PluginError::BreakerOpen { of, last });
+            }
+            // Those that bodies hold must leave room for the instances of others.
+            if Arc::strong_count(&self.alive) > 1 && plugin.engine.is_crowded() {
+                return Err(PluginError::Crowded(plugin.facts.subject.clone()));
             }
             let next = match reserve.next() {
                 Some(ready) => Ok(ready),
@@ -408,29 +482,41 @@ impl Slot {
             match next {
                 Ok(instance) => {
                     calls.started();
-                    self.instance = Some(instance);
+                    self.put(instance);
                 }
                 Err(error) => {
                     call::log(&error, &plugin.facts, "", "");
-                    self.fail(&error, reserve, now);
+                    self.fail(&error, now);
                     self.breaker.open(now);
                     calls.failed("", facts_of(plugin, &error), true);
                     return Err(error);
                 }
             }
         }
-        match &mut self.instance {
-            Some(instance) => Ok(instance),
+        match &self.instance {
+            Some(instance) => Ok(Rc::clone(instance)),
             // Just put there.
             None => Err(PluginError::Start(plugin.facts.subject.clone(), not_there())),
         }
     }
 
-    /// A trapped instance can never be entered again.
-    fn fail(&mut self, error: &PluginError, reserve: &Reserve, now: Instant) {
-        if let Some(trapped) = self.instance.take() {
-            reserve.end(trapped);
+    /// As [`Slot::fail`], for a failure about a body that `instance` holds, which may be another than
+    /// the one in use by now. Says whether calls are refused from now on.
+    pub(super) fn fail_body(
+        &mut self,
+        instance: &Rc<RefCell<Instance>>,
+        error: &PluginError,
+        now: Instant,
+    ) -> bool {
+        if self.instance.as_ref().is_some_and(|present| Rc::ptr_eq(present, instance)) {
+            self.fail(error, now);
         }
+        self.breaker.open_until.is_some()
+    }
+
+    /// A trapped instance can never be entered again.
+    fn fail(&mut self, error: &PluginError, now: Instant) {
+        self.instance = None;
         if self.breaker.fail(now) {
             self.breaker.last = error.to_string();
         }
@@ -439,13 +525,17 @@ impl Slot {
 
 /// One instance, started and configured. It can be started on one thread and used on another.
 pub(super) struct Instance {
-    store: Store<Host>,
-    handle: wasmtime::component::Instance,
+    pub(super) store: Store<Host>,
+    pub(super) handle: wasmtime::component::Instance,
     route: Option<Hook>,
     on_request: Option<Hook>,
     on_response: Option<Hook>,
-    /// Calls that it may still serve.
+    /// Calls that it may still serve. Those about bodies it has begun do not count.
     calls_left: u64,
+    /// Whether a call trapped, so that it cannot be entered again.
+    pub(super) is_dead: bool,
+    /// See [`Slot::alive`].
+    _place: Option<Arc<()>>,
 }
 
 /// A function without parameters, its type checked.
@@ -470,6 +560,7 @@ impl Instance {
         plugin.engine.ticker.cover(ticks);
         store.set_epoch_deadline(ticks);
         store.data_mut().refill(allowed);
+        store.data_mut().bodies.has_hooks = compiled.exports.body.is_some();
         let failed = |store: &mut Store<Host>, cause: wasmtime::Error| {
             let stderr = store.data_mut().output.take_stderr();
             call::start_failure(facts, Overrun::Deadline, allowed, &stderr, cause)
@@ -501,9 +592,18 @@ impl Instance {
         let on_request = hook(&mut store, &handle, on_request, plugin)?;
         let on_response = filter.map(|filter| &filter.on_response);
         let on_response = hook(&mut store, &handle, on_response, plugin)?;
-        let calls_left = plugin.calls_max;
         plugin.start_time.note(began.elapsed());
-        Ok((Self { store, handle, route, on_request, on_response, calls_left }, hooked))
+        let instance = Self {
+            store,
+            handle,
+            route,
+            on_request,
+            on_response,
+            calls_left: plugin.calls_max,
+            is_dead: false,
+            _place: None,
+        };
+        Ok((instance, hooked))
     }
 }
 
@@ -527,7 +627,7 @@ fn call_plain(hook: &Option<Hook>, store: &mut Store<Host>) -> wasmtime::Result<
     }
 }
 
-fn not_there() -> wasmtime::Error {
+pub(super) fn not_there() -> wasmtime::Error {
     call::rule("the component does not export this hook".to_owned())
 }
 

@@ -34,6 +34,10 @@ pub(super) struct Calls {
     nanoseconds: AtomicU64,
     instances: AtomicU64,
     waited: AtomicU64,
+    /// Of bodies, that came in.
+    body_bytes_in: AtomicU64,
+    /// Of bodies, that went on.
+    body_bytes_out: AtomicU64,
     memory_peak_bytes: AtomicU64,
     trouble: Mutex<Trouble>,
 }
@@ -63,6 +67,7 @@ pub(super) enum Hook {
     Request,
     RequestBody,
     Response,
+    Body,
     ClientHello,
     Traits,
     FindZone,
@@ -82,6 +87,7 @@ impl Hook {
             Self::Request => "filter.on-request",
             Self::RequestBody => "filter.on-request-body",
             Self::Response => "filter.on-response",
+            Self::Body => "filter.body",
             Self::ClientHello => "client-hello.on-client-hello",
             Self::Traits => "dns-solver.traits",
             Self::FindZone => "dns-solver.find-zone",
@@ -148,6 +154,10 @@ pub struct Totals {
     pub instances_waited_for: u64,
     /// Instances that wait to be used.
     pub instances_ready: i64,
+    /// Bytes of bodies that were shown to it.
+    pub body_bytes_in: u64,
+    /// Bytes of bodies that went on after it.
+    pub body_bytes_out: u64,
     /// The largest memory that an instance reached, in bytes.
     pub memory_peak_bytes: u64,
     /// Places of use where calls are refused now, and why.
@@ -181,6 +191,8 @@ impl Stats {
             (&gone.nanoseconds, &calls.nanoseconds),
             (&gone.instances, &calls.instances),
             (&gone.waited, &calls.waited),
+            (&gone.body_bytes_in, &calls.body_bytes_in),
+            (&gone.body_bytes_out, &calls.body_bytes_out),
         ]);
         for (sum, one) in sums {
             sum.fetch_add(one.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -238,6 +250,12 @@ impl Calls {
         add(&self.nanoseconds, nanoseconds.saturating_mul(MEASURED_EVERY));
     }
 
+    /// Counts bytes of a body that a call took and gave.
+    pub(super) fn body(&self, bytes_in: u64, bytes_out: u64) {
+        add(&self.body_bytes_in, bytes_in);
+        add(&self.body_bytes_out, bytes_out);
+    }
+
     /// Counts what a call decided.
     pub(super) fn decided(&self, decision: &Decision) {
         if let Some(counter) = self.decisions.get(decision_index(decision)) {
@@ -291,6 +309,8 @@ impl Calls {
         totals.nanoseconds = totals.nanoseconds.wrapping_add(load(&self.nanoseconds));
         totals.instances = totals.instances.wrapping_add(load(&self.instances));
         totals.instances_waited_for = totals.instances_waited_for.wrapping_add(load(&self.waited));
+        totals.body_bytes_in = totals.body_bytes_in.wrapping_add(load(&self.body_bytes_in));
+        totals.body_bytes_out = totals.body_bytes_out.wrapping_add(load(&self.body_bytes_out));
         totals.memory_peak_bytes = totals.memory_peak_bytes.max(load(&self.memory_peak_bytes));
         let trouble = self.trouble();
         totals.quarantined.extend(trouble.quarantine.clone());
@@ -331,11 +351,12 @@ pub(super) fn decision_index(decision: &Decision) -> usize {
 }
 
 /// The names of what [`Totals::calls`] counts.
-pub const HOOKS: [&str; 13] = [
+pub const HOOKS: [&str; 14] = [
     "route",
     "on-request",
     "on-request-body",
     "on-response",
+    "body",
     "on-client-hello",
     "traits",
     "find-zone",
@@ -394,7 +415,7 @@ mod tests {
         stats.decided("deny");
         stats.dropped(7);
         let with = stats.totals();
-        assert_eq!((with.calls[10], with.requests, with.dropped), (1, 3, 7));
+        assert_eq!((with.calls[11], with.requests, with.dropped), (1, 3, 7));
         assert_eq!((with.nanoseconds, with.failures, with.decisions[8]), (325, 2, 1));
         one.failed("r2", "again".to_owned(), false);
         assert_eq!(stats.totals().last_failure.unwrap().request, "r2");

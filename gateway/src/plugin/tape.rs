@@ -381,7 +381,7 @@ impl Recording {
             let called = match (call.hook.as_str(), &call.body, &mut response) {
                 ("route", ..) => hooks.route(&connection, &mut request),
                 ("on-request", ..) if hooks.hooked().request => {
-                    hooks.on_request(&connection, &mut request)
+                    hooks.on_request(&connection, &mut request, false).map(|called| called.decision)
                 }
                 ("on-request-body", Some(body), _)
                     if hooks.hooked().request_body_bytes_max.is_some() =>
@@ -390,8 +390,8 @@ impl Recording {
                     hooks.on_request_body(&connection, &mut request, &prefix, body.is_complete)
                 }
                 ("on-response", _, Some(response)) if hooks.hooked().response => hooks
-                    .on_response(&connection, &mut request, response)
-                    .map(|()| Decision::Continue),
+                    .on_response(&connection, &mut request, response, false)
+                    .map(|called| called.decision),
                 _ => Ok(Decision::Continue),
             };
             let called = called.map_err(|cause| crate::fault::describe(&cause));
@@ -636,7 +636,7 @@ fn hook_of(phase: Phase) -> &'static str {
         Phase::Route => "route",
         Phase::RequestBody => "on-request-body",
         Phase::Response => "on-response",
-        Phase::Idle | Phase::Hello | Phase::Request => "on-request",
+        Phase::Idle | Phase::Hello | Phase::Request | Phase::Body => "on-request",
     }
 }
 
@@ -647,6 +647,7 @@ fn limits(facts: &Facts) -> Json {
         "deadline": format!("{}ms", limits.deadline.as_millis().max(1)),
         "memory": limits.memory_bytes_max.to_string(),
         "output": limits.output_bytes_max.to_string(),
+        "body-growth": limits.body_growth_bytes_max.to_string(),
         "state": limits.state_bytes_max.to_string(),
     })
 }
@@ -655,7 +656,11 @@ fn limits(facts: &Facts) -> Json {
 fn grants(facts: &Facts) -> Json {
     let head = |grant: &HeadGrant| {
         let words = |grant: &FieldGrant| grant.words().map(str::to_owned).collect::<Vec<_>>();
-        serde_json::json!({"read": words(&grant.read), "set": words(&grant.set)})
+        serde_json::json!({
+            "read": words(&grant.read),
+            "set": words(&grant.set),
+            "body": grant.body.word(),
+        })
     };
     serde_json::json!({"request": head(&facts.request), "response": head(&facts.response)})
 }

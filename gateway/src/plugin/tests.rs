@@ -1,5 +1,6 @@
 //! The room as a whole, against the components of `tests/guests`.
 
+mod bodies;
 mod worlds;
 
 use std::collections::BTreeMap;
@@ -60,6 +61,7 @@ fn config(component: PathBuf, config: serde_json::Value) -> PluginConfig {
             solver_deadline: Duration::from_secs(5),
             memory_bytes_max: 16 << 20,
             output_bytes_max: 1 << 20,
+            body_growth_bytes_max: 1 << 20,
             state_bytes_max: 1 << 20,
             requests_max: 5,
             log_lines_per_second_max: 100,
@@ -80,6 +82,23 @@ fn load(name: &str, component: &str) -> Arc<Plugin> {
 
 fn hooks(component: &str) -> Hooks {
     Hooks::new(load(component, component), &serde_json::Value::Null).unwrap()
+}
+
+fn on_request(
+    hooks: &Hooks,
+    connection: &Arc<ConnectionFacts>,
+    head: &mut RequestHead,
+) -> Result<Decision, PluginError> {
+    hooks.on_request(connection, head, false).map(|called| called.decision)
+}
+
+fn on_response(
+    hooks: &Hooks,
+    connection: &Arc<ConnectionFacts>,
+    head: &mut RequestHead,
+    response: &mut ResponseHead,
+) -> Result<(), PluginError> {
+    hooks.on_response(connection, head, response, false).map(|_| ())
 }
 
 fn upstreams() -> Arc<[Arc<str>]> {
@@ -239,7 +258,7 @@ fn a_filter_reads_and_changes_heads() {
         Hooked { request: true, request_body_bytes_max: None, response: true }
     );
     let mut request = request("/all?q=1");
-    assert_eq!(hooks.on_request(&connection(), &mut request).unwrap(), Decision::Continue);
+    assert_eq!(on_request(&hooks, &connection(), &mut request).unwrap(), Decision::Continue);
     assert_eq!(
         field(&request.headers, "x-facts"),
         "request-1|GET|https|app.example|q=1|192.0.2.7|4711|HTTP/2|app.example|TLSv1.3|\
@@ -255,7 +274,7 @@ fn a_filter_reads_and_changes_heads() {
     assert!(!request.headers.contains_key("x-gone"));
 
     let mut answer = response(404);
-    hooks.on_response(&connection(), &mut request, &mut answer).unwrap();
+    on_response(&hooks, &connection(), &mut request, &mut answer).unwrap();
     assert_eq!(answer.status, StatusCode::GONE);
     assert_eq!(field(&answer.headers, "x-filter"), "upstream");
     assert!(!answer.headers.contains_key("server"));
@@ -291,7 +310,7 @@ fn a_filter_has_data_signed_with_a_secret_it_never_sees() {
     let hooks = Hooks::new(plugin, &config.config).unwrap();
     let saw = |target: &str| {
         let mut head = request(target);
-        hooks.on_request(&connection(), &mut head).unwrap();
+        on_request(&hooks, &connection(), &mut head).unwrap();
         field(&head.headers, "x-saw").to_owned()
     };
     let made = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"Jefe");
@@ -337,8 +356,8 @@ fn probe(hooks: &Hooks, target: &str) -> Result<String, String> {
     let connection = connection();
     let (mut request, mut response) = with_credentials(target);
     let (before, fields_before) = (text(&request), response.headers.clone());
-    let result = hooks.on_request(&connection, &mut request).and_then(|decision| {
-        hooks.on_response(&connection, &mut request, &mut response)?;
+    let result = on_request(hooks, &connection, &mut request).and_then(|decision| {
+        on_response(hooks, &connection, &mut request, &mut response)?;
         Ok(decision)
     });
     match result {
@@ -366,6 +385,7 @@ fn credentials_are_out_of_reach_unless_they_are_named() {
     let named = HeadGrant {
         read: only(&["*", "cookie", "authorization", "proxy-authorization", "set-cookie"]),
         set: only(&["*", "cookie", "authorization", "proxy-authorization", "set-cookie"]),
+        ..HeadGrant::default()
     };
     let named = prober("named", named.clone(), named);
     let request = ["cookie", "CoOkIe", "authorization", "Authorization", "proxy-authorization"];
@@ -414,8 +434,13 @@ fn credentials_are_out_of_reach_unless_they_are_named() {
 
 #[test]
 fn a_plugin_touches_only_what_it_is_granted() {
-    let request = HeadGrant { read: only(&["accept"]), set: only(&["x-saw", "x-mine"]) };
-    let response = HeadGrant { read: only(&["server"]), set: only(&["x-saw"]) };
+    let request = HeadGrant {
+        read: only(&["accept"]),
+        set: only(&["x-saw", "x-mine"]),
+        ..HeadGrant::default()
+    };
+    let response =
+        HeadGrant { read: only(&["server"]), set: only(&["x-saw"]), ..HeadGrant::default() };
     let narrow = prober("narrow", request, response);
     let wide = prober("wide", HeadGrant::default(), HeadGrant::default());
     for (target, wanted) in [
@@ -448,8 +473,16 @@ fn a_plugin_touches_only_what_it_is_granted() {
         assert!(refused.contains(&format!("may not change {part}")), "{target}: {refused}");
         assert_eq!(probe(&wide, target).as_deref(), Ok("changed"), "{target}");
     }
-    let parts = HeadGrant { read: only(&[]), set: only(&[":method", ":path", ":authority"]) };
-    let parts = prober("parts", parts, HeadGrant { read: only(&[]), set: only(&[":status"]) });
+    let parts = HeadGrant {
+        read: only(&[]),
+        set: only(&[":method", ":path", ":authority"]),
+        ..HeadGrant::default()
+    };
+    let parts = prober(
+        "parts",
+        parts,
+        HeadGrant { read: only(&[]), set: only(&[":status"]), ..HeadGrant::default() },
+    );
     for target in ["/method/-", "/path/-", "/query/-", "/authority/-", "/response-status/-"] {
         assert_eq!(probe(&parts, target).as_deref(), Ok("changed"), "{target}");
     }
@@ -491,7 +524,7 @@ fn state_is_shared_and_survives_a_swap() {
     let count = |name: &str| {
         let hooks = Hooks::new(load(name, "filter"), &serde_json::Value::Null).unwrap();
         let mut head = request("/all");
-        hooks.on_request(&connection(), &mut head).unwrap();
+        on_request(&hooks, &connection(), &mut head).unwrap();
         field(&head.headers, "x-state").to_owned()
     };
     assert_eq!(count("kept"), "Ok(1) value None");
@@ -546,14 +579,14 @@ fn hostile_calls_are_contained_and_undone() {
         let mut head = request(&format!("{path}?q=1"));
         let before = text(&head);
         let started = Instant::now();
-        let error = hooks.on_request(&connection, &mut head).unwrap_err();
+        let error = on_request(&hooks, &connection, &mut head).unwrap_err();
         assert!(error.to_string().contains(wanted), "{path}: {error}");
         assert!(error.to_string().contains("plugin hostile ("), "{error}");
         assert_eq!(text(&head), before, "{path}");
         assert!(started.elapsed() < Duration::from_secs(20), "{path}");
         // The next one is served, and sees nothing of the last.
         let mut head = request("/fine");
-        let decision = hooks.on_request(&connection, &mut head).unwrap();
+        let decision = on_request(&hooks, &connection, &mut head).unwrap();
         assert!(matches!(decision, Decision::Redirect { status: 307, .. }), "{path}");
         assert_eq!(head.target, "/changed");
         assert_eq!(field(&head.headers, "x-touched"), "yes");
@@ -561,10 +594,10 @@ fn hostile_calls_are_contained_and_undone() {
     let mut head = request("/upstream");
     let error = hooks.route(&connection, &mut head).unwrap_err();
     assert!(error.to_string().contains("no upstream called \"nowhere\""), "{error}");
-    let error = hooks.on_request(&connection, &mut head).unwrap_err();
+    let error = on_request(&hooks, &connection, &mut head).unwrap_err();
     assert!(error.to_string().contains("only `router.route`"), "{error}");
     // Its state is full, which is an answer and no trap.
-    hooks.on_request(&connection, &mut request("/state")).unwrap();
+    on_request(&hooks, &connection, &mut request("/state")).unwrap();
 
     let panics = log.lines("the guest's own words");
     let panic = panics.first().expect("the panic is logged");
@@ -580,13 +613,13 @@ fn hostile_responses_are_undone() {
     for path in ["/panic", "/response-status", "/response-owned"] {
         let (mut head, mut answer) = (request(path), response(200));
         let before = format!("{answer:?}");
-        hooks.on_response(&connection(), &mut head, &mut answer).unwrap_err();
+        on_response(&hooks, &connection(), &mut head, &mut answer).unwrap_err();
         assert_eq!(format!("{:?}", answer.status), "200", "{path}");
         assert_eq!(answer.headers, response(200).headers, "{path}: {before}");
     }
     let hooks = super::tests::hooks("filter");
     let (mut head, mut answer) = (request("/edit-late"), response(200));
-    let error = hooks.on_response(&connection(), &mut head, &mut answer).unwrap_err();
+    let error = on_response(&hooks, &connection(), &mut head, &mut answer).unwrap_err();
     assert!(error.to_string().contains("the request has been sent"), "{error}");
 }
 
@@ -595,10 +628,10 @@ fn a_plugin_that_only_fails_is_left_alone() {
     let hooks = hooks("hostile");
     let connection = connection();
     for _ in 0..20 {
-        let error = hooks.on_request(&connection, &mut request("/panic")).unwrap_err();
+        let error = on_request(&hooks, &connection, &mut request("/panic")).unwrap_err();
         assert!(matches!(error, PluginError::Trap { .. }), "{error}");
     }
-    let error = hooks.on_request(&connection, &mut request("/fine")).unwrap_err();
+    let error = on_request(&hooks, &connection, &mut request("/fine")).unwrap_err();
     assert!(matches!(error, PluginError::BreakerOpen { .. }), "{error}");
     assert!(error.to_string().contains("the guest's own words"), "{error}");
 }
@@ -792,7 +825,7 @@ fn an_instance_serves_as_many_calls_as_it_may() {
         let mut seen = Vec::new();
         for target in ["/remember/a", "/remember/b", "/remember/c", "/remember/d"] {
             let mut head = request(target);
-            hooks.on_request(&connection(), &mut head).unwrap();
+            on_request(&hooks, &connection(), &mut head).unwrap();
             seen.push(field(&head.headers, "x-saw").to_owned());
         }
         (seen, hooks.plugin().stats().totals().instances)
@@ -835,7 +868,7 @@ fn nobody_waits_for_a_slow_start() {
         wait_for_ready(&reserve, 1);
         let mut head = request(if turn % 4 == 0 { "/set/host" } else { "/remember/a" });
         let began = Instant::now();
-        let outcome = hooks.on_request(&connection(), &mut head);
+        let outcome = hooks.on_request(&connection(), &mut head, false);
         quickest = quickest.min(began.elapsed());
         assert_eq!(outcome.is_err(), turn % 4 == 0, "{outcome:?}");
         assert!(reserve.count() <= 1);
@@ -845,7 +878,7 @@ fn nobody_waits_for_a_slow_start() {
     assert_eq!((totals.instances, totals.instances_waited_for), (12, 0));
     // Who comes faster than instances can be started starts them.
     for _ in 0..5 {
-        hooks.on_request(&connection(), &mut request("/remember/a")).unwrap();
+        hooks.on_request(&connection(), &mut request("/remember/a"), false).unwrap();
     }
     let totals = plugin.stats().totals();
     assert!(totals.instances_waited_for > 0 && totals.instances == 17, "{totals:?}");
@@ -865,7 +898,7 @@ fn a_generation_brings_its_instances_along() {
             let (plugin, start) = (Arc::clone(&plugin), start.clone());
             std::thread::spawn(move || {
                 let hooks = Hooks::new(plugin, &start).unwrap();
-                hooks.on_request(&connection(), &mut request("/remember/a")).unwrap();
+                hooks.on_request(&connection(), &mut request("/remember/a"), false).unwrap();
             })
         })
         .collect();
@@ -895,7 +928,7 @@ fn state_outlives_a_hundred_fresh_instances() {
     let hooks = Hooks::new(plugin, &config.config).unwrap();
     for turn in 1..=100 {
         let mut head = request("/all");
-        hooks.on_request(&connection(), &mut head).unwrap();
+        on_request(&hooks, &connection(), &mut head).unwrap();
         assert_eq!(field(&head.headers, "x-state"), format!("Ok({turn}) value None"));
     }
     assert_eq!(hooks.plugin().stats().totals().instances, 100);
@@ -908,7 +941,7 @@ fn one_trap_in_ten_of_ten_thousand_calls_costs_itself_alone() {
     for turn in 0..10_000 {
         let is_bad = turn % 10 == 0;
         let mut head = request(if is_bad { "/panic" } else { "/fine" });
-        let decision = hooks.on_request(&connection, &mut head);
+        let decision = on_request(&hooks, &connection, &mut head);
         assert_eq!(decision.is_err(), is_bad, "{turn}");
     }
 }
@@ -934,7 +967,7 @@ fn what_a_call_costs() {
         let batch = || {
             let started = Instant::now();
             for _ in 0..1000 {
-                hooks.on_request(&connection, &mut head).unwrap();
+                on_request(&hooks, &connection, &mut head).unwrap();
             }
             started.elapsed() / 1000
         };
@@ -1600,7 +1633,7 @@ fn old_router(piece: &Path, subject: &str) {
 fn old_filter(piece: &Path, subject: &str) {
     let hooks = old_hooks(piece, subject);
     let mut head = request("/all?q=1");
-    hooks.on_request(&connection(), &mut head).unwrap();
+    on_request(&hooks, &connection(), &mut head).unwrap();
     let facts = field(&head.headers, "x-facts");
     let known = "request-1|GET|https|app.example|q=1|192.0.2.7|4711|HTTP/2|app.example|TLSv1.3|\
                  TLS_AES_128_GCM_SHA256|X25519MLKEM768|";
@@ -1608,7 +1641,7 @@ fn old_filter(piece: &Path, subject: &str) {
     assert!(facts.ends_with("app.example|1+2|None|Some([255, 254])|7"), "{subject}: {facts}");
     assert_eq!(field(&head.headers, "x-state"), "Ok(1) value None", "{subject}");
     let mut answer = response(404);
-    hooks.on_response(&connection(), &mut head, &mut answer).unwrap();
+    on_response(&hooks, &connection(), &mut head, &mut answer).unwrap();
     assert_eq!(answer.status, StatusCode::GONE, "{subject}");
     assert_eq!(field(&answer.headers, "x-filter"), "upstream", "{subject}");
 }

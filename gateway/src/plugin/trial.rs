@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::error::PluginError;
 use super::stats::Failure;
-use super::{Decision, Hooked, Hooks, Plugin, stats};
+use super::{Called, Decision, Hooked, Hooks, Plugin, stats};
 use crate::config::Canary;
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead};
 use crate::tls::hello::{HelloFacts, HelloVerdict};
@@ -178,10 +178,13 @@ impl Placed {
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
     ) -> Result<Decision, PluginError> {
-        self.call("route", request, &mut None, |hooks, request, _| hooks.route(connection, request))
+        let called = self.call("route", request, &mut None, |hooks, request, _| {
+            hooks.route(connection, request).map(Called::from)
+        });
+        called.map(|called| called.decision)
     }
 
-    /// Calls `filter.on-request`, as [`Hooks::on_request`] does.
+    /// Calls `filter.on-request`, as [`Hooks::on_request`] does. A shadow gets no bodies.
     ///
     /// # Errors
     /// A trap, an overrun limit, a broken rule.
@@ -189,11 +192,12 @@ impl Placed {
         &self,
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
-    ) -> Result<Decision, PluginError> {
+        has_body: bool,
+    ) -> Result<Called, PluginError> {
         self.call("on-request", request, &mut None, |hooks, request, _| {
             match hooks.hooked().request {
-                true => hooks.on_request(connection, request),
-                false => Ok(Decision::Continue),
+                true => hooks.on_request(connection, request, has_body),
+                false => Ok(Decision::Continue.into()),
             }
         })
     }
@@ -209,17 +213,18 @@ impl Placed {
         prefix: &[u8],
         is_complete: bool,
     ) -> Result<Decision, PluginError> {
-        self.call("on-request-body", request, &mut None, |hooks, request, _| {
+        let called = self.call("on-request-body", request, &mut None, |hooks, request, _| {
             let Some(bytes_max) = hooks.hooked().request_body_bytes_max else {
-                return Ok(Decision::Continue);
+                return Ok(Decision::Continue.into());
             };
             let mine = prefix.get(..bytes_max).unwrap_or(prefix);
             let is_complete = is_complete && mine.len() == prefix.len();
-            hooks.on_request_body(connection, request, mine, is_complete)
-        })
+            hooks.on_request_body(connection, request, mine, is_complete).map(Called::from)
+        });
+        called.map(|called| called.decision)
     }
 
-    /// Calls `filter.on-response`, as [`Hooks::on_response`] does.
+    /// Calls `filter.on-response`, as [`Hooks::on_response`] does. A shadow gets no bodies.
     ///
     /// # Errors
     /// A trap, an overrun limit, a broken rule.
@@ -228,16 +233,14 @@ impl Placed {
         connection: &Arc<ConnectionFacts>,
         request: &mut RequestHead,
         response: &mut ResponseHead,
-    ) -> Result<(), PluginError> {
-        let called = self.call("on-response", request, &mut Some(response), |hooks, head, r| {
-            if let Some(response) = r
-                && hooks.hooked().response
-            {
-                hooks.on_response(connection, head, response)?;
+        has_body: bool,
+    ) -> Result<Called, PluginError> {
+        self.call("on-response", request, &mut Some(response), |hooks, head, r| match r {
+            Some(response) if hooks.hooked().response => {
+                hooks.on_response(connection, head, response, has_body)
             }
-            Ok(Decision::Continue)
-        });
-        called.map(|_| ())
+            _ => Ok(Decision::Continue.into()),
+        })
     }
 
     /// Calls `client-hello.on-client-hello`, as [`Hooks::on_client_hello`] does. Who gets a canary is
@@ -300,8 +303,8 @@ impl Placed {
             &Hooks,
             &mut RequestHead,
             &mut Option<&mut ResponseHead>,
-        ) -> Result<Decision, PluginError>,
-    ) -> Result<Decision, PluginError> {
+        ) -> Result<Called, PluginError>,
+    ) -> Result<Called, PluginError> {
         let Some(Beside { hooks, trial }) = self.running() else {
             return run(&self.main, request, response);
         };
@@ -309,7 +312,10 @@ impl Placed {
             Kind::Canary(canary) if is_chosen(&request.id, canary.share) => {
                 let outcome = trial.next.measured(|| run(hooks, request, response));
                 match outcome {
-                    Ok(decision) => Ok(decision),
+                    Ok(called) => {
+                        let tap = called.tap.map(|tap| tap.on_trial(trial));
+                        Ok(Called { tap, ..called })
+                    }
                     // The heads are as before: nobody has to suffer for a version that is new.
                     Err(cause) => {
                         trial.failed(&canary_failure(hook, &cause), canary);
@@ -326,9 +332,12 @@ impl Placed {
                     .next
                     .measured(|| run(hooks, &mut request_copy, &mut response_copy.as_mut()));
                 let different = match (&outcome, &shadow) {
+                    (Ok(one), Ok(other)) if one.tap.is_some() != other.tap.is_some() => {
+                        Some("only one of them asks for the body".to_owned())
+                    }
                     (Ok(one), Ok(other)) => difference(
-                        (one, request, response.as_deref()),
-                        (other, &request_copy, response_copy.as_ref()),
+                        (&one.decision, request, response.as_deref()),
+                        (&other.decision, &request_copy, response_copy.as_ref()),
                     ),
                     (Err(_), Err(_)) => None,
                     (Ok(_), Err(cause)) => Some(format!("the new version failed: {cause}")),
@@ -440,6 +449,14 @@ impl Trial {
     /// Whether there is a verdict.
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Counts a failure of the new version in the middle of a body.
+    pub(super) fn failed_body(&self, cause: &PluginError) {
+        add(&self.next.failures, 1);
+        if let Kind::Canary(canary) = &self.kind {
+            self.failed(&canary_failure("body", cause), canary);
+        }
     }
 
     fn failed(&self, what: &str, canary: &Canary) {

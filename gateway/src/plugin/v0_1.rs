@@ -5,8 +5,8 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, Linker, LinkerInstance};
 
 use super::host::{
-    Host, connection, crypto, decision, hello, http, issuance, log, report, request, response,
-    state, wasi,
+    Host, body, connection, crypto, decision, hello, http, issuance, log, report, request,
+    response, state, wasi,
 };
 
 /// Where the exports of a component lie.
@@ -16,10 +16,18 @@ pub(super) struct Exports {
     pub filter: Option<FilterExports>,
     pub solver: Option<SolverExports>,
     pub handover: Option<HandoverExports>,
+    pub body: Option<BodyExports>,
     pub on_client_hello: Option<ComponentExportIndex>,
     pub decide: Option<ComponentExportIndex>,
     pub write: Option<ComponentExportIndex>,
     pub on_event: Option<ComponentExportIndex>,
+}
+
+/// The functions of `body-hooks`.
+pub(super) struct BodyExports {
+    pub on_chunk: ComponentExportIndex,
+    pub on_finish: ComponentExportIndex,
+    pub on_abandon: ComponentExportIndex,
 }
 
 /// The functions of `handover`.
@@ -74,12 +82,20 @@ impl Exports {
                 restore: function("handover", "restore")?,
             })
         };
+        let body = || {
+            Some(BodyExports {
+                on_chunk: function("body-hooks", "on-chunk")?,
+                on_finish: function("body-hooks", "on-finish")?,
+                on_abandon: function("body-hooks", "on-abandon")?,
+            })
+        };
         let found = Self {
             configure: function("plugin", "configure")?,
             route: function("router-hooks", "route"),
             filter: filter(),
             solver: solver(),
             handover: handover(),
+            body: body(),
             on_client_hello: function("client-hello-hooks", "on-client-hello"),
             decide: function("issuance-policy-hooks", "decide"),
             write: function("access-log-hooks", "write"),
@@ -184,6 +200,7 @@ fn link_function(
     may_wait: bool,
 ) -> wasmtime::Result<bool> {
     match interface.strip_prefix(PACKAGE) {
+        Some("body") => body::link(at, function),
         Some("connection") => connection::link(at, function),
         Some("crypto") => crypto::link(at, function),
         Some("decision") => decision::link(at, function),

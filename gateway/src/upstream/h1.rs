@@ -246,13 +246,26 @@ impl Upload {
 /// What is left of a request when its response already comes.
 trait Rest {
     /// Whether it waits; an end, good or bad, leaves nothing to do.
-    fn poll(&mut self, stream: &mut dyn Duplex, cx: &mut Context<'_>) -> Poll<bool>;
+    fn poll(&mut self, stream: &mut dyn Duplex, cx: &mut Context<'_>) -> Poll<RestEnd>;
+}
+
+/// How the rest of a request ended.
+enum RestEnd {
+    Sent,
+    /// The server takes no more of it.
+    Unwanted,
+    /// The body broke off.
+    Broken,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Rest for (Writer, B) {
-    fn poll(&mut self, mut stream: &mut dyn Duplex, cx: &mut Context<'_>) -> Poll<bool> {
+    fn poll(&mut self, mut stream: &mut dyn Duplex, cx: &mut Context<'_>) -> Poll<RestEnd> {
         let (writer, body) = self;
-        writer.poll(&mut stream, body, cx).map(|outcome| outcome.is_ok())
+        writer.poll(&mut stream, body, cx).map(|outcome| match outcome {
+            Ok(()) => RestEnd::Sent,
+            Err(WriteError::Stream(_)) => RestEnd::Unwanted,
+            Err(WriteError::Body(_) | WriteError::Length) => RestEnd::Broken,
+        })
     }
 }
 
@@ -291,11 +304,17 @@ impl Body for ServerBody {
         let this = self.get_mut();
         let Some(conn) = &mut this.conn else { return Poll::Ready(None) };
         if let Some(rest) = &mut this.rest
-            && let Poll::Ready(is_sent) = rest.poll(&mut *conn.stream, cx)
+            && let Poll::Ready(end) = rest.poll(&mut *conn.stream, cx)
         {
             this.rest = None;
-            if !is_sent {
-                this.slot = None;
+            match end {
+                RestEnd::Sent => {}
+                RestEnd::Unwanted => this.slot = None,
+                // The server would wait for what does not come, and its answer is to half a request.
+                RestEnd::Broken => {
+                    this.conn = None;
+                    return Poll::Ready(Some(Err(Broken::Early)));
+                }
             }
         }
         let polled = this.reader.poll_frame(&mut conn.stream, &mut conn.input, cx);

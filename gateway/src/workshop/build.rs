@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::tool::{self, Tool};
 use super::{Language, Project, WorkshopError, component, embedded};
-use crate::config;
+use crate::config::{self, BodyGrant};
 
 /// Builds the plugin of a folder and returns where its component is.
 ///
@@ -104,9 +104,14 @@ fn has_wasm_exports(version: &str) -> bool {
 fn python(project: &Project) -> Result<Vec<u8>, WorkshopError> {
     let world = only_world(project)?;
     let build = project.folder.join("build");
+    let streams = match streams(project) {
+        true => "from witgate._bodies import *\n",
+        false => "",
+    };
+    let wit_world = wit_world(project, world)?;
     let glue = format!(
         "# Written by `witgate plugin build`: the exports of the world.\nimport plugin\nfrom \
-         witgate._{} import *\n",
+         witgate._{} import *\n{streams}",
         world.replace('-', "_")
     );
     embedded::file(&build.join("witgate_app.py"), glue.as_bytes())?;
@@ -120,7 +125,7 @@ fn python(project: &Project) -> Result<Vec<u8>, WorkshopError> {
     })?;
     let made = build.join("component.wasm");
     Tool::new(tool, &project.folder)
-        .args(["-d", "build/wit", "-w", world, "componentize"])
+        .args(["-d", "build/wit", "-w", wit_world, "componentize"])
         .args(["-p", "build", "-p", ".", "-o", "build/component.wasm", "witgate_app"])
         .run()?;
     read(&made)
@@ -136,10 +141,15 @@ fn javascript(project: &Project, plugin: &str) -> Result<Vec<u8>, WorkshopError>
         "filter" => "filterHooks",
         _ => "dnsSolverHooks",
     };
+    let streams = match streams(project) {
+        true => "export { bodyHooks } from \"witgate/streaming.js\";\n",
+        false => "",
+    };
+    let wit_world = wit_world(project, world)?;
     let glue = format!(
         "// Written by `witgate plugin build`: the exports of the world.\nimport make from \
          \"{plugin}\";\nimport {{ begin, {hooks}, plugin }} from \"witgate/{world}.js\";\n\n\
-         begin(make);\nexport {{ {hooks}, plugin }};\n",
+         begin(make);\nexport {{ {hooks}, plugin }};\n{streams}",
     );
     embedded::file(&build.join("witgate-app.js"), glue.as_bytes())?;
     let tool = tool::find("componentize-qjs", &project.folder, "node_modules/.bin");
@@ -150,10 +160,37 @@ fn javascript(project: &Project, plugin: &str) -> Result<Vec<u8>, WorkshopError>
     })?;
     let made = build.join("component.wasm");
     Tool::new(tool, &project.folder)
-        .args(["--sync", "--module-root", ".", "--wit", "build/wit", "--world", world])
+        .args(["--sync", "--module-root", ".", "--wit", "build/wit", "--world", wit_world])
         .args(["--js", "build/witgate-app.js", "--output", "build/component.wasm"])
         .run()?;
     read(&made)
+}
+
+/// Whether a filter asks for bodies.
+fn streams(project: &Project) -> bool {
+    let grants = &project.manifest.grants;
+    let is_asked = |body: Option<BodyGrant>| body.is_some_and(|body| body > BodyGrant::None);
+    project.manifest.worlds.iter().any(|world| world == "filter")
+        && (is_asked(grants.request.body) || is_asked(grants.response.body))
+}
+
+/// The world to make a component for: one for each choice that the languages cannot make by
+/// themselves. It is written beside the contract, in its package.
+fn wit_world<'w>(project: &Project, world: &'w str) -> Result<&'w str, WorkshopError> {
+    let path = project.folder.join("build/wit/streaming-filter.wit");
+    if !streams(project) {
+        // Of a build before plugin.yaml was changed.
+        return match std::fs::remove_file(&path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(WorkshopError::File(path, cause))
+            }
+            _ => Ok(world),
+        };
+    }
+    let text = "package witgate:plugin@0.1.0;\n\nworld streaming-filter {\n    include filter;\n    \
+                include streaming;\n}\n";
+    embedded::file(&path, text.as_bytes())?;
+    Ok("streaming-filter")
 }
 
 /// tsc checks the types and makes `build/js` of the folder, as tsconfig.json says.

@@ -120,7 +120,10 @@ mod tests {
             (Language::Rust, &["build/plugins/sdk/src/export/lean.rs", "build/wit/http.wit"][..]),
             (Language::Go, &["build/witgate/go.mod", "build/witgate/internal/abi/abi.go"]),
             (Language::Python, &["build/witgate/_router.py", "build/wit/plugin.wit"]),
-            (Language::TypeScript, &["node_modules/witgate/index.d.ts"]),
+            (
+                Language::TypeScript,
+                &["node_modules/witgate/index.d.ts", "node_modules/witgate/streaming.js"],
+            ),
             (Language::C, &["build/witgate/witgate.h"]),
             (Language::Cpp, &["build/witgate/witgate.h", "build/witgate/witgate.hpp"]),
             (Language::Zig, &["build/witgate/json.c", "build/witgate/witgate.zig"]),

@@ -90,11 +90,11 @@ fn template(language: Language, world: World) -> Option<Template> {
             "src/token.rs"),
         (L::Rust, W::DnsSolver) => example!("13-solver-in-rust", "dns-example":
             "Cargo.lock" "Cargo.toml" "README.md" "gateway.yaml" "plugin.yaml" "src/lib.rs"),
-        (L::Rust, W::ClientHello) => example!("14-client-hello-in-rust", "hello-guard":
+        (L::Rust, W::ClientHello) => example!("15-client-hello-in-rust", "hello-guard":
             "Cargo.lock" "Cargo.toml" "README.md" "gateway.yaml" "plugin.yaml" "src/lib.rs"),
-        (L::Rust, W::IssuancePolicy) => example!("15-issuance-policy-in-rust", "shop-policy":
+        (L::Rust, W::IssuancePolicy) => example!("16-issuance-policy-in-rust", "shop-policy":
             "Cargo.lock" "Cargo.toml" "README.md" "gateway.yaml" "plugin.yaml" "src/lib.rs"),
-        (L::Rust, W::AccessLog) => example!("16-access-log-in-rust", "log-shipper":
+        (L::Rust, W::AccessLog) => example!("17-access-log-in-rust", "log-shipper":
             "Cargo.lock" "Cargo.toml" "README.md" "gateway.yaml" "plugin.yaml" "src/lib.rs"),
         (_, W::ClientHello | W::IssuancePolicy | W::AccessLog) => return None,
         (L::Go, W::Router) => example!("21-router-in-go", "tenant-router":

@@ -9,6 +9,7 @@ pub mod imports {
         inline: "
             package witgate:sdk;
             world imports {
+                import witgate:plugin/body@0.1.0;
                 import witgate:plugin/connection@0.1.0;
                 import witgate:plugin/request@0.1.0;
                 import witgate:plugin/response@0.1.0;
@@ -70,6 +71,21 @@ pub mod filter {
         generate_all,
         pub_export_macro: true,
         export_macro_name: "export_filter",
+    });
+}
+
+/// Exports the hooks of a filter about bodies.
+pub mod body {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package witgate:sdk;
+            world body-export { export witgate:plugin/body-hooks@0.1.0; }
+        ",
+        world: "witgate:sdk/body-export",
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_body",
     });
 }
 

@@ -14,7 +14,8 @@ use crate::{Hook, Plugin, config};
 
 /// Exports a plugin as a component, once per crate: `export!(MyPlugin: filter);`, with one or more
 /// of `router`, `filter` and `client_hello`, or of `dns_solver`, `issuance_policy`, `access_log` and
-/// `events`. A plugin that implements [`Remembering`](crate::Remembering) adds `remembering`.
+/// `events`. With `filter` also `body`, and a plugin that implements
+/// [`Remembering`](crate::Remembering) adds `remembering`.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($world:ident),+ $(,)?) => {
@@ -163,6 +164,26 @@ macro_rules! __export_world {
             $component with_types_in $crate::bindings::handover
         );
     };
+    (body, $plugin:ty, $slot:ident, $component:ident) => {
+        use $crate::bindings::body::exports::witgate::plugin::body_hooks;
+        impl body_hooks::Guest for $component {
+            fn on_chunk(body: u64, chunk: $crate::export::Vec<u8>) {
+                let body = $crate::body::Body::of(body);
+                <$plugin as $crate::BodyFilter>::on_chunk($slot.plugin(), body, &chunk);
+            }
+            fn on_finish(body: u64) {
+                let body = $crate::body::Body::of(body);
+                <$plugin as $crate::BodyFilter>::on_finish($slot.plugin(), body);
+            }
+            fn on_abandon(body: u64) {
+                let body = $crate::body::Body::of(body);
+                <$plugin as $crate::BodyFilter>::on_abandon($slot.plugin(), body);
+            }
+        }
+        $crate::bindings::body::export_body!(
+            $component with_types_in $crate::bindings::body
+        );
+    };
     (dns_solver, $plugin:ty, $slot:ident, $component:ident) => {
         const _: () = {
             use $crate::DnsSolver;
@@ -246,6 +267,10 @@ macro_rules! __check_world {
     (remembering, $plugin:ty) => {
         const fn is_remembering<T: $crate::Remembering>() {}
         is_remembering::<$plugin>();
+    };
+    (body, $plugin:ty) => {
+        const fn is_body_filter<T: $crate::BodyFilter>() {}
+        is_body_filter::<$plugin>();
     };
     (dns_solver, $plugin:ty) => {
         const fn is_dns_solver<T: $crate::DnsSolver>() {}

@@ -34,7 +34,7 @@
 //! witgate_sdk::export!(Greeter: filter);
 //! ```
 //!
-//! The modules [`connection`], [`request`], [`response`], [`decision`], [`log`], [`state`],
+//! The modules [`body`], [`connection`], [`request`], [`response`], [`decision`], [`log`], [`state`],
 //! [`crypto`], [`http`], [`hello`], [`issuance`] and [`report`] are the interfaces of the same names in `wit/`. On the host, under `cargo test`, they
 //! speak to the doubles of [`testing`] instead of the gateway.
 
@@ -42,6 +42,7 @@
 
 extern crate alloc;
 
+pub mod body;
 pub mod config;
 pub mod connection;
 pub mod crypto;
@@ -181,4 +182,23 @@ pub trait Remembering: Plugin {
 
     /// Takes what the instance before this one saved; called right after [`Plugin::configure`].
     fn restore(&self, saved: &[u8]);
+}
+
+/// Looks at bodies or changes them as they pass: those that the filter asked for with
+/// [`body::transform`] or [`body::observe`]. Exported as `export!(MyPlugin: filter, body);`. Calls for
+/// different bodies alternate, so what belongs to one is kept in [`body::Bodies`].
+pub trait BodyFilter: Filter {
+    /// The next piece of a body, at most 64 KiB. What is not passed or written in a body that is
+    /// transformed is swallowed.
+    fn on_chunk(&self, body: body::Body, chunk: &[u8]);
+
+    /// The body has come to its end; what is written now is its last.
+    fn on_finish(&self, body: body::Body) {
+        let _ = body;
+    }
+
+    /// The body will not come to its end.
+    fn on_abandon(&self, body: body::Body) {
+        let _ = body;
+    }
 }

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Filter, Plugin, Router, config, http};
+use crate::{BodyFilter, Filter, Plugin, Router, config, http};
 
 pub use worlds::{Hello, HelloDecision, IssuanceDecision, Question, noted};
 
@@ -59,6 +59,19 @@ pub struct Exchange {
     response: Option<(u16, Fields)>,
     decision: Option<Decision>,
     is_router: bool,
+    bodies: Bodies,
+}
+
+/// What a filter does with bodies.
+#[derive(Debug, Clone, Default)]
+struct Bodies {
+    /// Why there is none.
+    refusal: Option<String>,
+    /// The number of the last that was asked for, and whether it is changed.
+    asked: Option<(u64, bool)>,
+    last: u64,
+    chunk: Option<Vec<u8>>,
+    given: Option<Vec<u8>>,
 }
 
 /// Fields in order; names in lower case.
@@ -149,6 +162,33 @@ impl Exchange {
         self.run(|| plugin.on_response());
     }
 
+    /// Has a filter that asks for the body hear this code instead.
+    #[must_use]
+    pub fn without_body(mut self, code: &str) -> Self {
+        self.bodies.refusal = Some(code.to_owned());
+        self
+    }
+
+    /// Shows a filter the pieces of the body that its last hook asked for, and their end. Returns what
+    /// goes on; none when it did not ask.
+    pub fn body(&mut self, plugin: &impl BodyFilter, chunks: &[&[u8]]) -> Option<Vec<u8>> {
+        let (number, transforms) = self.bodies.asked.take()?;
+        let body = crate::body::Body::of(number);
+        let mut all = Vec::new();
+        let shown = chunks.iter().map(|chunk| Some(*chunk)).chain([None]);
+        for chunk in shown {
+            self.bodies.chunk = chunk.map(<[u8]>::to_vec);
+            self.bodies.given = transforms.then(Vec::new);
+            self.run(|| match chunk {
+                Some(chunk) => plugin.on_chunk(body, chunk),
+                None => plugin.on_finish(body),
+            });
+            let given = self.bodies.given.take();
+            all.extend(given.unwrap_or_else(|| chunk.unwrap_or_default().to_vec()));
+        }
+        Some(all)
+    }
+
     /// The values of a field of the request.
     pub fn request_values(&self, name: &str) -> Vec<String> {
         self.request.values(name)
@@ -192,6 +232,10 @@ impl Exchange {
 impl Fields {
     fn append(&mut self, name: &str, value: &[u8]) {
         self.0.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.0.retain(|(known, _)| known != name);
     }
 
     fn change(&mut self, name: &str, value: Option<&[u8]>, keep: bool) {
@@ -428,6 +472,46 @@ pub(crate) mod host {
             Some(exchange) => f(exchange),
             None => panic!("called outside an exchange: the gateway would trap"),
         })
+    }
+
+    pub(crate) mod body {
+        use super::{Exchange, with};
+
+        fn ask(it: &mut Exchange, transforms: bool) -> Result<u64, String> {
+            if let Some(code) = &it.bodies.refusal {
+                return Err(code.clone());
+            }
+            it.bodies.last += 1;
+            it.bodies.asked = Some((it.bodies.last, transforms));
+            Ok(it.bodies.last)
+        }
+        pub(crate) fn transform() -> Result<u64, String> {
+            with(|it| ask(it, true))
+        }
+        pub(crate) fn observe() -> Result<u64, String> {
+            with(|it| ask(it, false))
+        }
+        pub(crate) fn expect_response() -> Result<(), String> {
+            with(|it| {
+                for name in ["range", "if-range", "accept-encoding"] {
+                    it.request.remove(name);
+                }
+                it.request.append("accept-encoding", b"identity");
+                Ok(())
+            })
+        }
+        pub(crate) fn write(bytes: &[u8]) {
+            with(|it| match &mut it.bodies.given {
+                Some(given) => given.extend_from_slice(bytes),
+                None => panic!("no body is transformed here: the gateway would trap"),
+            });
+        }
+        pub(crate) fn pass() {
+            with(|it| match (&mut it.bodies.given, &it.bodies.chunk) {
+                (Some(given), Some(chunk)) => given.extend_from_slice(chunk),
+                _ => panic!("there is no chunk to pass: the gateway would trap"),
+            });
+        }
     }
 
     pub(crate) mod crypto {

@@ -1,4 +1,4 @@
-import { crypto, log, respond, state, toBytes, toText } from "witgate";
+import { crypto, expectResponse, log, observeBody, respond, state, toBytes, toText, transformBody } from "witgate";
 
 /** @type {import("witgate").FilterPlugin} */
 export default () => ({
@@ -22,6 +22,26 @@ export default () => ({
       }
       return respond(200, `${hex} ${good} ${bad} ${failure}`);
     }
+    if (request.path === "/upper") {
+      let bytes = 0;
+      expectResponse();
+      transformBody({
+        chunk(chunk) {
+          bytes += chunk.length;
+          return [toText(chunk).toUpperCase(), "|"];
+        },
+        finish: () => `${bytes} bytes`,
+      });
+    }
+    if (request.path === "/observe") {
+      let bytes = 0;
+      observeBody({
+        chunk(chunk) {
+          bytes += chunk.length;
+        },
+        finish: () => log("warn", `the probe observed ${bytes} bytes`),
+      });
+    }
     if (request.path === "/connection") return respond(200, `${request.clientAddress} ${request.httpVersion}`);
     log("warn", "the probe speaks");
   },
@@ -31,5 +51,13 @@ export default () => ({
   },
   onResponse(_request, response) {
     response.headers.set("x-status", String(response.status));
+    if (_request.path === "/pass") {
+      transformBody({ chunk: (chunk) => chunk, finish: () => "<end>" });
+      try {
+        transformBody({ chunk() {} });
+      } catch (error) {
+        response.headers.set("x-again", error.message);
+      }
+    }
   },
 });

@@ -1,5 +1,26 @@
 import witgate
-from witgate import crypto, respond, state
+from witgate import body, crypto, respond, state
+
+
+class Counting:
+    def __init__(self):
+        self.bytes = 0
+
+    def chunk(self, chunk):
+        self.bytes += len(chunk)
+        return [chunk.upper(), b"|"]
+
+    def finish(self):
+        witgate.log(f"the probe observed {self.bytes} bytes", "warn")
+        return f"{self.bytes} bytes".encode()
+
+
+class Passing:
+    def chunk(self, chunk):
+        return chunk
+
+    def finish(self):
+        return b"<end>"
 
 
 class Probe:
@@ -23,6 +44,11 @@ class Probe:
             except crypto.CryptoError as error:
                 failure = str(error)
             return respond(200, f"{code.hex()} {good} {bad} {failure}".lower())
+        if request.path == "/upper":
+            body.expect_response()
+            body.transform(Counting())
+        if request.path == "/observe":
+            body.observe(Counting())
         if request.path == "/connection":
             return respond(200, f"{request.client_address} {request.http_version}")
         witgate.log("the probe speaks", "warn")
@@ -33,6 +59,12 @@ class Probe:
 
     def on_response(self, request, response):
         response["x-status"] = str(response.status)
+        if request.path == "/pass":
+            body.transform(Passing())
+            try:
+                body.transform(Passing())
+            except body.BodyError as error:
+                response["x-again"] = str(error)
 
 
 witgate.filter(Probe)

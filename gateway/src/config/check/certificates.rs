@@ -243,7 +243,8 @@ impl<'a> Checker<'a> {
             .and_then(|n| self.endpoint(n, "http://127.0.0.1:8000/may-have-a-certificate"));
         let policy = fields.get("policy");
         let policy = policy.and_then(|n| self.plugin_named(n, Role::IssuancePolicy));
-        if !fields.is_meant("ask") && !fields.is_meant("policy") {
+        let is_said = |key| fields.get(key).is_some() || fields.is_meant(key);
+        if !is_said("ask") && !is_said("policy") {
             let message = "nobody says which names may have a certificate";
             let help = "add `ask: URL` or `policy: PLUGIN`";
             self.error(node.at, message, help.to_owned());

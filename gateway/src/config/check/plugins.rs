@@ -9,8 +9,8 @@ use super::super::conform;
 use super::super::node::{Entry, Node, Place, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    Canary, FieldGrant, FixedResponse, Grants, HeadGrant, HttpGrant, OnError, PluginConfig,
-    PluginLimits, PluginUse, Reuse, RouteAction, Secret, WantedHead,
+    BodyGrant, Canary, FieldGrant, FixedResponse, Grants, HeadGrant, HttpGrant, OnError,
+    PluginConfig, PluginLimits, PluginUse, Reuse, RouteAction, Secret, WantedHead,
 };
 use super::fields::Fields;
 use super::upstreams::host_and_port;
@@ -248,6 +248,13 @@ impl<'a> Checker<'a> {
                 format!("to allow it: `grants: {{{side}: {{{verb}: [{}]}}}}`", all.join(", "));
             self.warning(entry.at, message, help);
         }
+        if let Some(wanted) = wanted.body.filter(|wanted| *wanted > given.body) {
+            let verb = wanted.word();
+            let message =
+                format!("the plugin asks to {verb} the body of a {side}, which is not granted");
+            let help = format!("to allow it: `grants: {{{side}: {{body: {verb}}}}}`");
+            self.warning(entry.at, message, help);
+        }
     }
 
     fn conforms(&mut self, schema: &serde_json::Value, config: Option<&'a Node>, key: Place) {
@@ -275,6 +282,9 @@ impl<'a> Checker<'a> {
             // One Wasm page at least; 32-bit memories end at 4 GiB.
             memory_bytes_max: size(self, "memory", 64 << 10, 4 << 30),
             output_bytes_max: size(self, "output", 1 << 10, 1 << 30),
+            body_growth_bytes_max: self
+                .with_default(&limits, "body-growth", |c, n| c.size(n, 0, 1 << 40))
+                .unwrap_or_default(),
             state_bytes_max: size(self, "state", 0, 1 << 30),
             requests_max: count(self, "requests", 10_000),
             log_lines_per_second_max: count(self, "log-lines", 1_000_000),
@@ -361,7 +371,12 @@ impl<'a> Checker<'a> {
         let head = self.part(grants, side);
         let read = self.with_default(&head, "read", |c, n| Some(c.field_grant(n, &[])));
         let set = self.with_default(&head, "set", |c, n| Some(c.field_grant(n, parts)));
-        HeadGrant { read: read.unwrap_or_default(), set: set.unwrap_or_default() }
+        let body = self.with_default(&head, "body", |c, n| c.word(n, &BodyGrant::WORDS));
+        HeadGrant {
+            read: read.unwrap_or_default(),
+            set: set.unwrap_or_default(),
+            body: body.unwrap_or_default(),
+        }
     }
 
     fn field_grant(&mut self, node: &Node, parts: &[&str]) -> FieldGrant {

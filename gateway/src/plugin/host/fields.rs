@@ -214,7 +214,10 @@ fn set<S: Side>(host: &mut Host, name: HeaderName, value: HeaderValue) -> wasmti
 }
 
 /// How to put back what a field had.
-fn values_before(name: HeaderName, mut values: ValueDrain<'_, HeaderValue>) -> Option<Undo> {
+pub(in super::super) fn values_before(
+    name: HeaderName,
+    mut values: ValueDrain<'_, HeaderValue>,
+) -> Option<Undo> {
     let first = values.next()?;
     Some(Undo::Values(name, first, values.collect()))
 }

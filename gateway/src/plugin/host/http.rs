@@ -977,6 +977,7 @@ mod tests {
             solver_deadline: Duration::from_secs(5),
             memory_bytes_max: 1 << 20,
             output_bytes_max: 1 << 20,
+            body_growth_bytes_max: 1 << 20,
             state_bytes_max: 1 << 20,
             requests_max: 5,
             log_lines_per_second_max: 1,

@@ -2,6 +2,7 @@
 //! data they share. Called by compiled guests alone; nothing here waits, but `http` and `wasi` in
 //! a solver's store.
 
+pub(super) mod body;
 pub(super) mod connection;
 pub(super) mod crypto;
 pub(super) mod decision;
@@ -37,6 +38,7 @@ use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead, ResponseSour
 pub(super) struct Host {
     pub facts: Arc<Facts>,
     pub exchange: Exchange,
+    pub bodies: body::Bodies,
     pub memory: Memory,
     pub output: wasi::Output,
     /// Bytes that the guest may still hand over in this call.
@@ -66,6 +68,7 @@ impl Host {
         let memory = Memory { used: 0, max: facts.limits.memory_bytes_max };
         Self {
             exchange: Exchange::default(),
+            bodies: body::Bodies::default(),
             memory,
             output: wasi::Output::default(),
             output_left: facts.limits.output_bytes_max,
@@ -133,9 +136,7 @@ impl Host {
     /// The request, in a hook.
     pub(super) fn request(&self) -> wasmtime::Result<&RequestHead> {
         match self.exchange.phase {
-            Phase::Idle | Phase::Hello => {
-                Err(rule("`request` is only valid inside a hook".to_owned()))
-            }
+            Phase::Idle | Phase::Hello | Phase::Body => Err(no_head("request")),
             _ => Ok(&self.exchange.request),
         }
     }
@@ -143,9 +144,7 @@ impl Host {
     /// The request to change and the journal to note the change in.
     pub(super) fn request_mut(&mut self) -> wasmtime::Result<(&mut RequestHead, &mut Vec<Undo>)> {
         match self.exchange.phase {
-            Phase::Idle | Phase::Hello => {
-                Err(rule("`request` is only valid inside a hook".to_owned()))
-            }
+            Phase::Idle | Phase::Hello | Phase::Body => Err(no_head("request")),
             Phase::Response => Err(rule(
                 "the request has been sent: in `on-response` it can be read but not changed"
                     .to_owned(),
@@ -173,6 +172,10 @@ impl Host {
     }
 }
 
+fn no_head(interface: &str) -> wasmtime::Error {
+    rule(format!("`{interface}` is only valid inside a hook about heads"))
+}
+
 /// The exchange in hand. Heads are swapped in for a call and out after it, so that nothing is
 /// copied and nothing is shared.
 pub(super) struct Exchange {
@@ -195,6 +198,8 @@ pub(super) enum Phase {
     Request,
     RequestBody,
     Response,
+    /// A hook of `body-hooks`.
+    Body,
 }
 
 /// One edit, seen backwards. Whether fields are those of the request or of the response follows

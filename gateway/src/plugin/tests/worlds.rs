@@ -51,7 +51,7 @@ fn a_hello_is_seen_whole_and_decided_about() {
     bare.offered.groups.clear();
     assert_eq!(hooks.on_client_hello(&Arc::new(bare)).unwrap(), HelloVerdict::Refuse(90));
     let totals = hooks.plugin().stats().totals();
-    assert_eq!((totals.calls[4], totals.failures), (8, 0));
+    assert_eq!((totals.calls[5], totals.failures), (8, 0));
     let decided = |what: &str| {
         let place = DECISIONS.iter().position(|known| *known == what).unwrap();
         totals.decisions[place]
@@ -95,10 +95,10 @@ fn what_waits_is_not_there_for_a_filter() {
                 (func (export "body") (param i32 i32 i32)))
               (core instance $c (instantiate $m (with "h" (instance (export "f" (func $f))))))
               (func $configure (param "config" string) (result (result (list string) (error string)))
-                (canon lift (core func $c "configure") (memory $c "memory") (realloc (func $c "realloc"))))
+                (canon lift (core func $c "configure") (memory (core memory $c "memory")) (realloc (core func $c "realloc"))))
               (func $on (canon lift (core func $c "on")))
               (func $body (param "prefix" (list u8)) (param "complete" bool)
-                (canon lift (core func $c "body") (memory $c "memory") (realloc (func $c "realloc"))))
+                (canon lift (core func $c "body") (memory (core memory $c "memory")) (realloc (core func $c "realloc"))))
               (instance $p (export "configure" (func $configure)))
               (instance $h (export "on-request" (func $on)) (export "on-request-body" (func $body))
                 (export "on-response" (func $on)))
@@ -173,7 +173,7 @@ fn a_policy_allows_names_issuers_and_profiles_and_nothing_by_silence() {
     let [sent] = &provider.seen()[..] else { panic!("{:?}", provider.seen()) };
     assert!(sent.starts_with("POST /ask ") && sent.ends_with("ask.example"), "{sent}");
     let totals = plugin.stats().totals();
-    assert_eq!((totals.calls[10], totals.requests, totals.failures), (6, 1, 0));
+    assert_eq!((totals.calls[11], totals.requests, totals.failures), (6, 1, 0));
     assert_eq!((totals.decisions[7], totals.decisions[8]), (4, 2));
 }
 
