@@ -21,13 +21,13 @@ certificates:
     - {certificate: @dir@/wild.pem, key: @dir@/wild.key}
     - {certificate: @dir@/other.pem, key: @dir@/other.key}
 sites:
-  - hosts: [\"*.localhost\"]
+  - hosts: [\"*.shop.example\"]
     certificate: files
     routes: [{respond: {body: own}}]
   - hosts: [other.example]
     certificate: files
     routes: [{respond: {body: other}}]
-  - hosts: [unused.localhost]
+  - hosts: [unused.shop.example]
     passthrough: raw
 upstreams:
   raw: {servers: [\"tcp://127.0.0.1:@raw@\"]}
@@ -39,7 +39,7 @@ log: {level: \"info,witgate::listen=debug\", access: json, format: json}
 async fn greeted(on_error: &str) -> (Gateway, Client) {
     let ca = Ca::new("greeter");
     let mut gateway = Gateway::new();
-    for (name, host) in [("wild", "*.localhost"), ("other", "other.example")] {
+    for (name, host) in [("wild", "*.shop.example"), ("other", "other.example")] {
         let pair = ca.sign(&[host]);
         gateway.file(&format!("{name}.pem"), pair.certificate);
         gateway.file(&format!("{name}.key"), pair.key);
@@ -107,25 +107,25 @@ async fn first_bytes(client: &Client, name: &str) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_decides_about_handshakes_before_any_key_is_touched() {
     let (gateway, client) = greeted("fail-closed").await;
-    assert_eq!(client.get("app.localhost", "/").await.text(), "own");
-    assert_eq!(client.get("tell.localhost", "/").await.text(), "own");
+    assert_eq!(client.get("app.shop.example", "/").await.text(), "own");
+    assert_eq!(client.get("tell.shop.example", "/").await.text(), "own");
     // Passed through, though its site would have been terminated.
-    assert_eq!(first_bytes(&client, "pass.localhost").await, b"r\x16");
+    assert_eq!(first_bytes(&client, "pass.shop.example").await, b"r\x16");
     // With the certificate of another name, which this client does not take for its own.
-    let error = client.leaf("as.localhost").await.unwrap_err();
+    let error = client.leaf("as.shop.example").await.unwrap_err();
     assert!(error.contains("other.example"), "{error}");
     // 49 access_denied, 80 internal_error: by the plugin, and where it fails.
     for (name, alert) in [
-        ("refuse.localhost", 49),
-        ("number.localhost", 99),
-        ("as-nobody.localhost", 80),
-        ("panic.localhost", 80),
-        ("loop.localhost", 80),
-        ("memory.localhost", 80),
-        ("upstream.localhost", 80),
+        ("refuse.shop.example", 49),
+        ("number.shop.example", 99),
+        ("as-nobody.shop.example", 80),
+        ("panic.shop.example", 80),
+        ("loop.shop.example", 80),
+        ("memory.shop.example", 80),
+        ("upstream.shop.example", 80),
     ] {
         assert_eq!(client.alert(name).await, Some(alert), "{name}");
-        assert_eq!(client.get("app.localhost", "/").await.text(), "own", "after {name}");
+        assert_eq!(client.get("app.shop.example", "/").await.text(), "own", "after {name}");
     }
     // As it says to the log.
     gateway.logged(0, &["transport=tcp", "versions=[\\\"TLSv1.3\\\"", "from=127.0.0.1"]).await;
@@ -141,7 +141,7 @@ async fn a_plugin_decides_about_handshakes_before_any_key_is_touched() {
     // A reload without it asks nobody.
     gateway.configure(&GREETER.replace("client-hello: greeter\n", ""));
     until("the reload", SOON, async || {
-        (client.clone().fresh().alert("refuse.localhost").await.is_none()).then_some(())
+        (client.clone().fresh().alert("refuse.shop.example").await.is_none()).then_some(())
     })
     .await;
 }
@@ -149,10 +149,10 @@ async fn a_plugin_decides_about_handshakes_before_any_key_is_touched() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_greeter_that_may_fail_open_lets_handshakes_go_on() {
     let (_gateway, client) = greeted("fail-open").await;
-    for name in ["panic.localhost", "upstream.localhost"] {
+    for name in ["panic.shop.example", "upstream.shop.example"] {
         assert_eq!(client.get(name, "/").await.text(), "own", "{name}");
     }
-    assert_eq!(client.alert("refuse.localhost").await, Some(49));
+    assert_eq!(client.alert("refuse.shop.example").await, Some(49));
 }
 
 const OVER_QUIC: &str = "
