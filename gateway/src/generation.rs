@@ -459,13 +459,18 @@ fn index_of(uses: &mut Vec<PluginUse>, place: &PluginUse) -> usize {
     uses.len() - 1
 }
 
+/// What gives to plugins that take exchanges, in the order of `log.sinks`.
+type Sinks = Arc<[Arc<Feed>]>;
+/// What gives to plugins that take events, by their names.
+type Listeners = BTreeMap<String, Arc<Feed>>;
+
 /// What gives to sinks and listeners. Those of plugins that did not change are kept with what waits in
 /// them; others end once it has been handed over.
 fn feeds(
     config: &Config,
     plugins: &BTreeMap<String, Arc<Plugin>>,
     previous: Option<&Generation>,
-) -> (Arc<[Arc<Feed>]>, BTreeMap<String, Arc<Feed>>) {
+) -> (Sinks, Listeners) {
     let is_same = |name: &str| {
         let known = previous.and_then(|previous| previous.plugins.get(name));
         known.zip(plugins.get(name)).is_some_and(|(known, now)| Arc::ptr_eq(known, now))

@@ -100,8 +100,7 @@ async fn first_bytes(client: &Client, name: &str) -> Vec<u8> {
     let seen = std::sync::Arc::default();
     let tap = Tap(client.tcp().await.unwrap(), std::sync::Arc::clone(&seen));
     let _ = client.tls_over(name, tap).await;
-    let bytes = seen.lock().unwrap().clone();
-    bytes
+    seen.lock().unwrap().clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
