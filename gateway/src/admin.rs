@@ -435,6 +435,10 @@ fn plugin_metrics(text: &mut String, generation: &Generation) {
     });
     let started = "Instances put to use.";
     one("witgate_plugin_instances_total", "counter", started, &|t| t.instances.to_string());
+    let sent = "Outgoing requests.";
+    one("witgate_plugin_requests_total", "counter", sent, &|t| t.requests.to_string());
+    let dropped = "Exchanges and events that a plugin was not given, or did not take.";
+    one("witgate_plugin_dropped_total", "counter", dropped, &|t| t.dropped.to_string());
     let waited = "Of these, the ones that a request started because none was ready.";
     one("witgate_plugin_instances_waited_for_total", "counter", waited, &|t| {
         t.instances_waited_for.to_string()

@@ -27,7 +27,7 @@ use crate::generation::{Generation, GenerationError, Live};
 use crate::handover::{self, Estate, HandoverError, Inheritance, Predecessor, Program, Successor};
 use crate::listen::{Prepared, Steering, Workers};
 use crate::local_acme;
-use crate::plugin::{Engine, Kind, Verdict};
+use crate::plugin::{Engine, Kind, Plugin, Verdict};
 use crate::store::{Opening, Store, StoreError};
 use crate::telemetry::{Counters, LevelHandle};
 use crate::tls::accept::Acceptor;
@@ -298,6 +298,17 @@ impl Gateway {
         }
         drop(self.admin);
         self.acme.stop().await;
+        let generation = self.live.current();
+        let feeds = generation.sinks.iter().chain(generation.listeners.values());
+        let finishing = async {
+            for feed in feeds {
+                feed.finish().await;
+            }
+            crate::otlp::finish().await;
+        };
+        if tokio::time::timeout(FEEDS_END, finishing).await.is_err() {
+            tracing::warn!("sinks did not take everything in time");
+        }
     }
 
     /// Has the program, as it is now, take over. When it does not, nothing has changed here.
@@ -500,6 +511,9 @@ impl Gateway {
             }
             Err(cause) => tracing::warn!("{cause}"),
         }
+        if let Err(cause) = crate::otlp::configure(config.log.otlp.as_ref()) {
+            tracing::warn!("no spans are sent: {cause}");
+        }
         generation.write_lock();
         self.certs.set_default(config.certificates.default.clone());
         self.certs.tickets().share(generation.tickets.clone());
@@ -654,6 +668,9 @@ fn wants(generation: &Generation) -> Wants {
             certificates.push(want);
         }
     }
+    let policy = |name: Option<&String>| {
+        name.and_then(|name| generation.plugins.get(name)).map(Plugin::policy)
+    };
     let has = |scheme| config.listen.iter().any(|listen| listen.scheme == scheme);
     Wants {
         certificates,
@@ -664,6 +681,11 @@ fn wants(generation: &Generation) -> Wants {
         has_https: has(Scheme::Https),
         has_http: has(Scheme::Http),
         hooks: config.certificates.hooks.clone(),
+        listeners: generation.listeners.clone(),
+        policy: policy(config.certificates.policy.as_ref()),
+        on_demand_policy: policy(
+            config.certificates.on_demand.as_ref().and_then(|on_demand| on_demand.policy.as_ref()),
+        ),
         on_demand: config.certificates.on_demand.clone().map(|rules| {
             let has_rsa = config.certificates.keys == KeyKinds::Both;
             Terms { rules, patterns, has_rsa }
@@ -780,4 +802,6 @@ impl std::error::Error for StartError {
 const LOCAL_RENEWALS: Duration = Duration::from_secs(3600);
 /// How often canaries are judged.
 const TRIALS: Duration = Duration::from_secs(1);
+/// How long sinks have at the end to take what is left.
+const FEEDS_END: Duration = Duration::from_secs(5);
 const STICKY_KEY: &str = "sticky.key";

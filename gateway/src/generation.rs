@@ -7,12 +7,16 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::config::lock::Lock;
-use crate::config::{Config, PluginUse, Report, Server, SiteCertificate, Tickets, Upstream};
+use crate::config::{
+    Config, HookBy, PluginUse, Report, Server, SiteCertificate, Tickets, Upstream,
+};
 use crate::fault::Fault;
+use crate::feed::{Feed, Pace};
 use crate::plugin::{Engine, Kind, Plugin, PluginError, Reserve, Trial, Verdict};
 use crate::policy::{PolicyError, PolicyTable};
 use crate::route::RouteTable;
@@ -46,6 +50,12 @@ pub struct Generation {
     /// For each site: its router and filters, then the filters of each of its routes, as indices
     /// into `uses`.
     pub sites: Vec<SiteUses>,
+    /// The plugin that is asked about each ClientHello, as an index into `uses`.
+    pub client_hello: Option<usize>,
+    /// Plugins that take exchanges which have ended.
+    pub sinks: Arc<[Arc<Feed>]>,
+    /// Plugins that take events, by name.
+    pub listeners: BTreeMap<String, Arc<Feed>>,
     /// What the gateway itself does with requests.
     pub policies: PolicyTable,
     /// What each site asks of handshakes.
@@ -143,7 +153,8 @@ impl Generation {
             keep_unchanged(&config, &mut plugins, previous);
         }
         check_asks(&config, &plugins, &mut errors);
-        let (uses, sites) = collect_uses(&config);
+        let (mut uses, sites) = collect_uses(&config);
+        let client_hello = config.client_hello.as_ref().map(|place| index_of(&mut uses, place));
         check_worlds(&config, &plugins, &mut errors);
         let mut reserves = Vec::new();
         if errors.is_empty() {
@@ -189,6 +200,7 @@ impl Generation {
         if !errors.is_empty() {
             return Err(errors);
         }
+        let (sinks, listeners) = feeds(&config, &plugins, previous);
         if let Some(previous) = previous {
             reserves.extend(prepare(&config, &uses, &plugins, &trials, previous).await);
         }
@@ -208,11 +220,19 @@ impl Generation {
             upstreams,
             uses,
             sites,
+            client_hello,
+            sinks,
+            listeners,
             policies,
             fronts,
             _reserves: reserves,
             tickets,
         }))
+    }
+
+    /// Plugins that take exchanges which have ended, if there are any.
+    pub fn sinks(&self) -> Option<Arc<[Arc<Feed>]>> {
+        (!self.sinks.is_empty()).then(|| Arc::clone(&self.sinks))
     }
 
     /// Writes the versions in use into `gateway.lock`. Where that cannot be, later versions are not
@@ -394,7 +414,7 @@ fn canaries(
         let promoted = trial.filter(|trial| trial.verdict() == Some(Verdict::Promoted));
         let known = promoted.map_or(known, |trial| trial.plugin());
         let can_stay = misfit(config, name, known).is_none()
-            && known.worlds().iter().any(|world| *world != "dns-solver")
+            && known.worlds().iter().any(|world| CAN_BE_TRIED.contains(world))
             && stanza.keys == before.keys;
         if known.digest() == next.digest() || !can_stay {
             continue;
@@ -430,15 +450,56 @@ fn misfit(config: &Config, name: &str, plugin: &Arc<Plugin>) -> Option<Generatio
     errors.pop()
 }
 
+/// The place of a use, which is added when it is new.
+fn index_of(uses: &mut Vec<PluginUse>, place: &PluginUse) -> usize {
+    if let Some(index) = uses.iter().position(|known| known == place) {
+        return index;
+    }
+    uses.push(place.clone());
+    uses.len() - 1
+}
+
+/// What gives to plugins that take exchanges, in the order of `log.sinks`.
+type Sinks = Arc<[Arc<Feed>]>;
+/// What gives to plugins that take events, by their names.
+type Listeners = BTreeMap<String, Arc<Feed>>;
+
+/// What gives to sinks and listeners. Those of plugins that did not change are kept with what waits in
+/// them; others end once it has been handed over.
+fn feeds(
+    config: &Config,
+    plugins: &BTreeMap<String, Arc<Plugin>>,
+    previous: Option<&Generation>,
+) -> (Sinks, Listeners) {
+    let is_same = |name: &str| {
+        let known = previous.and_then(|previous| previous.plugins.get(name));
+        known.zip(plugins.get(name)).is_some_and(|(known, now)| Arc::ptr_eq(known, now))
+    };
+    let sink = |name: &String| {
+        let known = previous.and_then(|previous| {
+            let place = previous.config.log.sinks.iter().position(|known| known == name)?;
+            previous.sinks.get(place).filter(|_| is_same(name)).map(Arc::clone)
+        });
+        known.or_else(|| plugins.get(name).map(|plugin| Feed::start(plugin.sink(), OF_EXCHANGES)))
+    };
+    let hooks = config.certificates.hooks.iter();
+    let named = hooks.filter_map(|hook| match &hook.by {
+        HookBy::Plugin(name) => Some(name),
+        HookBy::Command(_) | HookBy::Url(_) => None,
+    });
+    let listeners = named.filter_map(|name| {
+        let known = previous.and_then(|previous| previous.listeners.get(name));
+        let known = known.filter(|_| is_same(name)).map(Arc::clone);
+        let feed = known
+            .or_else(|| plugins.get(name).map(|plugin| Feed::start(plugin.listener(), OF_EVENTS)));
+        Some((name.clone(), feed?))
+    });
+    (config.log.sinks.iter().filter_map(sink).collect(), listeners.collect())
+}
+
 fn collect_uses(config: &Config) -> (Vec<PluginUse>, Vec<SiteUses>) {
     let mut uses: Vec<PluginUse> = Vec::new();
-    let mut index = |plugin: &PluginUse| match uses.iter().position(|known| known == plugin) {
-        Some(index) => index,
-        None => {
-            uses.push(plugin.clone());
-            uses.len() - 1
-        }
-    };
+    let mut index = |place: &PluginUse| index_of(&mut uses, place);
     let mut sites = Vec::new();
     for site in &config.sites {
         sites.push(SiteUses {
@@ -464,6 +525,21 @@ fn check_worlds(
             errors.push(GenerationError::World(plugin.subject().to_string(), place, world));
         }
     };
+    if let Some(place) = &config.client_hello {
+        check(&place.plugin, "`client-hello`".to_owned(), "client-hello");
+    }
+    for name in &config.log.sinks {
+        check(name, "`log.sinks`".to_owned(), "access-log");
+    }
+    for hook in &config.certificates.hooks {
+        if let HookBy::Plugin(name) = &hook.by {
+            check(name, "`certificates.hooks`".to_owned(), "events");
+        }
+    }
+    let on_demand = config.certificates.on_demand.as_ref().and_then(|d| d.policy.as_ref());
+    for name in config.certificates.policy.iter().chain(on_demand) {
+        check(name, "`certificates`".to_owned(), "issuance-policy");
+    }
     for site in &config.sites {
         let hosts: Vec<String> = site.hosts.iter().map(ToString::to_string).collect();
         let place = format!("site {} (line {})", hosts.join(", "), site.line);
@@ -668,5 +744,14 @@ impl std::error::Error for GenerationError {
     }
 }
 
+/// Worlds of which two versions can run beside each other.
+const CAN_BE_TRIED: [&str; 3] = ["router", "filter", "client-hello"];
+const OF_EXCHANGES: Pace =
+    Pace { batch_max: 500, wait: Duration::from_secs(1), pauses: &[Duration::from_secs(2)] };
+const OF_EVENTS: Pace = Pace {
+    batch_max: 1,
+    wait: Duration::ZERO,
+    pauses: &[Duration::from_secs(2), Duration::from_secs(20)],
+};
 /// Of what makes ticket keys: 256 bits in Base64 have 44.
 const TICKET_SECRET_MIN: usize = 32;

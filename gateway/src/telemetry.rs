@@ -17,6 +17,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{self, LogFormat};
 use crate::fault::Fault;
+use crate::feed::Feed;
+use crate::otlp::Trace;
 use crate::proxy::Via;
 use crate::tls::clients::ClientCertificate;
 
@@ -160,6 +162,10 @@ pub struct Record {
     pub failure: Option<(Fault, String)>,
     /// Bytes of the response's body that were sent.
     pub bytes_sent: u64,
+    /// Plugins that get it, where there are any.
+    pub sinks: Option<Arc<[Arc<Feed>]>>,
+    /// Its span, where one is recorded.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Record {
@@ -184,7 +190,14 @@ impl Record {
             upstream: None,
             failure: None,
             bytes_sent: 0,
+            sinks: None,
+            trace: None,
         }
+    }
+
+    /// Whether somebody wants to know more of it than counters do.
+    pub fn is_read(&self) -> bool {
+        self.format != config::AccessLog::Off || self.sinks.is_some() || self.trace.is_some()
     }
 
     /// Writes the line and counts the exchange.
@@ -195,6 +208,15 @@ impl Record {
         let class = usize::from(self.status / 100).checked_sub(1);
         if let Some(counter) = class.and_then(|class| self.counters.exchanges.get(class)) {
             Counters::add(counter, 1);
+        }
+        if let Some(trace) = &self.trace {
+            trace.end(&self, ending);
+        }
+        if let Some(sinks) = &self.sinks {
+            let line = self.log.line(&self, ending);
+            for sink in sinks.iter() {
+                sink.give(line.clone());
+            }
         }
         match self.format {
             config::AccessLog::Off => {}
@@ -207,21 +229,34 @@ impl Record {
 impl AccessLog {
     fn json(&self, record: &Record, ending: Ending) {
         let mut line = self.buffer.borrow_mut();
+        self.push_json(&mut line, record, ending);
+        line.push('\n');
+        self.flush_when_large(line);
+    }
+
+    /// One record as JSON, without a line's end.
+    fn line(&self, record: &Record, ending: Ending) -> String {
+        let mut line = String::with_capacity(512);
+        self.push_json(&mut line, record, ending);
+        line
+    }
+
+    fn push_json(&self, line: &mut String, record: &Record, ending: Ending) {
         line.push_str("{\"time\":\"");
-        self.push_time(&mut line);
+        self.push_time(line);
         line.push_str("\",\"id\":");
-        push_string(&mut line, &record.id);
+        push_string(line, &record.id);
         let _ = write!(line, ",\"client\":\"{}\"", record.client.to_canonical());
         if record.passed.is_none() {
             line.push_str(",\"method\":");
-            push_string(&mut line, record.method.as_str());
+            push_string(line, record.method.as_str());
         }
         let _ = write!(line, ",\"scheme\":\"{}\",\"host\":", record.scheme);
-        push_string(&mut line, &record.authority);
+        push_string(line, &record.authority);
         match record.passed {
             None => {
                 line.push_str(",\"path\":");
-                push_string(&mut line, &record.target);
+                push_string(line, &record.target);
                 let (version, status) = (record.version, record.status);
                 let _ = write!(line, ",\"version\":\"{version:?}\",\"status\":{status}");
             }
@@ -237,21 +272,21 @@ impl AccessLog {
             let _ = write!(line, ",\"tls\":\"{}\",\"tls_group\":\"{group}\"", tls.version);
         }
         if let Some(client) = record.tls.as_ref().and_then(|tls| tls.client.as_deref()) {
-            push_client(&mut line, client);
+            push_client(line, client);
         }
         if let Some(via) = &record.via {
-            push_via(&mut line, via);
+            push_via(line, via);
         }
         if let Some((upstream, server)) = &record.upstream {
             line.push_str(",\"upstream\":");
-            push_string(&mut line, upstream);
+            push_string(line, upstream);
             line.push_str(",\"server\":");
-            push_string(&mut line, server);
+            push_string(line, server);
         }
         match (&record.failure, ending) {
             (Some((fault, error)), _) => {
                 let _ = write!(line, ",\"fault\":\"{fault}\",\"error\":");
-                push_string(&mut line, error);
+                push_string(line, error);
             }
             (None, Ending::Complete) => {}
             (None, Ending::Client) => {
@@ -261,8 +296,7 @@ impl AccessLog {
                 line.push_str(",\"fault\":\"upstream\",\"error\":\"broke off in the body\"");
             }
         }
-        line.push_str("}\n");
-        self.flush_when_large(line);
+        line.push('}');
     }
 
     fn text(&self, record: &Record, ending: Ending) {

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,6 +43,10 @@ pub struct Worker {
     pub mirrors: Cell<usize>,
     live: Arc<Live>,
     view: RefCell<Rc<View>>,
+}
+
+thread_local! {
+    static HERE: RefCell<Weak<Worker>> = const { RefCell::new(Weak::new()) };
 }
 
 /// How many workers there are: as the configuration says, or one for each core.
@@ -191,6 +195,16 @@ impl Worker {
             live,
             view: RefCell::new(Rc::new(view)),
         })
+    }
+
+    /// Makes it the worker of this thread.
+    pub fn sit_here(self: &Rc<Self>) {
+        HERE.with(|here| *here.borrow_mut() = Rc::downgrade(self));
+    }
+
+    /// The worker of this thread.
+    pub fn here() -> Option<Rc<Self>> {
+        HERE.with(|here| here.borrow().upgrade())
     }
 
     /// The generation in force, as this worker uses it.

@@ -5,6 +5,7 @@
 //! happen.
 
 pub mod client;
+pub mod collector;
 pub mod conformance;
 pub mod examples;
 pub mod gateway;

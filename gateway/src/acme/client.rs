@@ -128,14 +128,17 @@ pub async fn fetch(
     tokio::time::timeout(FETCH_TIME, exchange_within(tls, request, bytes_max)).await?
 }
 
-/// Tells an endpoint of the operator's something, over http or https, and gives the status of its
+/// Tells an endpoint of the operator's something, over http or https, with these fields, and gives the status of its
 /// answer.
 ///
 /// # Errors
 /// When there is no answer. The caller bounds the time.
-pub async fn post(url: &str, json: String) -> Result<StatusCode, AnyError> {
+pub async fn post(url: &str, json: String, headers: HeaderMap) -> Result<StatusCode, AnyError> {
     let body = BodyWrapper::from(json.into_bytes());
-    let request = Request::post(url).header(CONTENT_TYPE, "application/json").body(body)?;
+    let mut request = Request::post(url).body(body)?;
+    *request.headers_mut() = headers;
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(CONTENT_TYPE, json);
     exchange(tls_for(url)?, request).await.map(|(parts, _)| parts.status)
 }
 

@@ -4,12 +4,13 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use http::HeaderMap;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt as _;
 
-use super::client;
+use super::{Wants, client};
 use crate::clock::Timestamp;
-use crate::config::{Hook, HookBy};
+use crate::config::HookBy;
 
 /// What happened to a certificate.
 #[derive(Debug, Clone, Serialize)]
@@ -42,17 +43,20 @@ impl Event {
 }
 
 /// Tells all hooks that want to know. Must run inside a tokio runtime.
-pub fn tell(hooks: &[Hook], event: &Event) {
-    for hook in hooks {
+pub fn tell(wants: &Wants, event: &Event) {
+    for hook in &wants.hooks {
         let is_wanted = hook.on.is_empty() || hook.on.iter().any(|name| name == event.event);
         let Ok(json) = serde_json::to_string(event) else { continue };
-        if is_wanted {
+        if let HookBy::Plugin(name) = &hook.by {
+            let listener = wants.listeners.get(name).filter(|_| is_wanted);
+            listener.inspect(|listener| listener.give(json));
+        } else if is_wanted {
             let (by, name) = (hook.by.clone(), event.event);
             tokio::spawn(async move {
                 if let Err(why) = told(&by, name, &json).await {
                     let hook = match &by {
                         HookBy::Command(words) => words.join(" "),
-                        HookBy::Url(url) => url.clone(),
+                        HookBy::Url(name) | HookBy::Plugin(name) => name.clone(),
                     };
                     tracing::warn!(hook, event = name, "a hook failed: {why}");
                 }
@@ -67,10 +71,15 @@ async fn told(by: &HookBy, event: &str, json: &str) -> Result<(), String> {
             let ran = tokio::time::timeout(COMMAND_TIME, run(words, event, json)).await;
             ran.map_err(|_| format!("it took longer than {} s", COMMAND_TIME.as_secs()))?
         }
+        // It is given to its feed.
+        HookBy::Plugin(_) => Ok(()),
         HookBy::Url(url) => {
             let mut pauses = PAUSES.iter();
             loop {
-                let posted = tokio::time::timeout(POST_TIME, client::post(url, json.to_owned()));
+                let posted = tokio::time::timeout(
+                    POST_TIME,
+                    client::post(url, json.to_owned(), HeaderMap::new()),
+                );
                 let why = match posted.await {
                     Ok(Ok(status)) if status.is_success() => return Ok(()),
                     Ok(Ok(status)) => format!("it answers {status}"),

@@ -14,11 +14,13 @@ pub mod jose;
 pub mod need;
 pub mod on_demand;
 mod order;
+pub mod policy;
 mod propagation;
 pub mod rehearsal;
 pub mod solve;
 mod tsig;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,15 +32,19 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use crate::clock::Timestamp;
 use crate::config::{AcmeIssuer, Challenge, Hook, HostPattern, Propagation, Resolver};
 use crate::fault::describe;
+use crate::feed::Feed;
 use crate::store::{LEASE_TIME, Lease, Store, StoreError};
 use crate::tls::accept::Later;
 use crate::tls::certs::{Certificate, CertificateError, Certs, Origin};
 use crate::tls::lazy::on_all_cores;
+pub use client::post;
+
 use account::{Member, Members};
 use error::AcmeError;
 use hooks::Event;
 use need::{Attempt, Held, History, Issuers, Need, Waiting, Wanted};
 use order::{Desk, Proof};
+use policy::{Denied, Policy, Question};
 use solve::dns01::{Dns01, DnsSolver};
 use solve::http01::Tokens;
 
@@ -63,6 +69,12 @@ pub struct Wants {
     pub on_demand: Option<on_demand::Terms>,
     /// Who is told of what happens.
     pub hooks: Vec<Hook>,
+    /// Plugins among those, by name.
+    pub listeners: BTreeMap<String, Arc<Feed>>,
+    /// Who is asked about names of the configuration.
+    pub policy: Option<Arc<dyn Policy>>,
+    /// Who is asked about names that come by themselves.
+    pub on_demand_policy: Option<Arc<dyn Policy>>,
 }
 
 /// One certificate to have.
@@ -178,6 +190,8 @@ struct Entry {
     look_at: Option<Timestamp>,
     /// Whether it ends without another one, because it is not allowed any more.
     is_given_up: bool,
+    /// The issuer that a policy names for the next order.
+    ruled: Option<String>,
     /// When the end of the certificate was last told.
     alarmed_at: Option<Timestamp>,
 }
@@ -190,6 +204,8 @@ struct Outcome {
 
 enum Done {
     Issued(Issued),
+    /// A policy names another issuer, which the next turn asks if it may.
+    Ruled(String),
     /// Another gateway on the same store is at it.
     Elsewhere,
     /// Another gateway on the same store has done something about it.
@@ -213,10 +229,24 @@ struct Failed {
     has_other_challenge: bool,
 }
 
+/// A challenge as `certificates.challenge` has it.
+fn challenge_word(challenge: &Challenge) -> &'static str {
+    match challenge {
+        Challenge::Auto => "auto",
+        Challenge::Http01 => "http-01",
+        Challenge::TlsAlpn01 => "tls-alpn-01",
+        Challenge::DnsPersist01 => "dns-persist-01",
+        Challenge::Dns01(_) => "dns-01",
+        Challenge::DnsAccount01(_) => "dns-account-01",
+    }
+}
+
 /// What was known of a certificate when its order was due.
 struct Known {
     history: History,
     held: Option<Held>,
+    /// Whether its issuer is one that a policy named.
+    is_ruled: bool,
 }
 
 /// The names of the tasks under way.
@@ -693,7 +723,7 @@ impl Shared {
             if let Some(words) = entry.alarm(&name, now) {
                 let names = want.hosts.iter().map(ToString::to_string).collect();
                 let end = entry.held.as_ref().map(|held| held.not_after);
-                hooks::tell(&wants.hooks, &Event::now("ending", names, end).saying(words));
+                hooks::tell(wants, &Event::now("ending", names, end).saying(words));
             }
             if entry.is_under_way {
                 continue;
@@ -702,7 +732,8 @@ impl Shared {
                 wait = wait.min(now.until(at));
                 continue;
             }
-            match entry.need(want, &name, &book.issuers, now) {
+            let want = entry.narrowed(want);
+            match entry.need(&want, &name, &book.issuers, now) {
                 Need::Wait { at, .. } => wait = wait.min(now.until(at)),
                 // Those that never failed first, so that hopeless ones keep nobody waiting.
                 need => due.push((entry.history.failures, entry.end(), name, need, want)),
@@ -716,10 +747,10 @@ impl Shared {
             }
             // An order before it in this turn may have used up what a CA allows.
             let need = match need {
-                Need::Order { .. } => entry.need(want, &name, &book.issuers, now),
+                Need::Order { .. } => entry.need(&want, &name, &book.issuers, now),
                 need => need,
             };
-            let (shared, want, wants) = (Arc::clone(self), want.clone(), Arc::clone(wants));
+            let (shared, want, wants) = (Arc::clone(self), want.into_owned(), Arc::clone(wants));
             let (history, served) = (entry.history.clone(), entry.served.clone());
             let task = match need {
                 Need::Wait { at, .. } => {
@@ -743,10 +774,11 @@ impl Shared {
                         });
                     }
                     let held = entry.held.clone();
+                    let is_ruled = entry.ruled.is_some();
                     let served = served.filter(|_| is_replacement);
                     let (name, dns) = (name.clone(), Arc::clone(dns));
                     tasks.spawn(async move {
-                        let known = Known { history, held };
+                        let known = Known { history, held, is_ruled };
                         let result = shared.order(&want, &wants, &dns, known, served, &issuer);
                         let result = result.await;
                         Outcome { name, result }
@@ -795,6 +827,12 @@ impl Shared {
             }
         }
         let history = &known.history;
+        let issuer = &match self.ruled(want, wants, issuer, &known).await {
+            Ok(Some(issuer)) if issuer.directory == directory => issuer,
+            Ok(Some(other)) => return Ok(Done::Ruled(other.name)),
+            Ok(None) => issuer.clone(),
+            Err(cause) => return Err(Failed { cause, directory, has_other_challenge }),
+        };
         let ordered = async {
             if history.issued_by.is_some() {
                 self.may_renew(&want.name()).await?;
@@ -839,6 +877,53 @@ impl Shared {
             }
             Err(cause) => Err(Failed { cause, directory, has_other_challenge }),
         }
+    }
+
+    /// Asks the policy about an order, where there is one: the issuer that it is to be made with, with the
+    /// profile for it.
+    async fn ruled(
+        &self,
+        want: &Want,
+        wants: &Wants,
+        picked: &AcmeIssuer,
+        known: &Known,
+    ) -> Result<Option<AcmeIssuer>, AcmeError> {
+        let name = want.name();
+        let is_on_demand = self.on_demand.has(&name);
+        let policy = if is_on_demand { &wants.on_demand_policy } else { &wants.policy };
+        let Some(policy) = policy else { return Ok(None) };
+        // What the configuration says, also where an earlier answer has narrowed it.
+        let whole = wants.certificates.iter().find(|whole| whole.name() == name).unwrap_or(want);
+        let question = Question {
+            names: want.hosts.iter().map(ToString::to_string).collect(),
+            reason: match (known.history.issued_by.is_some(), is_on_demand) {
+                (true, _) => "renewal",
+                (false, true) => "on-demand",
+                (false, false) => "configured",
+            },
+            issuers: whole.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+            challenge: challenge_word(&want.challenge),
+            not_after: known.held.as_ref().map(|held| held.not_after.0),
+        };
+        let ruling = policy.decide(question).await.map_err(|denied| match denied {
+            Denied::No(why) => {
+                AcmeError::NotAllowed(format!("{} denies it: {why}", policy.label()))
+            }
+            Denied::Unclear(why) => AcmeError::Setup(why),
+        })?;
+        let other = ruling.issuer.filter(|name| *name != picked.name);
+        let issuer = match other {
+            Some(_) if known.is_ruled => {
+                let why = format!("{} names another issuer each time", policy.label());
+                return Err(AcmeError::Setup(why));
+            }
+            Some(name) => whole.issuers.iter().find(|issuer| issuer.name == name),
+            None => Some(picked),
+        };
+        Ok(issuer.map(|issuer| AcmeIssuer {
+            profile: ruling.profile.or_else(|| issuer.profile.clone()),
+            ..issuer.clone()
+        }))
     }
 
     /// Runs the order with each proof until one is accepted: with `auto` the other way is tried at
@@ -1081,6 +1166,12 @@ impl Shared {
         let now = Timestamp::now();
         match result {
             Ok(Done::Issued(issued)) => self.take_in_issued(book, &name, issued, now),
+            Ok(Done::Ruled(issuer)) => {
+                if let Some(entry) = book.entries.get_mut(&name) {
+                    entry.is_under_way = false;
+                    entry.ruled = Some(issuer);
+                }
+            }
             Ok(Done::Elsewhere) => {
                 if let Some(entry) = book.entries.get_mut(&name) {
                     entry.is_under_way = false;
@@ -1121,6 +1212,7 @@ impl Shared {
             return;
         };
         entry.is_under_way = false;
+        entry.ruled = None;
         // Whoever asked meanwhile has it.
         entry.is_asked_for = false;
         entry.history.is_second_challenge = is_second_challenge;
@@ -1144,11 +1236,12 @@ impl Shared {
                 issuers.entry(directory.clone()).or_default().end_at(ended, now);
             });
         }
-        let hooks = book.wants.as_ref().map(|wants| &*wants.hooks).unwrap_or_default();
+        let told = book.wants.as_ref();
         let wants = book.wants.iter().flat_map(|wants| &wants.certificates);
         let want = wants.into_iter().find(|want| want.name() == name);
         let (Some(want), Some(entry)) = (want, book.entries.get_mut(name)) else { return };
         entry.is_under_way = false;
+        entry.ruled = None;
         let words = describe(cause);
         let attempt = Attempt {
             directory,
@@ -1162,7 +1255,9 @@ impl Shared {
         let (hosts, directories) = (&want.hosts, &directories);
         let wanted = Wanted { name, hosts, directories, is_asked_for: false };
         entry.history.fail_at(&wanted, entry.held.as_ref(), &attempt, now);
-        entry.is_given_up = matches!(cause, AcmeError::NotAllowed(_));
+        // A name of the configuration stays wanted.
+        let came_by_itself = self.on_demand.has(name);
+        entry.is_given_up = matches!(cause, AcmeError::NotAllowed(_)) && came_by_itself;
         if entry.is_given_up && entry.held.as_ref().is_none_or(|held| held.not_after <= now) {
             self.forget(book, name);
             return;
@@ -1175,7 +1270,9 @@ impl Shared {
             };
         let end = entry.held.as_ref().map(|held| held.not_after);
         let names = want.hosts.iter().map(ToString::to_string).collect();
-        hooks::tell(hooks, &Event::now("failed", names, end).saying(words.clone()));
+        if let Some(told) = told {
+            hooks::tell(told, &Event::now("failed", names, end).saying(words.clone()));
+        }
         let left = entry.held.as_ref().map(|held| now.until(held.not_after));
         let failures = entry.history.failures;
         let advice = cause.advice();
@@ -1215,6 +1312,17 @@ impl Wants {
 }
 
 impl Entry {
+    /// What is wanted, from the issuer alone that a policy named, where it did.
+    fn narrowed<'w>(&self, want: &'w Want) -> Cow<'w, Want> {
+        let Some(ruled) = &self.ruled else { return Cow::Borrowed(want) };
+        let issuers = want.issuers.iter().filter(|issuer| issuer.name == *ruled).cloned();
+        let issuers: Arc<[AcmeIssuer]> = issuers.collect();
+        if issuers.is_empty() {
+            return Cow::Borrowed(want);
+        }
+        Cow::Owned(Want { issuers, ..want.clone() })
+    }
+
     fn need(&self, want: &Want, name: &str, issuers: &Issuers, now: Timestamp) -> Need {
         let (hosts, directories) = (&want.hosts, &want.directories());
         let wanted = Wanted { name, hosts, directories, is_asked_for: self.is_asked_for };
@@ -1283,7 +1391,7 @@ impl Book {
     /// Tells the hooks.
     fn tell(&self, event: &Event) {
         if let Some(wants) = &self.wants {
-            hooks::tell(&wants.hooks, event);
+            hooks::tell(wants, event);
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::error::AcmeError;
 use super::need::Need;
+use super::policy::{Denied, Question};
 use super::{RSA, Shared, Want, client, slot};
 use crate::clock::Timestamp;
 use crate::config::{self, AcmeIssuer, Challenge, HostPattern, Hostname};
@@ -92,9 +93,9 @@ struct Known {
 /// Why a name does not get in.
 #[derive(Debug)]
 enum Refused {
-    /// The endpoint said so.
-    NotAllowed(http::StatusCode),
-    /// The endpoint did not answer.
+    /// The endpoint or the policy said so.
+    NotAllowed(String),
+    /// The endpoint did not answer, or the policy failed.
     NoAnswer(String),
     /// Too many new names.
     TooMany(&'static str),
@@ -238,12 +239,12 @@ impl Shared {
             && let Err(refused) = self.let_in(name, rules).await
         {
             let pause = match &refused {
-                Refused::NotAllowed(status) => {
-                    tracing::debug!(name, %status, "no certificate on demand: not allowed");
+                Refused::NotAllowed(why) => {
+                    tracing::debug!(name, "no certificate on demand: {why}");
                     rules.remember
                 }
                 Refused::NoAnswer(why) => {
-                    tracing::warn!(name, ask = rules.ask, "no certificate on demand: {why}");
+                    tracing::warn!(name, "no certificate on demand: {why}");
                     SHORT_PAUSE
                 }
                 Refused::TooMany(bound) => {
@@ -267,6 +268,7 @@ impl Shared {
 
     async fn let_in(&self, name: &str, rules: &config::OnDemand) -> Result<(), Refused> {
         is_allowed(rules, name).await?;
+        self.is_allowed_by_policy(name).await?;
         let mut state = self.on_demand.lock();
         state.admit(name, rules, Timestamp::now())?;
         if self.store.is_shared() {
@@ -286,6 +288,34 @@ impl Shared {
         drop(state);
         tracing::info!(name, "a certificate is ordered on demand");
         Ok(())
+    }
+
+    /// Asks the policy whether a name may come in; the order itself asks again, for issuer and profile.
+    async fn is_allowed_by_policy(&self, name: &str) -> Result<(), Refused> {
+        let (policy, want) = {
+            let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+            let wants = book.wants.as_ref();
+            let policy = wants.and_then(|wants| wants.on_demand_policy.clone());
+            let terms = wants.and_then(|wants| wants.on_demand.as_ref());
+            match (policy, terms.and_then(|terms| terms.want(name))) {
+                (Some(policy), Some(want)) => (policy, want),
+                _ => return Ok(()),
+            }
+        };
+        let question = Question {
+            names: vec![name.to_owned()],
+            reason: "on-demand",
+            issuers: want.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+            challenge: super::challenge_word(&want.challenge),
+            not_after: None,
+        };
+        match policy.decide(question).await {
+            Ok(_) => Ok(()),
+            Err(Denied::No(why)) => {
+                Err(Refused::NotAllowed(format!("{} denies it: {why}", policy.label())))
+            }
+            Err(Denied::Unclear(why)) => Err(Refused::NoAnswer(why)),
+        }
     }
 
     /// Adds a name to what is wanted. Tells whether there is a certificate, when that is known now.
@@ -326,10 +356,9 @@ impl Shared {
         };
         let Some(rules) = rules else { return Ok(()) };
         is_allowed(&rules, host_of(name)).await.map_err(|refused| match refused {
-            Refused::NotAllowed(status) => AcmeError::NotAllowed(format!(
-                "{} no longer allows {name}, it answers {status}",
-                rules.ask
-            )),
+            Refused::NotAllowed(why) => {
+                AcmeError::NotAllowed(format!("the endpoint no longer allows {name}: {why}"))
+            }
             Refused::NoAnswer(why) => AcmeError::Setup(why),
             Refused::TooMany(bound) => AcmeError::Setup(format!("{bound} is used up")),
         })
@@ -369,16 +398,18 @@ fn host_of(name: &str) -> &str {
 type Progress = watch::Receiver<Option<bool>>;
 
 async fn is_allowed(rules: &config::OnDemand, name: &str) -> Result<(), Refused> {
-    let separator = if rules.ask.contains('?') { '&' } else { '?' };
-    let url = format!("{}{separator}domain={name}", rules.ask);
+    // Without an endpoint there is a policy.
+    let Some(ask) = &rules.ask else { return Ok(()) };
+    let separator = if ask.contains('?') { '&' } else { '?' };
+    let url = format!("{ask}{separator}domain={name}");
     match tokio::time::timeout(ASK_TIME, client::get(&url)).await {
         Ok(Ok(status)) if status.is_success() => Ok(()),
         Ok(Ok(status)) if status.is_server_error() => {
-            Err(Refused::NoAnswer(format!("{} answers {status}", rules.ask)))
+            Err(Refused::NoAnswer(format!("{ask} answers {status}")))
         }
-        Ok(Ok(status)) => Err(Refused::NotAllowed(status)),
-        Ok(Err(cause)) => Err(Refused::NoAnswer(format!("{} is no help: {cause}", rules.ask))),
-        Err(_) => Err(Refused::NoAnswer(format!("{} does not answer", rules.ask))),
+        Ok(Ok(status)) => Err(Refused::NotAllowed(format!("{ask} answers {status}"))),
+        Ok(Err(cause)) => Err(Refused::NoAnswer(format!("{ask} is no help: {cause}"))),
+        Err(_) => Err(Refused::NoAnswer(format!("{ask} does not answer"))),
     }
 }
 
@@ -405,7 +436,8 @@ mod tests {
 
     fn rules(per_minute: usize, per_domain: usize) -> config::OnDemand {
         config::OnDemand {
-            ask: "http://127.0.0.1:1/".to_owned(),
+            ask: Some("http://127.0.0.1:1/".to_owned()),
+            policy: None,
             per_minute,
             per_domain,
             wait: MINUTE,

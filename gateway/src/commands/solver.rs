@@ -192,7 +192,7 @@ fn pin(solver: &Solver, name: &str, config: &Path) -> Result<(), String> {
     let next = Locked {
         digest: catalogue::sha256(&bytes),
         version: Some(solver.manifest.version.clone()),
-        asks: lock::asks(Some(&solver.manifest), true, false, false),
+        asks: lock::asks(Some(&solver.manifest), true, &["dns-solver"], false),
     };
     match lock.plugins.get(name) {
         Some(known) if *known == next => return Ok(()),
@@ -229,7 +229,7 @@ fn stanza(solver: &Solver, name: Option<&str>, known: &BTreeMap<String, String>)
     let about = manifest.description.clone().unwrap_or_default();
     let _ = writeln!(text, "# {} {}: {about}", manifest.name, manifest.version);
     let _ = writeln!(text, "# It will be allowed to:");
-    for line in lock::asks(Some(manifest), true, false, false) {
+    for line in lock::asks(Some(manifest), true, &["dns-solver"], false) {
         if line != "send requests" && !line.starts_with("http ") {
             let _ = writeln!(text, "#   {line}");
         }

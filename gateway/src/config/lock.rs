@@ -173,21 +173,28 @@ impl Locked {
     }
 }
 
-/// What a component asks for, one line each, sorted. `sends` tells whether it imports `http`,
-/// `has_heads` whether it is a router or a filter: those see heads, by default all fields but
-/// credentials. `has_bodies` tells whether it has hooks for bodies, which then may be any.
+/// What a component asks for, one line each, sorted. `sends` tells whether it imports `http`; of its
+/// `worlds`, routers and filters see heads, by default all fields but credentials. `has_bodies` tells
+/// whether it has hooks for bodies, which then may be any.
 pub fn asks(
     manifest: Option<&Manifest>,
     sends: bool,
-    has_heads: bool,
+    worlds: &[&str],
     has_bodies: bool,
 ) -> Vec<String> {
     let mut asks = Vec::new();
+    for (world, what) in SIGHTS {
+        asks.extend(worlds.contains(world).then(|| (*what).to_owned()));
+    }
+    let has_heads = worlds.contains(&"router") || worlds.contains(&"filter");
+    let is_solver = worlds.contains(&"dns-solver");
     if sends {
         asks.push(SENDS.to_owned());
+    }
+    if sends && is_solver {
         match manifest.and_then(|manifest| manifest.guard.as_ref()) {
             Some(guard) => asks.extend(guard.lines()),
-            // Only solvers send, so that what has no guard changes what its grants reach.
+            // What has no guard changes what its grants reach.
             None => asks.push(UNGUARDED.to_owned()),
         }
     }
@@ -229,6 +236,13 @@ pub fn asks(
     asks
 }
 
+/// What components of some worlds see or decide by being that.
+const SIGHTS: &[(&str, &str)] = &[
+    ("client-hello", "decide about handshakes"),
+    ("issuance-policy", "decide about certificates"),
+    ("access-log", "see all exchanges"),
+    ("events", "see what happens to certificates"),
+];
 /// What a component that imports `http` asks for.
 const SENDS: &str = "send requests";
 /// What a solver without a guard asks for.
@@ -330,18 +344,20 @@ mod tests {
     #[test]
     fn a_silent_filter_asks_for_every_field_and_a_solver_for_none() {
         let unguarded = ["change anything that it can reach", "send requests"];
-        assert_eq!(asks(None, true, false, false), unguarded);
+        assert_eq!(asks(None, true, &["dns-solver"], false), unguarded);
+        let sink = ["see all exchanges", "send requests"];
+        assert_eq!(asks(None, true, &["access-log"], false), sink);
         let all = ["read request *", "read response *", "set request *", "set response *"];
-        assert_eq!(asks(None, false, true, false), all);
+        assert_eq!(asks(None, false, &["filter"], false), all);
         let bodies = ["transform bodies of requests", "transform bodies of responses"];
-        assert_eq!(asks(None, false, true, true), [&all[..], &bodies].concat());
+        assert_eq!(asks(None, false, &["filter"], true), [&all[..], &bodies].concat());
         let text = "name: a\nversion: '1'\nworlds: [filter]\n\
                     grants: {request: {read: [cookie], set: []}, response: {read: [], set: []}}\n";
         let (manifest, _) = Manifest::parse(text, Path::new("plugin.yaml")).unwrap();
-        assert_eq!(asks(Some(&manifest), false, true, false), ["read request cookie"]);
+        assert_eq!(asks(Some(&manifest), false, &["filter"], false), ["read request cookie"]);
         let text = text.replace("read: [], set: []}}", "read: [], set: [], body: read}}");
         let (manifest, _) = Manifest::parse(&text, Path::new("plugin.yaml")).unwrap();
-        let asked = asks(Some(&manifest), false, true, true);
+        let asked = asks(Some(&manifest), false, &["filter"], true);
         assert!(asked.contains(&"read bodies of responses".to_owned()), "{asked:?}");
     }
 

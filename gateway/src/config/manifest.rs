@@ -22,7 +22,7 @@ pub struct Manifest {
     pub name: String,
     /// Its version, for people.
     pub version: String,
-    /// The worlds it is made for: `router`, `filter`, `dns-solver`.
+    /// The worlds it is made for, such as `filter`.
     pub worlds: Vec<String>,
     /// Its licence as an SPDX expression.
     pub license: Option<String>,
@@ -433,7 +433,8 @@ const GRANTS: &[&str] = &["http", "hmac", "request", "response"];
 const HEAD: &[&str] = &["read", "set", "body"];
 const SECRET: &[&str] = &["description", "required", "usual", "env"];
 /// The worlds of the contract.
-const WORLDS: &[&str] = &["router", "filter", "dns-solver"];
+const WORLDS: &[&str] =
+    &["router", "filter", "client-hello", "dns-solver", "issuance-policy", "access-log", "events"];
 
 #[cfg(test)]
 mod tests {

@@ -151,6 +151,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Plugins by name.
     pub plugins: BTreeMap<String, PluginConfig>,
+    /// The plugin that looks at each ClientHello first.
+    pub client_hello: Option<PluginUse>,
     /// What is logged.
     pub log: Log,
     /// The folder of accounts, keys, certificates and compiled plugins.
@@ -292,6 +294,8 @@ pub struct Certificates {
     pub resolvers: Vec<Resolver>,
     /// The PEM file with the roots by which those that speak TLS are trusted; else the system's.
     pub resolver_roots: Option<PathBuf>,
+    /// The plugin that says which names of the configuration may have a certificate.
+    pub policy: Option<String>,
     /// How the host waits for DNS-01 records.
     pub propagation: Propagation,
     /// Servers that take updates, by the names that challenges call them.
@@ -418,13 +422,17 @@ pub enum HookBy {
     Command(Vec<String>),
     /// A URL: gets the event as JSON by POST.
     Url(String),
+    /// A plugin of the world `events`.
+    Plugin(String),
 }
 
 /// `certificates.on-demand`: which names may have a certificate at their first handshake.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OnDemand {
     /// The URL that is asked, with `domain=NAME` added to its query.
-    pub ask: String,
+    pub ask: Option<String>,
+    /// The plugin that is asked. Both have to allow it where both are there.
+    pub policy: Option<String>,
     /// First orders in a minute, at most.
     pub per_minute: usize,
     /// First orders for names of one registered domain in seven days, at most.
@@ -1240,8 +1248,25 @@ pub struct Log {
     pub level: String,
     /// One line per exchange.
     pub access: AccessLog,
+    /// Plugins of the world `access-log`, which get each exchange that has ended.
+    pub sinks: Vec<String>,
+    /// Where spans are sent.
+    pub otlp: Option<Otlp>,
     /// Format of all other lines.
     pub format: LogFormat,
+}
+
+/// `log.otlp`: where spans of exchanges and plugins' hooks are sent, as OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Otlp {
+    /// The URL of the collector, `/v1/traces` included.
+    pub endpoint: String,
+    /// What the collector asks for, mostly a key; in order of the file.
+    pub headers: Vec<(String, SecretRef)>,
+    /// Of traces that begin here: parts of ten thousand. A client's `traceparent` says it itself.
+    pub share: u16,
+    /// `service.name` of the resource.
+    pub service: String,
 }
 
 /// `log.access`.

@@ -13,9 +13,9 @@ use super::units::{duration_text, size_text};
 use super::{
     AccessLog, Balance, Certificates, Challenge, ClientCertificateMode, Config, Eab, FieldGrant,
     FixedResponse, ForwardCertificate, HashBy, HeadGrant, HealthCheck, Hook, HookBy, Issuer,
-    KeyKinds, Limits, Listen, LogFormat, OnError, PathMatch, Paths, PluginConfig, PluginUse,
-    Policies, ProxyVersion, Route, RouteAction, Scheme, Secret, SecretRef, Sharing, Site,
-    SiteCertificate, SplitBy, Upstream,
+    KeyKinds, Limits, Listen, Log, LogFormat, OnError, Otlp, PathMatch, Paths, PluginConfig,
+    PluginUse, Policies, ProxyVersion, Route, RouteAction, Scheme, Secret, SecretRef, Sharing,
+    Site, SiteCertificate, SplitBy, Upstream,
 };
 
 /// The configuration as YAML, every default filled in. Secrets written in the file appear as
@@ -23,45 +23,66 @@ use super::{
 pub fn normal_form(config: &Config) -> String {
     let listening = [("listen", list(config.listen.iter().map(listen)))];
     let tls = config.tickets.as_ref().map(|t| ("tls", map([("tickets", tickets(t))])));
-    let tree = map(listening.into_iter().chain(tls).chain([
-        ("certificates", certificates(&config.certificates)),
-        ("sites", list(config.sites.iter().map(|s| site(s, &config.plugins)))),
-        (
-            "upstreams",
-            names(config.upstreams.iter().filter(|(n, u)| !is_anonymous(n, u)), upstream),
-        ),
-        ("plugins", names(config.plugins.iter(), plugin)),
-        (
-            "log",
-            map([
-                ("level", text(&config.log.level)),
-                (
-                    "access",
-                    text(match config.log.access {
-                        AccessLog::Json => "json",
-                        AccessLog::Text => "text",
-                        AccessLog::Off => "off",
-                    }),
-                ),
-                (
-                    "format",
-                    text(match config.log.format {
-                        LogFormat::Text => "text",
-                        LogFormat::Json => "json",
-                    }),
-                ),
-            ]),
-        ),
-        ("store", store(config)),
-        ("workers", config.workers.map_or(text("auto"), |n| int(n as u64))),
-        ("limits", limits(&config.limits)),
-        ("plugin-keys", list(config.plugin_keys.iter().map(text))),
-        ("unguarded-solvers", text(if config.needs_guards { "refuse" } else { "warn" })),
-        ("trusted-proxies", list(config.trusted_proxies.iter().map(|n| text(n.to_string())))),
-        ("admin", config.admin.as_deref().map_or(text("off"), path)),
-    ]));
+    let hello = config.client_hello.as_ref();
+    let hello = hello.map(|plugin| ("client-hello", plugin_use(plugin, &config.plugins)));
+    let tree = map(listening
+        .into_iter()
+        .chain(tls)
+        .chain([
+            ("certificates", certificates(&config.certificates)),
+            ("sites", list(config.sites.iter().map(|s| site(s, &config.plugins)))),
+            (
+                "upstreams",
+                names(config.upstreams.iter().filter(|(n, u)| !is_anonymous(n, u)), upstream),
+            ),
+            ("plugins", names(config.plugins.iter(), plugin)),
+            ("log", log(&config.log)),
+            ("store", store(config)),
+            ("workers", config.workers.map_or(text("auto"), |n| int(n as u64))),
+            ("limits", limits(&config.limits)),
+            ("plugin-keys", list(config.plugin_keys.iter().map(text))),
+            ("unguarded-solvers", text(if config.needs_guards { "refuse" } else { "warn" })),
+            ("trusted-proxies", list(config.trusted_proxies.iter().map(|n| text(n.to_string())))),
+            ("admin", config.admin.as_deref().map_or(text("off"), path)),
+        ])
+        .chain(hello));
     // Nothing in the tree can fail to be written; if the library disagrees, say so in its place.
     serde_yaml::to_string(&tree).unwrap_or_else(|error| format!("# cannot be written: {error}\n"))
+}
+
+fn log(log: &Log) -> Tree {
+    let access = match log.access {
+        AccessLog::Json => "json",
+        AccessLog::Text => "text",
+        AccessLog::Off => "off",
+    };
+    let format = match log.format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    let mut fields =
+        vec![("level", text(&log.level)), ("access", text(access)), ("format", text(format))];
+    if !log.sinks.is_empty() {
+        fields.push(("sinks", list(log.sinks.iter().map(text))));
+    }
+    fields.extend(log.otlp.as_ref().map(|otlp| ("otlp", self::otlp(otlp))));
+    map(fields)
+}
+
+fn otlp(otlp: &Otlp) -> Tree {
+    let mut fields = vec![("endpoint", text(&otlp.endpoint))];
+    if !otlp.headers.is_empty() {
+        let headers = otlp.headers.iter().map(|(name, from)| (name.clone(), source(from, None)));
+        fields.push(("headers", Tree::Map(headers.collect())));
+    }
+    fields.push(("share", text(percent(otlp.share))));
+    fields.push(("service", text(&otlp.service)));
+    map(fields)
+}
+
+/// Parts of ten thousand.
+fn percent(share: u16) -> String {
+    format!("{}.{:02}%", share / 100, share % 100)
 }
 
 fn listen(l: &Listen) -> Tree {
@@ -134,14 +155,16 @@ fn certificates(c: &Certificates) -> Tree {
         ("local-acme", server)
     }));
     fields.push(("hooks", list(c.hooks.iter().map(hook))));
+    fields.extend(c.policy.as_ref().map(|plugin| ("policy", text(plugin))));
     fields.extend(c.on_demand.as_ref().map(|d| {
-        let terms = map([
-            ("ask", text(&d.ask)),
+        let who = [("ask", &d.ask), ("policy", &d.policy)].into_iter();
+        let who = who.filter_map(|(key, value)| Some((key, text(value.as_ref()?))));
+        let terms = map(who.chain([
             ("per-minute", int(d.per_minute as u64)),
             ("per-domain", int(d.per_domain as u64)),
             ("wait", wait(d.wait)),
             ("remember", wait(d.remember)),
-        ]);
+        ]));
         ("on-demand", terms)
     }));
     map(fields)
@@ -151,6 +174,7 @@ fn hook(hook: &Hook) -> Tree {
     let by = match &hook.by {
         HookBy::Command(words) => ("command", list(words.iter().map(text))),
         HookBy::Url(url) => ("url", text(url)),
+        HookBy::Plugin(plugin) => ("plugin", text(plugin)),
     };
     map([("on", list(hook.on.iter().map(text))), by])
 }
@@ -604,7 +628,7 @@ fn plugin(p: &PluginConfig) -> Tree {
         fields.push(("shadow", path(shadow)));
     }
     if let Some(canary) = &p.canary {
-        let share = format!("{}.{:02}%", canary.share / 100, canary.share % 100);
+        let share = percent(canary.share);
         fields.push((
             "canary",
             map([

@@ -29,10 +29,11 @@ use super::{echo, files, mirror, tunnel};
 use crate::bounds::{Pace, Reason};
 use crate::config::policies::ForwardAuth;
 use crate::config::{
-    self, AccessLog, ForwardCertificate, OnError, Paths, RouteAction, Scheme, Server, SplitBy,
+    self, ForwardCertificate, OnError, Paths, RouteAction, Scheme, Server, SplitBy,
 };
 use crate::fault::{Fault, describe};
 use crate::generation::SiteUses;
+use crate::otlp;
 use crate::plugin::{Called, Decision, Hooked, Mode, Placed, PluginError, Tap};
 use crate::policy::{Admission, Pass, Policy};
 use crate::proxy::{Ends, Origin};
@@ -133,12 +134,13 @@ async fn respond(
         worker.notices.note(Reason::Buffers, Some(connection.facts.client.ip()));
         return finished(refuse(record, &parts.headers, &ExchangeError::Overloaded));
     }
+    record.trace = otlp::begin(&mut parts.headers);
     let head = match read_head(connection, parts, Arc::clone(&record.id)) {
         Ok(head) => head,
         Err((fields, error)) => return finished(refuse(record, &fields, &error)),
     };
     record.authority.clone_from(&head.authority);
-    if record.format != AccessLog::Off {
+    if record.is_read() {
         head.target.as_str().clone_into(&mut record.target);
     }
     let trusted = &view.generation.config.trusted_proxies;
@@ -851,6 +853,8 @@ fn record(connection: &Connection, view: &View, parts: &http::request::Parts) ->
         upstream: None,
         failure: None,
         bytes_sent: 0,
+        sinks: view.generation.sinks(),
+        trace: None,
     })
 }
 

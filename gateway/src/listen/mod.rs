@@ -3,6 +3,7 @@
 //! awaited in the accept loop. Each https address has a UDP port of the same number beside it, for
 //! QUIC ([`quic`]).
 
+mod hello;
 mod pass;
 mod quic;
 
@@ -32,8 +33,10 @@ use crate::http::headers::is_trusted;
 use crate::http::serve;
 use crate::proxy::{self, Via};
 use crate::telemetry::Counters;
+use crate::tls::TlsFacts;
 use crate::tls::accept::Accepted;
-use crate::tls::{Front, TlsFacts};
+use crate::tls::fingerprint;
+use crate::tls::hello::Wish;
 use crate::worker::{OpenPlace, Opened, Worker};
 
 /// Where connections come in, whatever the settings of the place are. Those are looked up at each
@@ -442,6 +445,7 @@ fn run(worker: Rc<Worker>, commands: mpsc::UnboundedReceiver<Command>, house: Ho
             return;
         }
     };
+    worker.sit_here();
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, serve(Rc::clone(&worker), commands, house));
     worker.access.flush();
@@ -681,14 +685,17 @@ async fn greet(
         serve::spawn(stream, false, connection, limits, ends.idle, place);
         return;
     }
-    let fronts = Arc::clone(&worker.view().generation.fronts);
     let to = caller.local.ip();
+    let sender = hello::Sender::tcp(&caller);
     let client = caller.client.ip();
-    let front = |name: Option<&str>| {
-        let key_log = worker.acceptor.taps().find(name, client);
-        Front { key_log, ..fronts.find(name, Some(to)) }
+    let wish = |name: Option<&str>, records: &[u8], is_ours: bool| {
+        let wish = match is_ours {
+            true => Wish::Site(worker.view().generation.fronts.find(name, Some(to))),
+            false => hello::wish(&worker, &sender, name, || fingerprint::unwrap_records(records)),
+        };
+        wish.logged_to(worker.acceptor.taps().find(name, client))
     };
-    match worker.acceptor.accept(stream, to, limits.handshake, front).await {
+    match worker.acceptor.accept(stream, to, limits.handshake, wish).await {
         Ok(Accepted::Serve { mut stream, facts }) => {
             stream.counted(worker.shared.memory.share());
             let is_h2 = facts.is_h2;

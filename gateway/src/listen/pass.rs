@@ -36,6 +36,7 @@ where
     let name = passage.server_name.as_deref();
     let mut record = Record::blank(Rc::clone(&worker.access), Arc::clone(&worker.counters));
     record.format = view.generation.config.log.access;
+    record.sinks = view.generation.sinks();
     record.id = worker.ids.next();
     record.client = caller.client.ip();
     record.scheme = "tls";

@@ -29,6 +29,7 @@ use quinn::{
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 
+use super::hello::{self, Sender};
 use super::{Caller, Place, canonical, connection_of, place_of_address};
 use crate::bounds::Reason;
 use crate::config::Limits;
@@ -37,6 +38,8 @@ use crate::telemetry::Counters;
 use crate::tls::TlsFacts;
 use crate::tls::accept::{group_name, has_not_expired, suite_name};
 use crate::tls::clients::ClientCertificate;
+use crate::tls::fingerprint::Transport;
+use crate::tls::hello::{Refusal, Wish};
 use crate::tls::quic::Shaken;
 use crate::tls::tickets::Secret;
 use crate::worker::Worker;
@@ -482,6 +485,8 @@ struct Terms {
     port: u16,
     limits: Limits,
     config: Arc<quinn::ServerConfig>,
+    /// Whether a plugin is asked about each ClientHello.
+    is_asked_about: bool,
     /// Handshakes under way on this endpoint.
     unproven: Rc<std::cell::Cell<usize>>,
 }
@@ -503,7 +508,7 @@ impl Terms {
             .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS).into()))
             .keep_alive_interval(Some(Duration::from_millis(u64::from(IDLE_MS) / 3)));
         let fronts = Arc::clone(&generation.fronts);
-        let find = move |name: Option<&str>| fronts.find(name, None);
+        let find = move |name: Option<&str>, _: &[u8]| Wish::Site(fronts.find(name, None));
         let crypto = worker.acceptor.quic(Arc::new(find));
         let mut config = quinn::ServerConfig::new(crypto, worker.acceptor.quic_tokens());
         config.transport_config(Arc::new(transport));
@@ -511,6 +516,7 @@ impl Terms {
             generation: generation.id,
             port,
             limits,
+            is_asked_about: generation.client_hello.is_some(),
             config: Arc::new(config),
             unproven: Rc::default(),
         }
@@ -527,7 +533,15 @@ async fn greet(
     let client = canonical(incoming.remote_address());
     let shaken = {
         let _unproven = Unproven::count(&terms.unproven);
-        match incoming.accept_with(Arc::clone(&terms.config)) {
+        let config = match terms.is_asked_about {
+            true => {
+                let local = incoming.local_ip().unwrap_or_else(|| unspecified(client.ip()));
+                let local = canonical(SocketAddr::new(local, terms.port));
+                Arc::new(asking(&worker, &terms, client, local))
+            }
+            false => Arc::clone(&terms.config),
+        };
+        match incoming.accept_with(config) {
             Ok(connecting) => tokio::time::timeout(terms.limits.handshake, connecting).await,
             Err(cause) => Ok(Err(cause)),
         }
@@ -544,10 +558,7 @@ async fn greet(
                 tracing::debug!(client = %client.ip(), %cause, "handshake refused");
                 return;
             }
-            let local = quic.local_ip().unwrap_or_else(|| match client.ip() {
-                IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-                IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-            });
+            let local = quic.local_ip().unwrap_or_else(|| unspecified(client.ip()));
             let local = canonical(SocketAddr::new(local, terms.port));
             let caller = Caller { client, local, via: None };
             place.of_worker.tell(client, "HTTP/3", facts.server_name.clone());
@@ -562,6 +573,32 @@ async fn greet(
             Counters::add(&worker.counters.handshakes_failed, 1);
             tracing::debug!(client = %client.ip(), "handshake not finished in time");
         }
+    }
+}
+
+/// What one connection is served by where a plugin is asked about its ClientHello: the question says
+/// whose it is. quinn wants to be able to carry it to other threads, which it never does, since all of
+/// a worker's connections are driven on its own; so the worker is not in it, but found there.
+fn asking(
+    worker: &Worker,
+    terms: &Terms,
+    client: SocketAddr,
+    local: SocketAddr,
+) -> quinn::ServerConfig {
+    let sender = Sender { transport: Transport::Quic, client, local, via: None };
+    let find = move |name: Option<&str>, message: &[u8]| match Worker::here() {
+        Some(worker) => hello::wish(&worker, &sender, name, || message.to_vec()),
+        None => Wish::Refuse(Refusal::PluginFailed),
+    };
+    let mut config = (*terms.config).clone();
+    config.crypto = worker.acceptor.quic(Arc::new(find));
+    config
+}
+
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 

@@ -86,8 +86,15 @@ pub enum PluginError {
         /// The interface, and the function when that alone is missing.
         import: String,
     },
-    /// A router or filter imports `witgate:plugin/http`.
+    /// A plugin that runs inline imports `witgate:plugin/http`.
     HttpInHook(Subject),
+    /// It is of worlds that run inline and of ones that wait.
+    TwoKinds {
+        /// The plugin.
+        of: Subject,
+        /// The worlds it fits.
+        worlds: Vec<&'static str>,
+    },
     /// Its imports or exports have other types than the contract's.
     Link(Subject, wasmtime::Error),
     /// A secret of it cannot be read.
@@ -172,6 +179,7 @@ impl PluginError {
             | Self::NoWorld { .. }
             | Self::UnknownImport { .. }
             | Self::HttpInHook(_)
+            | Self::TwoKinds { .. }
             | Self::Link(..)
             | Self::Configure { .. }
             | Self::UnknownHook { .. }
@@ -213,8 +221,8 @@ impl fmt::Display for PluginError {
             }
             Self::NoWorld { of, exports } => write!(
                 f,
-                "{of} is no plugin: it must export plugin and one of router-hooks, filter-hooks, \
-                 dns-solver-hooks of {CONTRACT}; it exports {}",
+                "{of} is no plugin: it must export plugin and the hooks of a world of {CONTRACT}, such as \
+                 filter-hooks; it exports {}",
                 list(exports)
             ),
             Self::WrongWorld { of, wanted, worlds } => {
@@ -227,8 +235,14 @@ impl fmt::Display for PluginError {
             ),
             Self::HttpInHook(of) => write!(
                 f,
-                "{of} imports http of {CONTRACT}, which only a dns-solver may use: a router or \
-                 filter runs inside a request and cannot wait. Remove the import"
+                "{of} imports http of {CONTRACT}, which a router, a filter or a client-hello plugin \
+                 may not use: it runs inside a request or handshake and cannot wait. Remove the import"
+            ),
+            Self::TwoKinds { of, worlds } => write!(
+                f,
+                "{of} is {}: some of these run inline and some wait for the host. Make two \
+                 components of it",
+                list(worlds)
             ),
             Self::Link(of, _) => write!(f, "{of} does not fit the contract {CONTRACT}"),
             Self::Secret { of, secret, from, .. } => {
@@ -288,6 +302,7 @@ impl std::error::Error for PluginError {
             | Self::WrongWorld { .. }
             | Self::UnknownImport { .. }
             | Self::HttpInHook(_)
+            | Self::TwoKinds { .. }
             | Self::Configure { .. }
             | Self::UnknownHook { .. }
             | Self::Overrun { .. }

@@ -18,7 +18,7 @@ use super::secret::Secrets;
 use super::session::Sessions;
 use super::v0_1::{self, Exports, Unlinked};
 use super::wire::Wire;
-use super::{Inspection, Plugin, Recorder, pool, sign, solver};
+use super::{Inspection, Plugin, Recorder, fiber, pool, sign};
 use crate::config::lock::{self, Locked};
 use crate::config::{Manifest, PluginConfig, Secret};
 use crate::hex;
@@ -47,13 +47,6 @@ struct Parts {
     compiled: Arc<Compiled>,
     manifest: Option<Arc<Manifest>>,
     locked: Locked,
-}
-
-impl Compiled {
-    /// Whether it sees heads: a router or a filter.
-    fn has_heads(&self) -> bool {
-        self.exports.route.is_some() || self.exports.filter.is_some()
-    }
 }
 
 impl Engine {
@@ -141,7 +134,7 @@ impl Engine {
             asks: lock::asks(
                 manifest.as_ref(),
                 compiled.imports_http,
-                compiled.has_heads(),
+                &compiled.worlds,
                 compiled.exports.body.is_some(),
             ),
         };
@@ -213,8 +206,8 @@ impl Engine {
         });
         warn_unguarded(&plugin);
         // The first instance proves that it starts and takes its configuration.
-        if plugin.compiled.exports.solver.is_some() {
-            solver::self_test(&plugin)?;
+        if plugin.compiled.exports.may_wait() {
+            fiber::self_test(&plugin)?;
         } else {
             pool::self_test(&plugin)?;
         }
@@ -236,8 +229,7 @@ impl Engine {
         let has_bodies = found.as_ref().is_some_and(|exports| exports.body.is_some());
         let worlds = found.map(|exports| exports.worlds()).unwrap_or_default();
         let sends = v0_1::imports_http(&self.wasm, &component);
-        let has_heads = worlds.iter().any(|world| *world != "dns-solver");
-        let asks = lock::asks(manifest.as_ref(), sends, has_heads, has_bodies);
+        let asks = lock::asks(manifest.as_ref(), sends, &worlds, has_bodies);
         Ok(Inspection {
             digest: hex::lower(&digest),
             bytes: u64::try_from(file.len()).unwrap_or(u64::MAX),
@@ -282,12 +274,15 @@ impl Engine {
             return Err(PluginError::NoWorld { of: of.clone(), exports });
         };
         let imports_http = v0_1::imports_http(&self.wasm, component);
-        if imports_http && (exports.route.is_some() || exports.filter.is_some()) {
+        let is_inline = exports.is_inline();
+        if imports_http && is_inline {
             return Err(PluginError::HttpInHook(of.clone()));
         }
-        let is_hook = exports.route.is_some() || exports.filter.is_some();
+        if is_inline && exports.must_wait() {
+            return Err(PluginError::TwoKinds { of: of.clone(), worlds: exports.worlds() });
+        }
         let linker =
-            v0_1::link(&self.wasm, component, !is_hook).map_err(|unlinked| match unlinked {
+            v0_1::link(&self.wasm, component, !is_inline).map_err(|unlinked| match unlinked {
                 Unlinked::Unknown(import) => PluginError::UnknownImport { of: of.clone(), import },
                 Unlinked::Type(cause) => PluginError::Link(of.clone(), cause),
             })?;
@@ -388,7 +383,12 @@ fn read(name: &Arc<str>, path: &Path) -> Result<(Vec<u8>, Digest, Subject), Plug
 /// Says that nothing holds a solver to the records of its orders.
 fn warn_unguarded(plugin: &Plugin) {
     let facts = &plugin.facts;
-    if plugin.compiled.imports_http && facts.guard.is_none() && !facts.grants.is_empty() {
+    let is_solver = plugin.compiled.exports.solver.is_some();
+    if is_solver
+        && plugin.compiled.imports_http
+        && facts.guard.is_none()
+        && !facts.grants.is_empty()
+    {
         tracing::warn!(
             plugin = &*facts.subject.name,
             digest = facts.subject.short_digest(),

@@ -10,6 +10,7 @@ mod call;
 mod engine;
 mod error;
 mod facts;
+mod fiber;
 mod grant;
 mod host;
 mod load;
@@ -30,15 +31,18 @@ mod ticker;
 mod totp;
 mod trial;
 mod v0_1;
+mod waiting;
 mod wire;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::acme::policy::Policy;
 use crate::acme::solve::dns01::DnsSolver;
 use crate::config::Manifest;
 use crate::config::lock::Locked;
+use crate::feed::Taker;
 
 pub use engine::Engine;
 pub use error::{PluginError, Subject};
@@ -131,7 +135,7 @@ pub struct Inspection {
     pub digest: String,
     /// Its size in bytes.
     pub bytes: u64,
-    /// The worlds it fits: `router`, `filter`, `dns-solver`.
+    /// The worlds it fits, such as `filter`.
     pub worlds: Vec<String>,
     /// What it imports.
     pub imports: Vec<String>,
@@ -185,7 +189,7 @@ impl Plugin {
         &self.recorder
     }
 
-    /// The worlds it can be used as: `router`, `filter`, `dns-solver`.
+    /// The worlds it can be used as, such as `filter`.
     pub fn worlds(&self) -> &[&'static str] {
         &self.compiled.worlds
     }
@@ -193,6 +197,21 @@ impl Plugin {
     /// Whether it can be used as `world`.
     pub fn is(&self, world: &str) -> bool {
         self.compiled.worlds.contains(&world)
+    }
+
+    /// The plugin as one that says which names may have a certificate.
+    pub fn policy(self: &Arc<Self>) -> Arc<dyn Policy> {
+        Arc::new(waiting::Judge::new(Arc::clone(self)))
+    }
+
+    /// The plugin as one that takes exchanges that have ended.
+    pub fn sink(self: &Arc<Self>) -> Arc<dyn Taker> {
+        Arc::new(waiting::Sink::new(Arc::clone(self)))
+    }
+
+    /// The plugin as one that takes events.
+    pub fn listener(self: &Arc<Self>) -> Arc<dyn Taker> {
+        Arc::new(waiting::Listener::new(Arc::clone(self)))
     }
 
     /// The plugin as a DNS-01 solver: a fresh store per call, on a fiber, within `solver_deadline`.

@@ -12,7 +12,8 @@ use wasmtime::component::{ComponentExportIndex, TypedFunc};
 
 use super::call::{self, Overrun};
 use super::error::PluginError;
-use super::host::{Host, Phase};
+use super::host::hello::Case;
+use super::host::{Exchange, Host, Phase};
 use super::reserve::Reserve;
 use super::span;
 use super::stats::{self, Calls};
@@ -21,6 +22,7 @@ use super::tape::Tape;
 use super::ticker::TICK;
 use super::{Called, Decision, Hooked, Plugin};
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead};
+use crate::tls::hello::{HelloFacts, HelloVerdict};
 
 /// A plugin at one place of use, on one worker: keeps an instance and replaces it after a trap.
 /// Not `Send`: made and used on its worker.
@@ -254,6 +256,36 @@ impl Hooks {
         )
     }
 
+    /// Calls `client-hello.on-client-hello`.
+    ///
+    /// # Errors
+    /// A trap, an overrun limit, a broken rule.
+    pub fn on_client_hello(&self, hello: &Arc<HelloFacts>) -> Result<HelloVerdict, PluginError> {
+        let mut verdict = HelloVerdict::Continue;
+        let nobody = Arc::new(ConnectionFacts { client: hello.client, tls: None, via: None });
+        let mut nothing = Exchange::default().request;
+        let hook = "client-hello.on-client-hello";
+        self.call(Phase::Hello, hook, &nobody, &mut nothing, None, None, false, |instance| {
+            let index = self.plugin.compiled.exports.on_client_hello.as_ref();
+            let index = index.ok_or_else(not_there)?;
+            let function = instance.handle.get_typed_func::<(), ()>(&mut instance.store, index)?;
+            let case = Case { facts: Arc::clone(hello), verdict: HelloVerdict::Continue };
+            instance.store.data_mut().hello = Some(case);
+            let called = function.call(&mut instance.store, ());
+            if let Some(case) = instance.store.data_mut().hello.take() {
+                verdict = case.verdict;
+            }
+            called
+        })?;
+        self.plugin.stats.decided(match &verdict {
+            HelloVerdict::Continue => "continue",
+            HelloVerdict::PassThrough(_) => "pass-through",
+            HelloVerdict::TerminateAs(_) => "terminate-as",
+            HelloVerdict::Refuse(_) => "refuse",
+        });
+        Ok(verdict)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "what one call of any hook is about")]
     fn call(
         &self,
@@ -334,9 +366,12 @@ impl Hooks {
                         slot.breaker.failures = 0;
                         self.calls.recovered();
                     }
-                    self.calls.decided(&decision);
+                    // Of a hello there is another decision.
+                    if phase != Phase::Hello {
+                        self.calls.decided(&decision);
+                    }
                     if let Some(took) = took.filter(|_| is_traced) {
-                        span::write(self.plugin.subject(), hook, request, took, Ok(&decision));
+                        span::write(&self.plugin.facts, hook, request, took, Ok(&decision));
                     }
                     let (asked, reshapes) = bodies.take();
                     let tap = asked.map(|asked| {
@@ -356,7 +391,7 @@ impl Hooks {
                     let what = facts_of(&self.plugin, &error);
                     self.calls.failed(&request.id, what, slot.breaker.open_until.is_some());
                     if let Some(took) = took.filter(|_| is_traced) {
-                        span::write(self.plugin.subject(), hook, request, took, Err(&error));
+                        span::write(&self.plugin.facts, hook, request, took, Err(&error));
                     }
                     Err(error)
                 }
@@ -385,6 +420,7 @@ pub(super) fn facts_of(plugin: &Plugin, error: &PluginError) -> String {
 
 fn counted(phase: Phase) -> stats::Hook {
     match phase {
+        Phase::Hello => stats::Hook::ClientHello,
         Phase::Route => stats::Hook::Route,
         Phase::Idle | Phase::Request => stats::Hook::Request,
         Phase::RequestBody => stats::Hook::RequestBody,

@@ -1,21 +1,18 @@
-//! Solvers: every call has a store of its own and runs on a fiber, so that it can wait for the
-//! network without holding a worker.
+//! Plugins as DNS providers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::component::{
-    ComponentExportIndex, ComponentNamedList, ComponentType, Instance, Lift, Lower,
-};
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, ComponentType, Lift, Lower};
 
-use super::Plugin;
-use super::call::{self, Overrun, rule};
+use super::call::Overrun;
 use super::error::PluginError;
 use super::facts::Facts;
 use super::host::Host;
-use super::pool::START_MAX;
+use super::host::report::Notes;
+use super::stats::Hook;
 use super::v0_1::SolverExports;
+use super::{Plugin, fiber};
 use crate::acme::solve::dns01::{DnsSolver, RecordSet, SolverFailure, SolverFuture, Zone};
 use crate::config::guard::Order;
 
@@ -42,20 +39,21 @@ impl Solver {
         Self { plugin }
     }
 
-    /// Calls one function in a fresh instance, for an order; returns what was proven on the way.
+    /// Calls one function in a fresh instance, for an order; returns what was proven and noted on the
+    /// way.
     async fn call<P, R>(
         &self,
-        hook: &'static str,
+        hook: Hook,
         export: fn(&SolverExports) -> &ComponentExportIndex,
         order: Order,
         params: P,
-    ) -> Result<(R, Order), SolverFailure>
+    ) -> Result<(R, Order, Notes), SolverFailure>
     where
         P: ComponentNamedList + Lower + Send + Sync + 'static,
         R: ComponentNamedList + Lift + Send + Sync + 'static,
     {
         let plugin = &*self.plugin;
-        let (facts, limit) = (&plugin.facts, plugin.facts.limits.solver_deadline);
+        let facts = &plugin.facts;
         let Some(exports) = &plugin.compiled.exports.solver else {
             let error = PluginError::WrongWorld {
                 of: facts.subject.clone(),
@@ -64,34 +62,14 @@ impl Solver {
             };
             return Err(failed("load", &error, facts));
         };
-        let mut store = new_store(plugin);
-        let called = async {
-            let instance = start(plugin, &mut store, limit).await?;
-            let failure = |store: &mut Store<Host>, cause| {
-                let stderr = store.data_mut().output.take_stderr();
-                let deadline = Overrun::SolverDeadline;
-                let error = call::failure(facts, hook, deadline, limit, &stderr, cause);
-                call::log(&error, facts, "", &stderr);
-                error
-            };
-            let function = match instance.get_typed_func::<P, R>(&mut store, export(exports)) {
-                Ok(function) => function,
-                Err(cause) => return Err(PluginError::Link(facts.subject.clone(), cause)),
-            };
-            // Not before: what `configure` sends is for no order.
-            store.data_mut().order = order;
-            match function.call_async(&mut store, params).await {
-                Ok(result) => Ok(result),
-                Err(cause) => Err(failure(&mut store, cause)),
-            }
-        };
-        match tokio::time::timeout(limit, called).await {
-            Ok(Ok(result)) => {
-                let Host { output, facts, order, .. } = store.data_mut();
-                output.flush(facts, "");
-                Ok((result, std::mem::take(order)))
-            }
-            Ok(Err(error)) => {
+        let index = export(exports);
+        // Not before: what `configure` sends is for no order.
+        let prepare = move |host: &mut Host| host.order = order;
+        let take =
+            |host: &mut Host| (std::mem::take(&mut host.order), std::mem::take(&mut host.notes));
+        match fiber::call(plugin, hook, index, prepare, params, take).await {
+            Ok((result, (order, notes))) => Ok((result, order, notes)),
+            Err(error) => {
                 let code = match &error {
                     PluginError::Overrun { key, .. } if *key == Overrun::SolverDeadline.key() => {
                         "deadline"
@@ -103,23 +81,13 @@ impl Solver {
                 };
                 Err(failed(code, &error, facts))
             }
-            Err(_elapsed) => {
-                let error = PluginError::Overrun {
-                    of: facts.subject.clone(),
-                    hook,
-                    key: Overrun::SolverDeadline.key(),
-                    limit: format!("{limit:?}"),
-                };
-                call::log(&error, facts, "", "");
-                Err(failed("deadline", &error, facts))
-            }
         }
     }
 
     /// As [`Self::call`], for functions that may fail by contract.
     async fn ask<P, R>(
         &self,
-        hook: &'static str,
+        hook: Hook,
         export: fn(&SolverExports) -> &ComponentExportIndex,
         order: Order,
         params: P,
@@ -128,11 +96,15 @@ impl Solver {
         P: ComponentNamedList + Lower + Send + Sync + 'static,
         R: ComponentType + Lift + Send + Sync + 'static,
     {
-        let ((answer,), order): (Answer<R>, Order) = self.call(hook, export, order, params).await?;
+        let ((answer,), order, notes): (Answer<R>, _, _) =
+            self.call(hook, export, order, params).await?;
         let answer = answer.map(|answer| (answer, order));
         answer.map_err(|failure| SolverFailure {
             code: failure.code,
-            message: self.plugin.facts.secrets.mask_text(&failure.message).into_owned(),
+            message: {
+                let said = notes.added_to(failure.message);
+                self.plugin.facts.secrets.mask_text(&said).into_owned()
+            },
             retry_after: failure
                 .retry_after_seconds
                 .map(|seconds| Duration::from_secs(seconds.into())),
@@ -149,8 +121,8 @@ impl DnsSolver for Solver {
     fn traits(&self) -> SolverFuture<'_, Vec<(String, String)>> {
         Box::pin(async {
             let order = Order::nothing();
-            let ((traits,), _): ((Vec<(String, String)>,), _) =
-                self.call("dns-solver.traits", |exports| &exports.traits, order, ()).await?;
+            let ((traits,), ..): ((Vec<(String, String)>,), _, _) =
+                self.call(Hook::Traits, |exports| &exports.traits, order, ()).await?;
             Ok(traits)
         })
     }
@@ -172,7 +144,7 @@ impl DnsSolver for Solver {
             }
             let order = Order::zones(&candidates);
             let ((zone, handle), order): ((String, String), _) = self
-                .ask("dns-solver.find-zone", |exports| &exports.find_zone, order, (candidates,))
+                .ask(Hook::FindZone, |exports| &exports.find_zone, order, (candidates,))
                 .await?;
             let lower = zone.to_ascii_lowercase();
             let ids = order.zone_ids(lower.strip_suffix('.').unwrap_or(&lower));
@@ -186,7 +158,7 @@ impl DnsSolver for Solver {
             let order = order.records(&at.name, &at.values, []);
             let params = (zone, zone_handle, at.name, at.values, ttl_seconds);
             let (handle, order) =
-                self.ask("dns-solver.present", |exports| &exports.present, order, params).await?;
+                self.ask(Hook::Present, |exports| &exports.present, order, params).await?;
             Ok(seal(handle, order.ids()))
         })
     }
@@ -195,7 +167,7 @@ impl DnsSolver for Solver {
         Box::pin(async move {
             let (zone, zone_handle, order) = zone_order(zone);
             let params = (zone, zone_handle, unseal(handle).0);
-            let asked = self.ask("dns-solver.poll", |exports| &exports.poll, order, params);
+            let asked = self.ask(Hook::Poll, |exports| &exports.poll, order, params);
             asked.await.map(|(wait, _)| wait)
         })
     }
@@ -206,7 +178,7 @@ impl DnsSolver for Solver {
             let (handle, ids) = unseal(handle);
             let order = order.records(&at.name, &at.values, ids);
             let params = (zone, zone_handle, at.name, at.values, handle);
-            let asked = self.ask("dns-solver.cleanup", |exports| &exports.cleanup, order, params);
+            let asked = self.ask(Hook::Cleanup, |exports| &exports.cleanup, order, params);
             asked.await.map(|((), _)| ())
         })
     }
@@ -250,90 +222,6 @@ fn unseal(handle: String) -> (String, Vec<String>) {
     }
 }
 
-/// Starts an instance with the plugin's own configuration and drops it. On a thread and a runtime
-/// of its own, since it may be called from inside another runtime.
-pub(super) fn self_test(plugin: &Plugin) -> Result<(), PluginError> {
-    let start_failed = |cause: std::io::Error| {
-        PluginError::Start(plugin.facts.subject.clone(), wasmtime::Error::new(cause))
-    };
-    let test = || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(start_failed)?;
-        runtime.block_on(async {
-            let mut store = new_store(plugin);
-            let started = start(plugin, &mut store, START_MAX);
-            match tokio::time::timeout(START_MAX, started).await {
-                Ok(started) => started.map(|_| ()),
-                Err(_elapsed) => Err(PluginError::Overrun {
-                    of: plugin.facts.subject.clone(),
-                    hook: "plugin.configure",
-                    key: Overrun::SolverDeadline.key(),
-                    limit: format!("{START_MAX:?}"),
-                }),
-            }
-        })
-    };
-    std::thread::scope(|scope| {
-        match std::thread::Builder::new().spawn_scoped(scope, test).map_err(start_failed)?.join() {
-            Ok(result) => result,
-            Err(_panic) => Err(start_failed(std::io::Error::other("the test of the start died"))),
-        }
-    })
-}
-
-fn new_store(plugin: &Plugin) -> Store<Host> {
-    let host = Host::new(Arc::clone(&plugin.facts), &plugin.engine.live);
-    let mut store = Store::new(&plugin.engine.wasm, host);
-    store.limiter(|host| &mut host.memory);
-    store.set_epoch_deadline(BURST_TICKS);
-    let mut bursts = 0_u32;
-    let held = plugin.engine.ticker.hold();
-    // It lets others run between bursts, and is stopped when it only computes.
-    store.epoch_deadline_callback(move |_| {
-        // Dropped with the store: until then time must pass for it.
-        let _ = &held;
-        bursts = bursts.saturating_add(1);
-        if bursts > BURSTS_MAX {
-            return Err(rule(format!(
-                "it computed for {} seconds; a solver mostly waits for its provider",
-                BURST_TICKS.saturating_mul(u64::from(BURSTS_MAX)) / 1000
-            )));
-        }
-        Ok(UpdateDeadline::Yield(BURST_TICKS))
-    });
-    store
-}
-
-/// Instantiates and configures.
-async fn start(
-    plugin: &Plugin,
-    store: &mut Store<Host>,
-    allowed: Duration,
-) -> Result<Instance, PluginError> {
-    let (compiled, facts) = (&plugin.compiled, &plugin.facts);
-    let failed = |store: &mut Store<Host>, cause: wasmtime::Error| {
-        let stderr = store.data_mut().output.take_stderr();
-        call::start_failure(facts, Overrun::SolverDeadline, allowed, &stderr, cause)
-    };
-    let instance = match compiled.pre.instantiate_async(&mut *store).await {
-        Ok(instance) => instance,
-        Err(cause) => return Err(failed(store, cause)),
-    };
-    let configure = instance
-        .get_typed_func::<(String,), (Result<Vec<String>, String>,)>(
-            &mut *store,
-            &compiled.exports.configure,
-        )
-        .map_err(|cause| PluginError::Link(facts.subject.clone(), cause))?;
-    match configure.call_async(&mut *store, (plugin.config.clone().into_string(),)).await {
-        Ok((Ok(_hooks),)) => Ok(instance),
-        Ok((Err(message),)) => Err(PluginError::Configure { of: facts.subject.clone(), message }),
-        Err(cause) => Err(failed(store, cause)),
-    }
-}
-
 fn failed(code: &str, error: &PluginError, facts: &super::facts::Facts) -> SolverFailure {
     SolverFailure {
         code: code.to_owned(),
@@ -344,7 +232,3 @@ fn failed(code: &str, error: &PluginError, facts: &super::facts::Facts) -> Solve
 
 /// How a sealed handle starts.
 const SEAL: &str = "witgate-proven:";
-/// Ticks that a solver computes before others get a turn.
-const BURST_TICKS: u64 = 10;
-/// Bursts of one call, inclusive.
-const BURSTS_MAX: u32 = 1000;

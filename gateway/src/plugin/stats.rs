@@ -24,8 +24,12 @@ pub(super) struct Calls {
     /// By [`Hook`].
     hooks: [AtomicU64; HOOKS.len()],
     /// By [`decision_index`].
-    decisions: [AtomicU64; 4],
+    decisions: [AtomicU64; DECISIONS.len()],
     failures: AtomicU64,
+    /// Outgoing requests.
+    requests: AtomicU64,
+    /// What a sink or listener was not given, or did not take.
+    dropped: AtomicU64,
     /// Of measured calls, times [`MEASURED_EVERY`].
     nanoseconds: AtomicU64,
     instances: AtomicU64,
@@ -56,14 +60,75 @@ pub struct Failure {
     pub what: String,
 }
 
-/// The hooks that are counted.
-#[derive(Debug, Clone, Copy)]
+/// The hooks that are counted, in the order of [`HOOKS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hook {
     Route,
     Request,
     RequestBody,
     Response,
     Body,
+    ClientHello,
+    Traits,
+    FindZone,
+    Present,
+    Poll,
+    Cleanup,
+    Decide,
+    Write,
+    Event,
+}
+
+impl Hook {
+    /// World and function, as messages name them.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Route => "router.route",
+            Self::Request => "filter.on-request",
+            Self::RequestBody => "filter.on-request-body",
+            Self::Response => "filter.on-response",
+            Self::Body => "filter.body",
+            Self::ClientHello => "client-hello.on-client-hello",
+            Self::Traits => "dns-solver.traits",
+            Self::FindZone => "dns-solver.find-zone",
+            Self::Present => "dns-solver.present",
+            Self::Poll => "dns-solver.poll",
+            Self::Cleanup => "dns-solver.cleanup",
+            Self::Decide => "issuance-policy.decide",
+            Self::Write => "access-log.write",
+            Self::Event => "events.on-event",
+        }
+    }
+}
+
+/// A call that may wait: counted when it ends, in a place of its own, since several may be under way.
+pub(super) struct Waiting<'s> {
+    stats: &'s Stats,
+    hook: Hook,
+}
+
+impl<'s> Waiting<'s> {
+    /// Begins.
+    pub(super) fn begin(stats: &'s Stats, hook: Hook) -> Self {
+        Self { stats, hook }
+    }
+
+    /// Counts it: its time, the memory of its instance, the requests that it made, and how it failed if
+    /// it did.
+    pub(super) fn end(self, took: Duration, memory: usize, requests: u32, failed: Option<String>) {
+        let calls = Calls::default();
+        if let Some(counter) = calls.hooks.get(self.hook as usize) {
+            add(counter, 1);
+        }
+        add(&calls.nanoseconds, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        add(&calls.requests, requests.into());
+        calls.started();
+        calls.memory(memory);
+        if let Some(what) = failed {
+            calls.failed("", what, false);
+        }
+        self.stats.retire(&calls);
+    }
 }
 
 /// Sums over all places of use.
@@ -72,7 +137,7 @@ pub struct Totals {
     /// Calls by hook, in the order of [`HOOKS`].
     pub calls: [u64; HOOKS.len()],
     /// Decisions of successful calls, in the order of [`DECISIONS`].
-    pub decisions: [u64; 4],
+    pub decisions: [u64; DECISIONS.len()],
     /// Calls that trapped, overran a limit or broke a rule, and instances that did not start.
     pub failures: u64,
     /// Time in calls, estimated from a sample of them.
@@ -81,6 +146,10 @@ pub struct Totals {
     pub nanoseconds: u64,
     /// Instances put to use.
     pub instances: u64,
+    /// Outgoing requests.
+    pub requests: u64,
+    /// Exchanges and events that it was not given, or did not take.
+    pub dropped: u64,
     /// Of these, the ones that a request started because none was ready.
     pub instances_waited_for: u64,
     /// Instances that wait to be used.
@@ -118,6 +187,7 @@ impl Stats {
         let sums = gone.hooks.iter().zip(&calls.hooks);
         let sums = sums.chain(gone.decisions.iter().zip(&calls.decisions)).chain([
             (&gone.failures, &calls.failures),
+            (&gone.requests, &calls.requests),
             (&gone.nanoseconds, &calls.nanoseconds),
             (&gone.instances, &calls.instances),
             (&gone.waited, &calls.waited),
@@ -132,6 +202,19 @@ impl Stats {
         let last = calls.trouble().last.clone();
         let mut trouble = gone.trouble();
         trouble.last = later(trouble.last.take(), last);
+    }
+
+    /// Counts what a plugin decided outside requests.
+    pub(super) fn decided(&self, decision: &str) {
+        let place = DECISIONS.iter().position(|known| *known == decision);
+        if let Some(counter) = place.and_then(|place| self.gone.decisions.get(place)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts what a sink or listener was not given, or did not take.
+    pub(super) fn dropped(&self, count: u64) {
+        self.gone.dropped.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Everything so far.
@@ -155,14 +238,7 @@ impl Stats {
 impl Calls {
     /// Counts the start of a call; true when it is to be measured.
     pub(super) fn begin(&self, hook: Hook) -> bool {
-        let [route, request, prefix, response, body] = &self.hooks;
-        let counter = match hook {
-            Hook::Route => route,
-            Hook::Request => request,
-            Hook::RequestBody => prefix,
-            Hook::Response => response,
-            Hook::Body => body,
-        };
+        let Some(counter) = self.hooks.get(hook as usize) else { return false };
         let before = counter.load(Ordering::Relaxed);
         counter.store(before.wrapping_add(1), Ordering::Relaxed);
         before % MEASURED_EVERY == 0
@@ -228,6 +304,8 @@ impl Calls {
             *sum = sum.wrapping_add(load(one));
         }
         totals.failures = totals.failures.wrapping_add(load(&self.failures));
+        totals.requests = totals.requests.wrapping_add(load(&self.requests));
+        totals.dropped = totals.dropped.wrapping_add(load(&self.dropped));
         totals.nanoseconds = totals.nanoseconds.wrapping_add(load(&self.nanoseconds));
         totals.instances = totals.instances.wrapping_add(load(&self.instances));
         totals.instances_waited_for = totals.instances_waited_for.wrapping_add(load(&self.waited));
@@ -273,9 +351,34 @@ pub(super) fn decision_index(decision: &Decision) -> usize {
 }
 
 /// The names of what [`Totals::calls`] counts.
-pub const HOOKS: [&str; 5] = ["route", "on-request", "on-request-body", "on-response", "body"];
+pub const HOOKS: [&str; 14] = [
+    "route",
+    "on-request",
+    "on-request-body",
+    "on-response",
+    "body",
+    "on-client-hello",
+    "traits",
+    "find-zone",
+    "present",
+    "poll",
+    "cleanup",
+    "decide",
+    "write",
+    "on-event",
+];
 /// The names of what [`Totals::decisions`] counts.
-pub const DECISIONS: [&str; 4] = ["continue", "upstream", "redirect", "respond"];
+pub const DECISIONS: [&str; 9] = [
+    "continue",
+    "upstream",
+    "redirect",
+    "respond",
+    "pass-through",
+    "terminate-as",
+    "refuse",
+    "allow",
+    "deny",
+];
 /// One call of so many is measured: a clock costs a third of a small call.
 const MEASURED_EVERY: u64 = 16;
 
@@ -297,8 +400,8 @@ mod tests {
         other.failed("r1", "boom".to_owned(), true);
         other.memory(1 << 20);
         let before = stats.totals();
-        assert_eq!(before.calls, [1, 20, 0, 0, 0]);
-        assert_eq!(before.decisions, [20, 0, 0, 0]);
+        assert_eq!(before.calls[..5], [1, 20, 0, 0, 0]);
+        assert_eq!(before.decisions[..4], [20, 0, 0, 0]);
         // The 1st and the 17th were measured.
         assert_eq!((before.failures, before.nanoseconds), (1, 320));
         assert_eq!(before.quarantined, ["boom"]);
@@ -307,6 +410,13 @@ mod tests {
         let after = stats.totals();
         assert!(after.quarantined.is_empty());
         assert_eq!(Totals { quarantined: Vec::new(), ..before }, after);
+        let waiting = Waiting::begin(&stats, Hook::Decide);
+        waiting.end(Duration::from_nanos(5), 2 << 20, 3, Some("late".to_owned()));
+        stats.decided("deny");
+        stats.dropped(7);
+        let with = stats.totals();
+        assert_eq!((with.calls[11], with.requests, with.dropped), (1, 3, 7));
+        assert_eq!((with.nanoseconds, with.failures, with.decisions[8]), (325, 2, 1));
         one.failed("r2", "again".to_owned(), false);
         assert_eq!(stats.totals().last_failure.unwrap().request, "r2");
     }

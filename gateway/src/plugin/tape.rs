@@ -281,7 +281,8 @@ impl Recorder {
         match &state.request {
             Some(id) if **id == *request.id => {}
             Some(_) => return None,
-            None if phase == Phase::Response
+            // Of requests alone.
+            None if matches!(phase, Phase::Hello | Phase::Response)
                 || state.is_whole
                 || !request.target.path().starts_with(&state.path_prefix) =>
             {
@@ -635,7 +636,7 @@ fn hook_of(phase: Phase) -> &'static str {
         Phase::Route => "route",
         Phase::RequestBody => "on-request-body",
         Phase::Response => "on-response",
-        Phase::Idle | Phase::Request | Phase::Body => "on-request",
+        Phase::Idle | Phase::Hello | Phase::Request | Phase::Body => "on-request",
     }
 }
 

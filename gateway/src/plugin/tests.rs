@@ -1,6 +1,7 @@
 //! The room as a whole, against the components of `tests/guests`.
 
 mod bodies;
+mod worlds;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -661,7 +662,7 @@ fn what_cannot_work_does_not_load() {
         (file("none.wasm", &wat::parse_str("(component)").unwrap()), null(), "is no plugin"),
         (file("alien.wasm", &wat::parse_str(alien).unwrap()), null(), "is no plugin"),
         (file("newer.wasm", &wat::parse_str(newer).unwrap()), null(), "is no plugin"),
-        (guest("filter_with_http"), null(), "which only a dns-solver may use"),
+        (guest("filter_with_http"), null(), "may not use: it runs inside a request or handshake"),
         (guest("router"), serde_json::json!({"fail": "say why"}), "configuration: say why"),
         (guest("solver"), serde_json::json!({"fail": "say why"}), "configuration: say why"),
         (guest("filter"), serde_json::json!({"hooks": "request,dance"}), "hook \"dance\""),

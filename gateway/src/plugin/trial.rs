@@ -12,6 +12,7 @@ use super::stats::Failure;
 use super::{Called, Decision, Hooked, Hooks, Plugin, stats};
 use crate::config::Canary;
 use crate::http::head::{ConnectionFacts, RequestHead, ResponseHead};
+use crate::tls::hello::{HelloFacts, HelloVerdict};
 
 /// A plugin at one place of use on one worker, with the version on trial beside it if there is one.
 pub struct Placed {
@@ -242,6 +243,42 @@ impl Placed {
         })
     }
 
+    /// Calls `client-hello.on-client-hello`, as [`Hooks::on_client_hello`] does. Who gets a canary is
+    /// chosen by the client's address and port.
+    ///
+    /// # Errors
+    /// A trap, an overrun limit, a broken rule.
+    pub fn on_client_hello(&self, hello: &Arc<HelloFacts>) -> Result<HelloVerdict, PluginError> {
+        let Some(Beside { hooks, trial }) = self.running() else {
+            return self.main.on_client_hello(hello);
+        };
+        let hook = "on-client-hello";
+        let client = hello.client.to_string();
+        match &trial.kind {
+            Kind::Canary(canary) if is_chosen(&client, canary.share) => {
+                let outcome = trial.next.measured(|| hooks.on_client_hello(hello));
+                outcome.or_else(|cause| {
+                    trial.failed(&canary_failure(hook, &cause), canary);
+                    self.main.on_client_hello(hello)
+                })
+            }
+            Kind::Canary(_) => trial.main.measured(|| self.main.on_client_hello(hello)),
+            Kind::Shadow => {
+                let outcome = trial.main.measured(|| self.main.on_client_hello(hello));
+                let shadow = trial.next.measured(|| hooks.on_client_hello(hello));
+                let different = match (&outcome, &shadow) {
+                    (Ok(one), Ok(other)) if one == other => None,
+                    (Ok(_), Ok(_)) => Some("another decision".to_owned()),
+                    (Err(_), Err(_)) => None,
+                    (Ok(_), Err(cause)) => Some(format!("the new version failed: {cause}")),
+                    (Err(cause), Ok(_)) => Some(format!("only the present one failed: {cause}")),
+                };
+                trial.compare(hook, "", different);
+                outcome
+            }
+        }
+    }
+
     /// Counts how a request that was on trial here was answered.
     pub fn answered(&self, request: &str, status: u16) {
         let Some(Beside { trial, .. }) = self.running() else { return };
@@ -451,10 +488,7 @@ impl Trial {
 }
 
 impl Side {
-    fn measured(
-        &self,
-        run: impl FnOnce() -> Result<Called, PluginError>,
-    ) -> Result<Called, PluginError> {
+    fn measured<T>(&self, run: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
         let started = Instant::now();
         let outcome = run();
         let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -5,7 +5,8 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, Linker, LinkerInstance};
 
 use super::host::{
-    Host, body, connection, crypto, decision, http, log, request, response, state, wasi,
+    Host, body, connection, crypto, decision, hello, http, issuance, log, report, request,
+    response, state, wasi,
 };
 
 /// Where the exports of a component lie.
@@ -16,6 +17,10 @@ pub(super) struct Exports {
     pub solver: Option<SolverExports>,
     pub handover: Option<HandoverExports>,
     pub body: Option<BodyExports>,
+    pub on_client_hello: Option<ComponentExportIndex>,
+    pub decide: Option<ComponentExportIndex>,
+    pub write: Option<ComponentExportIndex>,
+    pub on_event: Option<ComponentExportIndex>,
 }
 
 /// The functions of `body-hooks`.
@@ -91,6 +96,10 @@ impl Exports {
             solver: solver(),
             handover: handover(),
             body: body(),
+            on_client_hello: function("client-hello-hooks", "on-client-hello"),
+            decide: function("issuance-policy-hooks", "decide"),
+            write: function("access-log-hooks", "write"),
+            on_event: function("event-hooks", "on-event"),
         };
         (!found.worlds().is_empty()).then_some(found)
     }
@@ -100,8 +109,28 @@ impl Exports {
         let mut worlds = Vec::new();
         worlds.extend(self.route.is_some().then_some("router"));
         worlds.extend(self.filter.is_some().then_some("filter"));
+        worlds.extend(self.on_client_hello.is_some().then_some("client-hello"));
         worlds.extend(self.solver.is_some().then_some("dns-solver"));
+        worlds.extend(self.decide.is_some().then_some("issuance-policy"));
+        worlds.extend(self.write.is_some().then_some("access-log"));
+        worlds.extend(self.on_event.is_some().then_some("events"));
         worlds
+    }
+
+    /// Whether its calls run inline on a worker and cannot wait.
+    pub(super) fn is_inline(&self) -> bool {
+        self.route.is_some() || self.filter.is_some() || self.on_client_hello.is_some()
+    }
+
+    /// Whether its calls have a store of their own and may wait.
+    pub(super) fn may_wait(&self) -> bool {
+        self.solver.is_some() || self.must_wait()
+    }
+
+    /// Whether it is of a world that never was in a component with one that runs inline. A solver could
+    /// be, as long as it sends nothing.
+    pub(super) fn must_wait(&self) -> bool {
+        self.decide.is_some() || self.write.is_some() || self.on_event.is_some()
     }
 }
 
@@ -179,7 +208,11 @@ fn link_function(
         Some("request") => request::link(at, function),
         Some("response") => response::link(at, function),
         Some("state") => state::link(at, function),
+        Some("hello") => hello::link(at, function),
+        Some("hello-decision") => hello::link_decision(at, function),
         Some("http") if may_wait => http::link(at, function),
+        Some("issuance") if may_wait => issuance::link(at, function),
+        Some("report") if may_wait => report::link(at, function),
         _ => Ok(false),
     }
 }

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use super::certs::Certs;
 use super::clients::{ClientAuth, ClientCertificate, Demand};
 use super::fingerprint::{self, Transport};
-use super::hello::{Hello, HelloDecision, Refusal, decide};
+use super::hello::{Hello, HelloDecision, Refusal, Wish, decide};
 use super::keylog::{self, Taps};
 use super::stream::{Buffer, TlsStream};
 use super::{Front, TlsFacts, quic};
@@ -35,9 +35,29 @@ pub struct Acceptor {
     certs: Arc<Certs>,
     later: Arc<dyn Later>,
     serve: Arc<ServerConfig>,
-    quic: Arc<QuicServerConfig>,
+    quic: Quic,
     quic_tokens: Arc<dyn HandshakeTokenKey>,
     taps: Arc<Taps>,
+}
+
+/// Handshakes over QUIC of one demand.
+#[derive(Clone)]
+pub(super) struct Quic {
+    /// As QUIC wants it.
+    pub(super) ready: Arc<QuicServerConfig>,
+    /// What that was made from.
+    base: Arc<ServerConfig>,
+}
+
+impl Quic {
+    /// The same with the certificate of another name than the client asks for; none when there is no
+    /// such certificate.
+    pub(super) fn named(&self, certs: &Arc<Certs>, name: &str) -> Option<Arc<QuicServerConfig>> {
+        certs.find(Some(name))?;
+        let mut config = ServerConfig::clone(&self.base);
+        config.cert_resolver = Arc::new(Named(Arc::clone(certs), name.into()));
+        QuicServerConfig::try_from(config).ok().map(Arc::new)
+    }
 }
 
 /// Certificates that may come while a handshake waits.
@@ -60,6 +80,8 @@ struct Greeting {
     name: Option<String>,
     is_acme: bool,
     front: Front,
+    /// The server name in whose place the client's stands.
+    other: Option<Box<str>>,
 }
 
 /// A finished handshake.
@@ -126,19 +148,23 @@ impl Acceptor {
     /// site of a server name asks of its clients.
     pub fn quic(&self, find: Arc<quic::Find>) -> Arc<quic::ByHello> {
         let (certs, later) = (Arc::clone(&self.certs), Arc::clone(&self.later));
-        let find = move |name: Option<&str>| {
-            let front = find(name);
-            if let Some(name) = name
-                && front.passthrough.is_none()
+        let find = move |name: Option<&str>, message: &[u8]| {
+            let wish = find(name, message);
+            let wanted = match &wish {
+                Wish::Site(front) if front.passthrough.is_none() => name,
+                Wish::As(other, _) => Some(&**other),
+                Wish::Site(_) | Wish::Refuse(_) => None,
+            };
+            if let Some(name) = wanted
                 && certs.find(Some(name)).is_none()
             {
                 // Nothing can wait in here: this handshake is refused, and the next one, by TCP or not,
                 // finds what this one has begun.
                 later.begin(name);
             }
-            front
+            wish
         };
-        quic::ByHello::new(Arc::clone(&self.quic), Arc::new(find))
+        quic::ByHello::new(self.quic.clone(), Arc::clone(&self.certs), Arc::new(find))
     }
 
     /// The key of tokens with which clients prove their address: one for all workers, since a
@@ -147,8 +173,9 @@ impl Acceptor {
         Arc::clone(&self.quic_tokens)
     }
 
-    /// Makes one handshake on `io`, which came to the address `local`; `front` says what the site of
-    /// a server name asks of it. Each half of it, before and after the choice of a certificate, has to
+    /// Makes one handshake on `io`, which came to the address `local`; `wish` says what is asked of one
+    /// with this server name and this ClientHello, in the records it came in. It is not asked about a
+    /// validation that the gateway itself waits for. Each half of it, before and after the choice of a certificate, has to
     /// be done within `limit`.
     ///
     /// # Errors
@@ -158,7 +185,7 @@ impl Acceptor {
         mut io: IO,
         local: IpAddr,
         limit: Duration,
-        front: impl FnOnce(Option<&str>) -> Front,
+        wish: impl FnOnce(Option<&str>, &[u8], bool) -> Wish,
     ) -> Result<Accepted<IO>, HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -167,8 +194,14 @@ impl Acceptor {
         let (accepted, input) = read.map_err(|_| HandshakeError::Slow)??;
         let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
         let is_acme = is_acme(&accepted.client_hello());
-        let front = front(name.as_deref());
-        if let Some(name) = &name
+        let is_ours = is_acme
+            && name.as_deref().is_some_and(|name| self.certs.find_challenge(name).is_some());
+        let (front, other) = match wish(name.as_deref(), input.filled(), is_ours) {
+            Wish::Site(front) => (front, None),
+            Wish::As(other, front) => (front, Some(other)),
+            Wish::Refuse(refusal) => return refuse(io, refusal, name).await,
+        };
+        if let Some(name) = other.as_deref().or(name.as_deref())
             && !is_acme
             && front.passthrough.is_none()
             && self.certs.find_for(Some(name), local).is_none()
@@ -176,22 +209,25 @@ impl Acceptor {
             // Whether there is one now is seen below.
             self.later.certificate_for(name).await;
         }
-        let greeting = Greeting { input, name, is_acme, front };
+        let greeting = Greeting { input, name, is_acme, front, other };
         let finish = self.finish(io, greeting, local);
         tokio::time::timeout(limit, finish).await.map_err(|_| HandshakeError::Slow)?
     }
 
     async fn finish<IO>(
         &self,
-        mut io: IO,
+        io: IO,
         greeting: Greeting,
         local: IpAddr,
     ) -> Result<Accepted<IO>, HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let Greeting { input, name, is_acme, front } = greeting;
-        let hello = Hello { server_name: name.as_deref(), is_acme, local, front: &front };
+        let Greeting { input, name, is_acme, front, other } = greeting;
+        let server_name = other.as_deref().or(name.as_deref());
+        // Under another name it is no validation.
+        let is_acme = is_acme && other.is_none();
+        let hello = Hello { server_name, is_acme, local, front: &front };
         match decide(hello, &self.certs) {
             HelloDecision::PassThrough(upstream) => {
                 let read = input.filled().to_vec();
@@ -201,9 +237,12 @@ impl Acceptor {
                 let records = fingerprint::unwrap_records(input.filled());
                 let ja4 = fingerprint::ja4(&records, Transport::Tcp);
                 let serve = front.clients.as_ref().map_or(&self.serve, |clients| &clients.tcp);
-                let config = match hello_needs_resolver(name.as_deref(), &self.certs) {
-                    true => Arc::clone(serve),
-                    false => fixed(serve, certificate.key.clone()),
+                let config = match (other, hello_needs_resolver(name.as_deref(), &self.certs)) {
+                    (Some(other), _) => {
+                        with_resolver(serve, Arc::new(Named(Arc::clone(&self.certs), other)))
+                    }
+                    (None, true) => Arc::clone(serve),
+                    (None, false) => with_resolver(serve, Arc::new(Fixed(certificate.key.clone()))),
                 };
                 let config = match front.key_log {
                     None => config,
@@ -224,21 +263,34 @@ impl Acceptor {
                 let _ = stream.shutdown().await;
                 Ok(Accepted::Challenged)
             }
-            HelloDecision::Refuse(refusal) => {
-                // A fatal alert in a plain record: nothing is encrypted yet (RFC 8446, section 6).
-                let _ = io.write_all(&[21, 3, 3, 0, 2, 2, refusal.alert()]).await;
-                let _ = io.shutdown().await;
-                Err(HandshakeError::Refused(refusal, name))
+            HelloDecision::Refuse(_) if other.is_some() => {
+                refuse(io, Refusal::NoCertificate, other.map(String::from)).await
             }
+            HelloDecision::Refuse(refusal) => refuse(io, refusal, name).await,
         }
     }
 }
 
-/// A serving configuration with one certificate instead of the table: for clients without a server
-/// name, whose certificate is found by the address they came to. Tickets stay shared.
-fn fixed(serve: &ServerConfig, key: Arc<CertifiedKey>) -> Arc<ServerConfig> {
+/// A fatal alert in a plain record: nothing is encrypted yet (RFC 8446, section 6).
+async fn refuse<IO>(
+    mut io: IO,
+    refusal: Refusal,
+    name: Option<String>,
+) -> Result<Accepted<IO>, HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let _ = io.write_all(&[21, 3, 3, 0, 2, 2, refusal.alert()]).await;
+    let _ = io.shutdown().await;
+    Err(HandshakeError::Refused(refusal, name))
+}
+
+/// A serving configuration with something else instead of the table: for clients without a server
+/// name, whose certificate is found by the address they came to, and for those that are given
+/// another name's. Tickets stay shared.
+fn with_resolver(serve: &ServerConfig, resolver: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig> {
     let mut config = ServerConfig::clone(serve);
-    config.cert_resolver = Arc::new(Fixed(key));
+    config.cert_resolver = resolver;
     Arc::new(config)
 }
 
@@ -252,7 +304,7 @@ fn hello_needs_resolver(name: Option<&str>, certs: &Certs) -> bool {
 pub(super) fn serving(
     certs: &Arc<Certs>,
     clients: Option<(&Demand, &Arc<dyn ClientCertVerifier>)>,
-) -> Result<(Arc<ServerConfig>, Arc<QuicServerConfig>), rustls::Error> {
+) -> Result<(Arc<ServerConfig>, Quic), rustls::Error> {
     let verifier = clients.map(|(_, verifier)| verifier);
     let demand = clients.map(|(demand, _)| demand.as_slice()).unwrap_or_default();
     let mut tcp = config(Arc::new(FromTable(Arc::clone(certs))), verifier)?;
@@ -265,9 +317,10 @@ pub(super) fn serving(
     // Tickets of its own: those of QUIC carry what those of TCP do not.
     quic.ticketer = certs.tickets().ticketer(&[b"quic", demand]);
     quic.send_tls13_tickets = 1;
-    let quic = QuicServerConfig::try_from(quic)
+    let base = Arc::new(quic);
+    let ready = QuicServerConfig::try_from(ServerConfig::clone(&base))
         .map_err(|_| rustls::Error::General("no cipher suite for QUIC".to_owned()))?;
-    Ok((Arc::new(tcp), Arc::new(quic)))
+    Ok((Arc::new(tcp), Quic { ready: Arc::new(ready), base }))
 }
 
 /// The cryptography of all handshakes with clients.
@@ -431,6 +484,17 @@ impl ResolvesServerCert for FromTable {
     }
 }
 
+/// Gives rustls the certificate of another name than the client asks for.
+#[derive(Debug)]
+struct Named(Arc<Certs>, Box<str>);
+
+impl ResolvesServerCert for Named {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = self.0.find_for_client(Some(&self.1), hello.signature_schemes());
+        found.map(|certificate| Arc::clone(&certificate.key))
+    }
+}
+
 #[derive(Debug)]
 struct Fixed(Arc<CertifiedKey>);
 
@@ -461,6 +525,20 @@ impl fmt::Display for HandshakeError {
             Self::Refused(Refusal::NoChallenge, name) => {
                 let name = name.as_deref().unwrap_or_default();
                 write!(f, "no validation of {name} is under way")
+            }
+            Self::Refused(Refusal::Plugin(alert), name) => {
+                let name = name.as_deref().unwrap_or("no name");
+                write!(f, "the client-hello plugin refuses {name} with alert {alert}")
+            }
+            Self::Refused(Refusal::PluginFailed, _) => {
+                f.write_str("the client-hello plugin failed")
+            }
+            Self::Refused(Refusal::NoCertificate, name) => {
+                let name = name.as_deref().unwrap_or_default();
+                write!(
+                    f,
+                    "the client-hello plugin wants the certificate of {name}, which is not there"
+                )
             }
             Self::Expired => f.write_str("the certificate of the client has expired"),
             Self::Tls(cause) | Self::Io(cause) => cause.fmt(f),
@@ -522,7 +600,8 @@ mod tests {
         let connector = TlsConnector::from(Arc::new(client));
         let local = "127.0.0.1".parse().unwrap();
         let server = async {
-            let mut accepted = acceptor.accept(far, local, LIMIT, |_| Front::default()).await;
+            let mut accepted =
+                acceptor.accept(far, local, LIMIT, |_, _, _| Wish::Site(Front::default())).await;
             if let Ok(Accepted::Serve { stream, .. }) = &mut accepted {
                 stream.write_all(b"hello").await.unwrap();
                 stream.shutdown().await.unwrap();
@@ -643,7 +722,7 @@ mod tests {
         let (mut near, far) = tokio::io::duplex(1024);
         near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         assert!(matches!(
-            acceptor.accept(far, local, LIMIT, |_| Front::default()).await,
+            acceptor.accept(far, local, LIMIT, |_, _, _| Wish::Site(Front::default())).await,
             Err(HandshakeError::NotTls)
         ));
         let mut text = String::new();
@@ -656,7 +735,12 @@ mod tests {
             let (mut near, far) = tokio::io::duplex(1024);
             near.write_all(garbage).await.unwrap();
             near.shutdown().await.unwrap();
-            assert!(acceptor.accept(far, local, LIMIT, |_| Front::default()).await.is_err());
+            assert!(
+                acceptor
+                    .accept(far, local, LIMIT, |_, _, _| Wish::Site(Front::default()))
+                    .await
+                    .is_err()
+            );
         }
     }
 
@@ -679,8 +763,10 @@ mod tests {
             near.read_u8().await.unwrap()
         };
         let local = "127.0.0.1".parse().unwrap();
-        let (accepted, first) =
-            tokio::join!(acceptor.accept(far, local, LIMIT, |_| Front::default()), client);
+        let (accepted, first) = tokio::join!(
+            acceptor.accept(far, local, LIMIT, |_, _, _| Wish::Site(Front::default())),
+            client
+        );
         // A handshake record came back; the client then left.
         assert_eq!(first, 22);
         assert!(accepted.is_err());

@@ -14,7 +14,6 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
-use quinn::crypto::rustls::QuicServerConfig;
 use rustls::RootCertStore;
 use rustls::server::{ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
 use rustls_pki_types::pem::PemObject;
@@ -38,7 +37,7 @@ pub struct ClientAuth {
     /// Handshakes over TCP.
     pub(super) tcp: Arc<ServerConfig>,
     /// Handshakes over QUIC.
-    pub(super) quic: Arc<QuicServerConfig>,
+    pub(super) quic: accept::Quic,
 }
 
 /// Why `client-certificates` of a site cannot be used.

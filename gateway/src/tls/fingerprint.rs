@@ -13,18 +13,47 @@ pub enum Transport {
     Quic,
 }
 
-/// The JA4 fingerprint of a ClientHello, a handshake message as of RFC 8446, section 4. Source:
-/// FoxIO, "JA4: TLS Client Fingerprinting".
-pub fn ja4(hello: &[u8], transport: Transport) -> Option<String> {
+impl Transport {
+    /// `tcp` or `quic`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+        }
+    }
+}
+
+/// What a ClientHello offers, in the order in which it does, without values that mean nothing
+/// (RFC 8701). Numbers are those of the IANA registries "TLS Parameters".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offered {
+    /// Cipher suites.
+    pub suites: Vec<u16>,
+    /// Types of extensions.
+    pub extensions: Vec<u16>,
+    /// Application protocols.
+    pub alpn: Vec<Vec<u8>>,
+    /// Versions.
+    pub versions: Vec<u16>,
+    /// Key exchange groups.
+    pub groups: Vec<u16>,
+    /// Signature schemes.
+    pub signature_schemes: Vec<u16>,
+}
+
+/// Reads a ClientHello, a handshake message as of RFC 8446, section 4.
+pub fn offered(hello: &[u8]) -> Option<Offered> {
     let mut body = message(hello, CLIENT_HELLO)?;
     let legacy_version = body.u16()?;
     body.take(32)?;
     body.short()?;
-    let mut suites = numbers(body.long()?)?;
-    suites.retain(|suite| !is_grease(*suite));
+    let meant = |bytes: Bytes<'_>| {
+        let mut values = numbers(bytes)?;
+        values.retain(|value| !is_grease(*value));
+        Some(values)
+    };
+    let mut offered = Offered { suites: meant(body.long()?)?, ..Offered::default() };
     body.short()?;
-    let mut extensions = Vec::new();
-    let (mut has_name, mut alpn, mut version, mut algorithms) = (false, None, None, Vec::new());
     // There may be none at all (RFC 5246, section 7.4.1.2).
     let mut rest = body.long().unwrap_or(Bytes(&[]));
     while !rest.0.is_empty() {
@@ -32,38 +61,56 @@ pub fn ja4(hello: &[u8], transport: Transport) -> Option<String> {
         if is_grease(kind) {
             continue;
         }
-        extensions.push(kind);
+        offered.extensions.push(kind);
         match kind {
-            SERVER_NAME => has_name = true,
-            ALPN => alpn = content.long().and_then(|mut list| list.short()),
-            SIGNATURE_ALGORITHMS => {
-                algorithms = numbers(content.long()?)?;
-                algorithms.retain(|algorithm| !is_grease(*algorithm));
+            ALPN => {
+                let mut list = content.long().unwrap_or(Bytes(&[]));
+                while let Some(name) = list.short() {
+                    offered.alpn.push(name.0.to_vec());
+                }
             }
-            SUPPORTED_VERSIONS => {
-                let offered = numbers(content.short()?)?;
-                version = offered.into_iter().filter(|version| !is_grease(*version)).max();
+            SIGNATURE_ALGORITHMS => offered.signature_schemes = meant(content.long()?)?,
+            SUPPORTED_VERSIONS => offered.versions = meant(content.short()?)?,
+            SUPPORTED_GROUPS => {
+                offered.groups = content.long().and_then(meant).unwrap_or_default();
             }
             _ => {}
         }
     }
-    let first = format!(
-        "{}{}{}{:02}{:02}{}",
-        if transport == Transport::Quic { 'q' } else { 't' },
-        version_text(version.unwrap_or(legacy_version)),
-        if has_name { 'd' } else { 'i' },
-        suites.len().min(99),
-        extensions.len().min(99),
-        alpn_text(alpn.map(|name| name.0).unwrap_or_default()),
-    );
-    suites.sort_unstable();
-    extensions.retain(|kind| !matches!(*kind, SERVER_NAME | ALPN));
-    extensions.sort_unstable();
-    let mut third = list(&extensions);
-    if !algorithms.is_empty() {
-        third = format!("{third}_{}", list(&algorithms));
+    if offered.versions.is_empty() {
+        offered.versions.push(legacy_version);
     }
-    Some(format!("{first}_{}_{}", short_digest(&list(&suites)), short_digest(&third)))
+    Some(offered)
+}
+
+impl Offered {
+    /// The JA4 fingerprint. Source: FoxIO, "JA4: TLS Client Fingerprinting".
+    pub fn ja4(&self, transport: Transport) -> String {
+        let (mut suites, mut extensions) = (self.suites.clone(), self.extensions.clone());
+        let has_name = extensions.contains(&SERVER_NAME);
+        let first = format!(
+            "{}{}{}{:02}{:02}{}",
+            if transport == Transport::Quic { 'q' } else { 't' },
+            version_text(self.versions.iter().copied().max().unwrap_or_default()),
+            if has_name { 'd' } else { 'i' },
+            suites.len().min(99),
+            extensions.len().min(99),
+            alpn_text(self.alpn.first().map(Vec::as_slice).unwrap_or_default()),
+        );
+        suites.sort_unstable();
+        extensions.retain(|kind| !matches!(*kind, SERVER_NAME | ALPN));
+        extensions.sort_unstable();
+        let mut third = list(&extensions);
+        if !self.signature_schemes.is_empty() {
+            third = format!("{third}_{}", list(&self.signature_schemes));
+        }
+        format!("{first}_{}_{}", short_digest(&list(&suites)), short_digest(&third))
+    }
+}
+
+/// The JA4 fingerprint of a ClientHello.
+pub fn ja4(hello: &[u8], transport: Transport) -> Option<String> {
+    offered(hello).map(|offered| offered.ja4(transport))
 }
 
 /// The handshake message in the first TLS records of a connection (RFC 8446, section 5.1).
@@ -202,6 +249,7 @@ const HANDSHAKE_RECORD: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 const SERVER_NAME: u16 = 0;
+const SUPPORTED_GROUPS: u16 = 10;
 const SIGNATURE_ALGORITHMS: u16 = 13;
 const ALPN: u16 = 16;
 const PRE_SHARED_KEY: u16 = 41;
@@ -274,6 +322,16 @@ mod tests {
         let records =
             [&[22, 3, 1][..], &with_length(one), &[22, 3, 1], &with_length(two), &[20, 3, 3, 0]];
         assert_eq!(unwrap_records(&records.concat()), hello());
+    }
+
+    #[test]
+    fn what_is_offered_is_told_without_what_means_nothing() {
+        let offered = offered(&hello()).unwrap();
+        assert_eq!(offered.versions, [0x0304, 0x0303]);
+        assert_eq!(offered.alpn, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert_eq!((offered.suites.len(), offered.suites[0]), (15, 0x1301));
+        assert_eq!((offered.extensions.len(), offered.extensions[0]), (16, 0x001b));
+        assert_eq!(offered.signature_schemes[..2], [0x0403, 0x0804]);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! From a ClientHello to what is done with it. Pure: no await, no clock, no IO.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 
 use super::Front;
 use super::certs::{Certificate, Certs};
+use super::fingerprint::{Offered, Transport};
+use crate::proxy::Via;
 
 /// What a ClientHello says, as far as it decides.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +21,62 @@ pub struct Hello<'a> {
     pub local: IpAddr,
     /// What the site of the server name asks.
     pub front: &'a Front,
+}
+
+/// A ClientHello as a plugin sees it.
+#[derive(Debug, Clone)]
+pub struct HelloFacts {
+    /// How it came.
+    pub transport: Transport,
+    /// The server name, in lower case.
+    pub server_name: Option<Box<str>>,
+    /// What it offers.
+    pub offered: Offered,
+    /// Its JA4 fingerprint.
+    pub ja4: String,
+    /// The handshake message.
+    pub message: Vec<u8>,
+    /// Who sent it, as far as is known.
+    pub client: SocketAddr,
+    /// The address that it came to.
+    pub local: SocketAddr,
+    /// The balancer that it came through.
+    pub via: Option<Arc<Via>>,
+}
+
+/// What a plugin decides about a ClientHello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HelloVerdict {
+    /// Nothing: go on.
+    Continue,
+    /// To this upstream, unopened.
+    PassThrough(Arc<str>),
+    /// As if this server name had been asked for.
+    TerminateAs(Box<str>),
+    /// No, with this alert.
+    Refuse(u8),
+}
+
+/// What is asked of a handshake once its ClientHello is known.
+#[derive(Debug, Clone)]
+pub enum Wish {
+    /// What the site of its server name asks.
+    Site(Front),
+    /// To be made as if this server name had been asked for, under what its site asks.
+    As(Box<str>, Front),
+    /// Not to be made.
+    Refuse(Refusal),
+}
+
+impl Wish {
+    /// The same, with the handshake's secrets going there.
+    pub fn logged_to(self, key_log: Option<Arc<dyn rustls::KeyLog>>) -> Self {
+        match self {
+            Self::Site(front) => Self::Site(Front { key_log, ..front }),
+            Self::As(name, front) => Self::As(name, Front { key_log, ..front }),
+            Self::Refuse(refusal) => Self::Refuse(refusal),
+        }
+    }
 }
 
 /// What is done with a ClientHello.
@@ -43,6 +101,12 @@ pub enum Refusal {
     NoName,
     /// A CA's validation that nobody asked for.
     NoChallenge,
+    /// A plugin said so, with this alert.
+    Plugin(u8),
+    /// The plugin that is asked failed.
+    PluginFailed,
+    /// A plugin wants a certificate that is not there.
+    NoCertificate,
 }
 
 impl Refusal {
@@ -51,6 +115,8 @@ impl Refusal {
         match self {
             Self::UnknownName | Self::NoName => UNRECOGNIZED_NAME,
             Self::NoChallenge => NO_APPLICATION_PROTOCOL,
+            Self::Plugin(alert) => alert,
+            Self::PluginFailed | Self::NoCertificate => INTERNAL_ERROR,
         }
     }
 }
@@ -75,5 +141,23 @@ pub fn decide(hello: Hello<'_>, certs: &Certs) -> HelloDecision {
     }
 }
 
+/// The number of an alert by its name or number (RFC 8446, section 6; registry "TLS Alerts").
+pub fn alert(name: &str) -> u8 {
+    match name {
+        "handshake_failure" => 40,
+        "access_denied" => ACCESS_DENIED,
+        "protocol_version" => 70,
+        "insufficient_security" => 71,
+        "internal_error" => INTERNAL_ERROR,
+        "user_canceled" => 90,
+        "unrecognized_name" => UNRECOGNIZED_NAME,
+        "no_application_protocol" => NO_APPLICATION_PROTOCOL,
+        // 0 would be a proper end (close_notify).
+        other => other.parse().ok().filter(|number| *number > 0).unwrap_or(ACCESS_DENIED),
+    }
+}
+
+const ACCESS_DENIED: u8 = 49;
+const INTERNAL_ERROR: u8 = 80;
 const UNRECOGNIZED_NAME: u8 = 112;
 const NO_APPLICATION_PROTOCOL: u8 = 120;

@@ -7,25 +7,28 @@ use std::io;
 use std::sync::Arc;
 
 use quinn::ConnectionId;
-use quinn::crypto::rustls::QuicServerConfig;
 use quinn::crypto::{
     ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, ServerConfig, Session,
     UnsupportedVersion,
 };
 use quinn_proto::transport_parameters::TransportParameters;
-use quinn_proto::{Side, TransportError};
+use quinn_proto::{Side, TransportError, TransportErrorCode};
 use rustls::server::Acceptor;
 
-use super::Front;
+use super::accept::Quic;
+use super::certs::Certs;
 use super::clients::Demand;
 use super::fingerprint::{self, Agreed, Transport};
+use super::hello::{Refusal, Wish};
 
-/// Finds what the site of a server name asks of its handshakes.
-pub type Find = dyn Fn(Option<&str>) -> Front + Send + Sync;
+/// Says what is asked of a handshake with this server name and this ClientHello, which came from this
+/// connection. Called on the thread of the worker whose connection it is.
+pub type Find = dyn Fn(Option<&str>, &[u8]) -> Wish + Send + Sync;
 
 /// Makes sessions whose demand is found by their ClientHello.
 pub struct ByHello {
-    usual: Arc<QuicServerConfig>,
+    usual: Quic,
+    certs: Arc<Certs>,
     find: Arc<Find>,
 }
 
@@ -43,8 +46,8 @@ pub struct Shaken {
 
 impl ByHello {
     /// Sessions are as `usual`, or as `find` says.
-    pub fn new(usual: Arc<QuicServerConfig>, find: Arc<Find>) -> Arc<Self> {
-        Arc::new(Self { usual, find })
+    pub(super) fn new(usual: Quic, certs: Arc<Certs>, find: Arc<Find>) -> Arc<Self> {
+        Arc::new(Self { usual, certs, find })
     }
 }
 
@@ -54,11 +57,11 @@ impl ServerConfig for ByHello {
         version: u32,
         dst_cid: &ConnectionId,
     ) -> Result<Keys, UnsupportedVersion> {
-        self.usual.initial_keys(version, dst_cid)
+        self.usual.ready.initial_keys(version, dst_cid)
     }
 
     fn retry_tag(&self, version: u32, orig_dst_cid: &ConnectionId, packet: &[u8]) -> [u8; 16] {
-        self.usual.retry_tag(version, orig_dst_cid, packet)
+        self.usual.ready.retry_tag(version, orig_dst_cid, packet)
     }
 
     fn start_session(
@@ -66,9 +69,9 @@ impl ServerConfig for ByHello {
         version: u32,
         params: &TransportParameters,
     ) -> Box<dyn Session> {
-        let session = Arc::clone(&self.usual).start_session(version, params);
+        let session = Arc::clone(&self.usual.ready).start_session(version, params);
         let hello = Hello {
-            find: Arc::clone(&self.find),
+            by: Arc::clone(&self),
             acceptor: Acceptor::default(),
             bytes: Vec::new(),
             version,
@@ -87,7 +90,7 @@ impl ServerConfig for ByHello {
 
 /// A ClientHello that is not yet there as a whole.
 struct Hello {
-    find: Arc<Find>,
+    by: Arc<ByHello>,
     acceptor: Acceptor,
     bytes: Vec<u8>,
     version: u32,
@@ -162,10 +165,23 @@ impl Session for Open {
     fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
         let Some(hello) = &mut self.hello else { return self.session.read_handshake(buf) };
         let Some(name) = hello.read(buf) else { return Ok(false) };
-        if let Some(clients) = (hello.find)(name.as_deref()).clients {
-            let config = Arc::clone(&clients.quic);
+        let by = Arc::clone(&hello.by);
+        let (other, front) = match (by.find)(name.as_deref(), &hello.bytes) {
+            Wish::Site(front) => (None, front),
+            Wish::As(other, front) => (Some(other), front),
+            Wish::Refuse(refusal) => return Err(refused(refusal)),
+        };
+        let serve = front.clients.as_ref().map_or(&by.usual, |clients| &clients.quic);
+        self.demand = front.clients.as_ref().map(|clients| clients.demand);
+        let config = match &other {
+            Some(other) => {
+                let named = serve.named(&by.certs, other);
+                Some(named.ok_or_else(|| refused(Refusal::NoCertificate))?)
+            }
+            None => self.demand.map(|_| Arc::clone(&serve.ready)),
+        };
+        if let Some(config) = config {
             self.session = config.start_session(hello.version, &hello.params);
-            self.demand = Some(clients.demand);
         }
         self.server_name = name;
         let bytes = std::mem::take(&mut hello.bytes);
@@ -202,6 +218,15 @@ impl Session for Open {
         context: &[u8],
     ) -> Result<(), ExportKeyingMaterialError> {
         self.session.export_keying_material(output, label, context)
+    }
+}
+
+/// The alert as QUIC sends it (RFC 9001, section 4.8).
+fn refused(refusal: Refusal) -> TransportError {
+    TransportError {
+        code: TransportErrorCode::crypto(refusal.alert()),
+        frame: None,
+        reason: "refused by its ClientHello".to_owned(),
     }
 }
 

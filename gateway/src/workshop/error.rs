@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use clap::ValueEnum as _;
+
+use super::{Language, World};
 use crate::config::Report;
 use crate::fault::Fault;
 
@@ -17,6 +20,8 @@ pub enum WorkshopError {
     Name(String),
     /// A new plugin is to be made where something is already.
     Occupied(PathBuf),
+    /// There is no example of this world in this language.
+    NoTemplate(Language, World),
     /// The folder has nothing that shows its language.
     NoLanguage(PathBuf),
     /// A tool is not installed.
@@ -58,6 +63,18 @@ impl fmt::Display for WorkshopError {
                 "{} is not empty: choose another name, or another place with --folder",
                 folder.display()
             ),
+            Self::NoTemplate(language, world) => {
+                let name = |value: Option<clap::builder::PossibleValue>| {
+                    value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+                };
+                write!(
+                    f,
+                    "there is no template of the world {} in {}; take --lang rust, or make bindings for \
+                     that world from wit/ with the language's own component tools",
+                    name(world.to_possible_value()),
+                    name(language.to_possible_value())
+                )
+            }
             Self::NoLanguage(folder) => write!(
                 f,
                 "{}: cannot see which language this is: there is none of {}",

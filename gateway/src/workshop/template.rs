@@ -16,6 +16,12 @@ pub enum World {
     Filter,
     /// Writes the records of ACME's DNS-01 challenges.
     DnsSolver,
+    /// Decides about handshakes by their ClientHello.
+    ClientHello,
+    /// Says which names may have a certificate.
+    IssuancePolicy,
+    /// Takes exchanges that have ended, and events.
+    AccessLog,
 }
 
 /// Makes a project called `name` in `folder`, with everything that an editor needs.
@@ -38,7 +44,7 @@ pub fn create(
     if folder.exists() && std::fs::read_dir(folder).map_err(failed)?.next().is_some() {
         return Err(WorkshopError::Occupied(folder.to_owned()));
     }
-    let template = template(language, world);
+    let template = template(language, world).ok_or(WorkshopError::NoTemplate(language, world))?;
     for (path, text) in template.files {
         let text = text.replace(template.name, name).replace("../provider.py", "provider.py");
         let text = text.replace("\"../../plugins/sdk\"", "\"build/plugins/sdk\"");
@@ -73,9 +79,10 @@ macro_rules! example {
     };
 }
 
-fn template(language: Language, world: World) -> Template {
+/// The template of a world in a language; none where there is no example.
+fn template(language: Language, world: World) -> Option<Template> {
     use {Language as L, World as W};
-    match (language, world) {
+    Some(match (language, world) {
         (L::Rust, W::Router) => example!("11-router-in-rust", "tenant-router":
             "Cargo.lock" "Cargo.toml" "README.md" "gateway.yaml" "plugin.yaml" "src/lib.rs"),
         (L::Rust, W::Filter) => example!("12-filter-in-rust", "jwt-filter":
@@ -83,6 +90,13 @@ fn template(language: Language, world: World) -> Template {
             "src/token.rs"),
         (L::Rust, W::DnsSolver) => example!("13-solver-in-rust", "dns-example":
             "Cargo.lock" "Cargo.toml" "README.md" "gateway.yaml" "plugin.yaml" "src/lib.rs"),
+        (L::Rust, W::ClientHello) => example!("15-client-hello-in-rust", "hello-guard":
+            "Cargo.lock" "Cargo.toml" "README.md" "gateway.yaml" "plugin.yaml" "src/lib.rs"),
+        (L::Rust, W::IssuancePolicy) => example!("16-issuance-policy-in-rust", "shop-policy":
+            "Cargo.lock" "Cargo.toml" "README.md" "gateway.yaml" "plugin.yaml" "src/lib.rs"),
+        (L::Rust, W::AccessLog) => example!("17-access-log-in-rust", "log-shipper":
+            "Cargo.lock" "Cargo.toml" "README.md" "gateway.yaml" "plugin.yaml" "src/lib.rs"),
+        (_, W::ClientHello | W::IssuancePolicy | W::AccessLog) => return None,
         (L::Go, W::Router) => example!("21-router-in-go", "tenant-router":
             "README.md" "gateway.yaml" "go.mod" "plugin.go" "plugin.yaml" "plugin_test.go"),
         (L::Go, W::Filter) => example!("22-filter-in-go", "jwt-filter":
@@ -141,7 +155,7 @@ fn template(language: Language, world: World) -> Template {
             "README.md" "gateway.yaml" "plugin.yaml" "plugin.zig" "token.zig"),
         (L::Zig, W::DnsSolver) => example!("93-solver-in-zig", "dns-example":
             "README.md" "gateway.yaml" "plugin.yaml" "plugin.zig"),
-    }
+    })
 }
 
 /// The provider that the solvers of the examples speak to.
@@ -163,7 +177,7 @@ mod tests {
     fn a_template_is_the_whole_example() {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
         for (language, world) in all() {
-            let template = template(language, world);
+            let template = template(language, world).unwrap();
             let folder = examples.join(template.folder);
             let mut there = Vec::new();
             files(&folder, &mut there);
@@ -181,8 +195,9 @@ mod tests {
             let folder = parent.path().join("new/my-plugin");
             let project = create(&folder, "my-plugin", language, world).unwrap();
             assert_eq!((&*project.manifest.name, project.language), ("my-plugin", language));
-            let old = template(language, world).name;
-            for (name, _) in template(language, world).files {
+            let template = template(language, world).unwrap();
+            let old = template.name;
+            for (name, _) in template.files {
                 let text = std::fs::read_to_string(folder.join(name)).unwrap();
                 assert!(!text.contains(old) && !text.contains("../"), "{}: {text}", name);
             }
@@ -200,10 +215,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_world_without_a_template_names_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = create(folder.path(), "mine", Language::C, World::AccessLog);
+        let error = made.unwrap_err().to_string();
+        assert!(error.contains("no template of the world access-log in c"), "{error}");
+        assert!(error.contains("--lang rust"), "{error}");
+    }
+
     fn all() -> impl Iterator<Item = (Language, World)> {
         let worlds =
             |language: Language| World::value_variants().iter().map(move |w| (language, *w));
-        Language::value_variants().iter().copied().flat_map(worlds)
+        let all = Language::value_variants().iter().copied().flat_map(worlds);
+        all.filter(|(language, world)| template(*language, *world).is_some())
     }
 
     fn files(folder: &Path, found: &mut Vec<PathBuf>) {

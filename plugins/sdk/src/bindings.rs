@@ -18,6 +18,10 @@ pub mod imports {
                 import witgate:plugin/state@0.1.0;
                 import witgate:plugin/http@0.1.0;
                 import witgate:plugin/crypto@0.1.0;
+                import witgate:plugin/hello@0.1.0;
+                import witgate:plugin/hello-decision@0.1.0;
+                import witgate:plugin/issuance@0.1.0;
+                import witgate:plugin/report@0.1.0;
             }
         ",
         world: "witgate:sdk/imports",
@@ -97,5 +101,80 @@ pub mod dns_solver {
         generate_all,
         pub_export_macro: true,
         export_macro_name: "export_dns_solver",
+    });
+}
+
+/// Exports the hook of a client-hello plugin.
+pub mod client_hello {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package witgate:sdk;
+            world client-hello-export { export witgate:plugin/client-hello-hooks@0.1.0; }
+        ",
+        world: "witgate:sdk/client-hello-export",
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_client_hello",
+    });
+}
+
+/// Exports the hook of an issuance policy.
+pub mod issuance_policy {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package witgate:sdk;
+            world issuance-policy-export { export witgate:plugin/issuance-policy-hooks@0.1.0; }
+        ",
+        world: "witgate:sdk/issuance-policy-export",
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_issuance_policy",
+    });
+}
+
+/// Exports the hook of a sink of exchanges.
+pub mod access_log {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package witgate:sdk;
+            world access-log-export { export witgate:plugin/access-log-hooks@0.1.0; }
+        ",
+        world: "witgate:sdk/access-log-export",
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_access_log",
+    });
+}
+
+/// Exports the hook of a plugin that takes events.
+pub mod events {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package witgate:sdk;
+            world events-export { export witgate:plugin/event-hooks@0.1.0; }
+        ",
+        world: "witgate:sdk/events-export",
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_events",
+    });
+}
+
+/// Exports what instances hand over.
+pub mod handover {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package witgate:sdk;
+            world handover-export { export witgate:plugin/handover@0.1.0; }
+        ",
+        world: "witgate:sdk/handover-export",
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_handover",
     });
 }

@@ -13,7 +13,9 @@ use once_cell::race::OnceBox;
 use crate::{Hook, Plugin, config};
 
 /// Exports a plugin as a component, once per crate: `export!(MyPlugin: filter);`, with one or more
-/// of `router`, `filter` and `dns_solver`, and with `filter` also `body`.
+/// of `router`, `filter` and `client_hello`, or of `dns_solver`, `issuance_policy`, `access_log` and
+/// `events`. With `filter` also `body`, and a plugin that implements
+/// [`Remembering`](crate::Remembering) adds `remembering`.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($world:ident),+ $(,)?) => {
@@ -102,6 +104,66 @@ macro_rules! __export_world {
             $component with_types_in $crate::bindings::filter
         );
     };
+    (client_hello, $plugin:ty, $slot:ident, $component:ident) => {
+        use $crate::bindings::client_hello::exports::witgate::plugin::client_hello_hooks;
+        impl client_hello_hooks::Guest for $component {
+            fn on_client_hello() {
+                <$plugin as $crate::ClientHello>::on_client_hello($slot.plugin());
+            }
+        }
+        $crate::bindings::client_hello::export_client_hello!(
+            $component with_types_in $crate::bindings::client_hello
+        );
+    };
+    (issuance_policy, $plugin:ty, $slot:ident, $component:ident) => {
+        use $crate::bindings::issuance_policy::exports::witgate::plugin::issuance_policy_hooks;
+        impl issuance_policy_hooks::Guest for $component {
+            fn decide() {
+                <$plugin as $crate::IssuancePolicy>::decide($slot.plugin());
+            }
+        }
+        $crate::bindings::issuance_policy::export_issuance_policy!(
+            $component with_types_in $crate::bindings::issuance_policy
+        );
+    };
+    (access_log, $plugin:ty, $slot:ident, $component:ident) => {
+        use $crate::bindings::access_log::exports::witgate::plugin::access_log_hooks;
+        impl access_log_hooks::Guest for $component {
+            fn write(
+                records: $crate::export::Vec<$crate::export::String>,
+            ) -> Result<(), $crate::export::String> {
+                <$plugin as $crate::AccessLog>::write($slot.plugin(), &records)
+            }
+        }
+        $crate::bindings::access_log::export_access_log!(
+            $component with_types_in $crate::bindings::access_log
+        );
+    };
+    (events, $plugin:ty, $slot:ident, $component:ident) => {
+        use $crate::bindings::events::exports::witgate::plugin::event_hooks;
+        impl event_hooks::Guest for $component {
+            fn on_event(event: $crate::export::String) -> Result<(), $crate::export::String> {
+                <$plugin as $crate::Events>::on_event($slot.plugin(), &event)
+            }
+        }
+        $crate::bindings::events::export_events!(
+            $component with_types_in $crate::bindings::events
+        );
+    };
+    (remembering, $plugin:ty, $slot:ident, $component:ident) => {
+        use $crate::bindings::handover::exports::witgate::plugin::handover;
+        impl handover::Guest for $component {
+            fn save() -> $crate::export::Vec<u8> {
+                <$plugin as $crate::Remembering>::save($slot.plugin())
+            }
+            fn restore(saved: $crate::export::Vec<u8>) {
+                <$plugin as $crate::Remembering>::restore($slot.plugin(), &saved);
+            }
+        }
+        $crate::bindings::handover::export_handover!(
+            $component with_types_in $crate::bindings::handover
+        );
+    };
     (body, $plugin:ty, $slot:ident, $component:ident) => {
         use $crate::bindings::body::exports::witgate::plugin::body_hooks;
         impl body_hooks::Guest for $component {
@@ -185,6 +247,26 @@ macro_rules! __check_world {
     (filter, $plugin:ty) => {
         const fn is_filter<T: $crate::Filter>() {}
         is_filter::<$plugin>();
+    };
+    (client_hello, $plugin:ty) => {
+        const fn is_client_hello<T: $crate::ClientHello>() {}
+        is_client_hello::<$plugin>();
+    };
+    (issuance_policy, $plugin:ty) => {
+        const fn is_issuance_policy<T: $crate::IssuancePolicy>() {}
+        is_issuance_policy::<$plugin>();
+    };
+    (access_log, $plugin:ty) => {
+        const fn is_access_log<T: $crate::AccessLog>() {}
+        is_access_log::<$plugin>();
+    };
+    (events, $plugin:ty) => {
+        const fn is_events<T: $crate::Events>() {}
+        is_events::<$plugin>();
+    };
+    (remembering, $plugin:ty) => {
+        const fn is_remembering<T: $crate::Remembering>() {}
+        is_remembering::<$plugin>();
     };
     (body, $plugin:ty) => {
         const fn is_body_filter<T: $crate::BodyFilter>() {}

@@ -120,6 +120,12 @@ impl Request {
     }
 }
 
+/// What more is known about the last request of this call, by key: `http-version`, `address`,
+/// `duration-ms`, `retry-after-seconds`, `was-sent`.
+pub fn detail(key: &str) -> Option<String> {
+    crate::host::http::detail(key)
+}
+
 /// The placeholder of the token of the session `name` of plugin.yaml: the host logs in and puts it in
 /// its place.
 pub fn token(name: &str) -> String {

@@ -1,7 +1,8 @@
 //! Write Witgate plugins in Rust.
 //!
 //! A plugin is a type with a configuration ([`Plugin`]) that implements one or more of [`Router`],
-//! [`Filter`] and [`DnsSolver`] and is exported with [`export!`]:
+//! [`Filter`] and [`ClientHello`], which run inline, or of [`DnsSolver`], [`IssuancePolicy`],
+//! [`AccessLog`] and [`Events`], which may wait, and is exported with [`export!`]:
 //!
 //! ```ignore
 //! use witgate_sdk::{Filter, Plugin, request};
@@ -34,7 +35,7 @@
 //! ```
 //!
 //! The modules [`body`], [`connection`], [`request`], [`response`], [`decision`], [`log`], [`state`],
-//! [`crypto`] and [`http`] are the interfaces of the same names in `wit/`. On the host, under `cargo test`, they
+//! [`crypto`], [`http`], [`hello`], [`issuance`] and [`report`] are the interfaces of the same names in `wit/`. On the host, under `cargo test`, they
 //! speak to the doubles of [`testing`] instead of the gateway.
 
 #![cfg_attr(target_family = "wasm", no_std)]
@@ -49,8 +50,11 @@ pub mod decision;
 pub mod dns;
 pub mod export;
 pub mod field;
+pub mod hello;
 pub mod http;
+pub mod issuance;
 pub mod log;
+pub mod report;
 pub mod request;
 pub mod response;
 pub mod state;
@@ -138,6 +142,46 @@ pub trait Filter: Plugin {
 
     /// The response's head is there and has not been sent to the client.
     fn on_response(&self) {}
+}
+
+/// Looks at each ClientHello before any key is touched, through [`hello`].
+pub trait ClientHello: Plugin {
+    /// Decides about the ClientHello in hand. Deciding nothing leaves it to go on.
+    fn on_client_hello(&self);
+}
+
+/// Says which names may have a certificate, through [`issuance`].
+pub trait IssuancePolicy: Plugin {
+    /// Decides about the certificate in question. Deciding nothing denies it.
+    fn decide(&self);
+}
+
+/// Takes exchanges that have ended.
+pub trait AccessLog: Plugin {
+    /// Takes a batch; each record is one JSON object, as `log: {access: json}` writes it.
+    ///
+    /// # Errors
+    /// A text for the operator. The same batch comes once more after a pause.
+    fn write(&self, records: &[String]) -> Result<(), String>;
+}
+
+/// Takes what happens to certificates.
+pub trait Events: Plugin {
+    /// Takes an event, a JSON object.
+    ///
+    /// # Errors
+    /// A text for the operator. The same event comes again after a pause.
+    fn on_event(&self, event: &str) -> Result<(), String>;
+}
+
+/// A router, filter or client-hello plugin whose instances hand what they remember to the version that
+/// takes their place. What must not get lost belongs into [`state`].
+pub trait Remembering: Plugin {
+    /// What the next version shall get, in a form that versions before and after understand.
+    fn save(&self) -> Vec<u8>;
+
+    /// Takes what the instance before this one saved; called right after [`Plugin::configure`].
+    fn restore(&self, saved: &[u8]);
 }
 
 /// Looks at bodies or changes them as they pass: those that the filter asked for with

@@ -13,6 +13,7 @@
 
 pub mod conformance;
 pub mod guard;
+mod worlds;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{BodyFilter, Filter, Plugin, Router, config, http};
+
+pub use worlds::{Hello, HelloDecision, IssuanceDecision, Question, noted};
 
 /// Configures a plugin as the gateway does with a stanza's `config:`.
 ///
@@ -461,6 +464,7 @@ thread_local! {
 
 /// The doubles, one module for each interface of `wit/`.
 pub(crate) mod host {
+    pub(crate) use super::worlds::host::{hello, hello_decision, issuance, report};
     use super::{Decision, EXCHANGE, Exchange, LOG, SERVER, STATE, Sent};
 
     fn with<R>(f: impl FnOnce(&mut Exchange) -> R) -> R {
@@ -769,6 +773,9 @@ pub(crate) mod host {
                 Some(server) => server(&sent),
                 None => panic!("no server in this test: {method} {url}"),
             })
+        }
+        pub(crate) fn detail(_key: &str) -> Option<String> {
+            None
         }
     }
 }

@@ -68,6 +68,7 @@ impl<'a> Checker<'a> {
         let on_demand = part.get("on-demand").and_then(|n| self.on_demand(n));
         let kinds = [("ecdsa", KeyKinds::Ecdsa), ("both", KeyKinds::Both)];
         let keys = self.with_default(&part, "keys", |c, n| c.word(n, &kinds));
+        let policy = part.get("policy").and_then(|n| self.plugin_named(n, Role::IssuancePolicy));
         let mut local_domains = Vec::new();
         for node in self.list_of(&part, "local-domains", "domains and networks") {
             local_domains.extend(self.local_domain(node));
@@ -88,6 +89,7 @@ impl<'a> Checker<'a> {
             propagation,
             updates,
             on_demand,
+            policy,
             keys: keys.unwrap_or_default(),
             hooks,
             local_domains,
@@ -204,8 +206,8 @@ impl<'a> Checker<'a> {
         for event in self.list_of(&fields, "on", "events") {
             on.extend(self.word(event, &events).map(str::to_owned));
         }
-        let by = match (fields.get("command"), fields.get("url")) {
-            (Some(_), None) => {
+        let by = match (fields.get("command"), fields.get("url"), fields.get("plugin")) {
+            (Some(_), None, None) => {
                 let words = self.list_of(&fields, "command", "a program and its arguments");
                 let words: Vec<String> = words
                     .iter()
@@ -221,9 +223,12 @@ impl<'a> Checker<'a> {
                 }
                 HookBy::Command(words)
             }
-            (None, Some(url)) => HookBy::Url(self.endpoint(url, "https://ops.example.com/hook")?),
+            (None, Some(url), None) => {
+                HookBy::Url(self.endpoint(url, "https://ops.example.com/hook")?)
+            }
+            (None, None, Some(plugin)) => HookBy::Plugin(self.plugin_named(plugin, Role::Events)?),
             _ => {
-                let message = "a hook needs either `command` or `url`";
+                let message = "a hook needs one of `command`, `url` and `plugin`";
                 self.error(node.at, message, None);
                 return None;
             }
@@ -233,9 +238,17 @@ impl<'a> Checker<'a> {
 
     fn on_demand(&mut self, node: &'a Node) -> Option<OnDemand> {
         let fields = self.fields(node, "certificates.on-demand")?;
-        let ask = self
-            .required(&fields, "ask")
+        let ask = fields
+            .get("ask")
             .and_then(|n| self.endpoint(n, "http://127.0.0.1:8000/may-have-a-certificate"));
+        let policy = fields.get("policy");
+        let policy = policy.and_then(|n| self.plugin_named(n, Role::IssuancePolicy));
+        let is_said = |key| fields.get(key).is_some() || fields.is_meant(key);
+        if !is_said("ask") && !is_said("policy") {
+            let message = "nobody says which names may have a certificate";
+            let help = "add `ask: URL` or `policy: PLUGIN`";
+            self.error(node.at, message, help.to_owned());
+        }
         let number = |checker: &mut Self, key| {
             checker.with_default(&fields, key, |c, n| c.number(n, 1, 100_000))
         };
@@ -245,8 +258,8 @@ impl<'a> Checker<'a> {
         let remember = self.with_default(&fields, "remember", |c, n| c.duration(n, false));
         let count = |number: Option<u64>| number.and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
         Some(OnDemand {
-            // A wrong one has been told, and no configuration comes of it.
-            ask: ask.unwrap_or_default(),
+            ask,
+            policy,
             per_minute: count(per_minute),
             per_domain: count(per_domain),
             wait: wait.unwrap_or_default(),
@@ -255,7 +268,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The URL of an endpoint of the operator's.
-    fn endpoint(&mut self, node: &Node, example: &str) -> Option<String> {
+    pub(super) fn endpoint(&mut self, node: &Node, example: &str) -> Option<String> {
         let text = self.line(node, "the URL of an HTTP endpoint")?;
         let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
         let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
@@ -621,7 +634,7 @@ impl<'a> Checker<'a> {
         }
         if wish.is_on_demand && all.on_demand.is_none() {
             let message = "nobody says which names may have a certificate";
-            let help = "add `certificates: {on-demand: {ask: URL}}`";
+            let help = "add `certificates: {on-demand: {ask: URL}}`, or `policy: PLUGIN` there";
             self.error(wish.at, message, help.to_owned());
         }
         let is_local = |issuer: &Issuer| *issuer == Issuer::Local;

@@ -96,6 +96,10 @@ enum Role {
     Router,
     Filter,
     Solver,
+    ClientHello,
+    IssuancePolicy,
+    AccessLog,
+    Events,
 }
 
 impl Role {
@@ -105,6 +109,10 @@ impl Role {
             Self::Router => "router",
             Self::Filter => "filter",
             Self::Solver => "dns-solver",
+            Self::ClientHello => "client-hello",
+            Self::IssuancePolicy => "issuance-policy",
+            Self::AccessLog => "access-log",
+            Self::Events => "events",
         }
     }
 }
@@ -148,8 +156,10 @@ impl<'a> Checker<'a> {
         let sites = self.sites(&fields, &certificates, &listen);
         upstreams.append(&mut self.anonymous);
         let config = self.operation(&fields);
+        let hello = fields.get("client-hello");
+        let client_hello = hello.and_then(|n| self.plugin_use(n, Role::ClientHello));
         self.plugin_uses(&fields, &plugins);
-        Some(Config { listen, certificates, sites, upstreams, plugins, ..config })
+        Some(Config { listen, certificates, sites, upstreams, plugins, client_hello, ..config })
     }
 
     /// Rules about plugins that only all their uses together can break.
@@ -169,11 +179,21 @@ impl<'a> Checker<'a> {
             let name = entry.key.as_str();
             if !used.contains(name) {
                 let message = format!("nothing uses the plugin {}", quoted(name));
-                let help = "name it as a router, a filter or a dns-01 solver, or remove it";
+                let help = "name it where it shall work, as a router, a filter, a dns-01 solver and so \
+                            on, or remove it";
                 self.warning(entry.at, message, help.to_owned());
             }
             if let Some(manifest) = self.manifests.get(name).cloned() {
                 self.worlds(&manifest, name, &uses);
+            }
+            let responds =
+                plugins.get(name).is_some_and(|p| matches!(p.on_error, OnError::Respond(_)));
+            let hello = uses.iter().find(|u| u.role == Role::ClientHello && u.plugin == name);
+            if let (Some(hello), true) = (hello, responds) {
+                let message = format!("{} has a response for failures", quoted(name));
+                let help =
+                    "a handshake has no response: write `on-error: fail-closed` or fail-open";
+                self.error(hello.at, message, help.to_owned());
             }
             let is_open = plugins.get(name).is_some_and(|p| p.on_error == OnError::FailOpen);
             if let (Some(line), true) = (routers.get(name), is_open) {

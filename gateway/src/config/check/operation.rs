@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use super::super::node::{Node, Value};
 use super::super::report::{nearest, quoted};
 use super::super::{
-    AccessLog, Certificates, Challenge, Config, KeyKinds, Limits, Listen, Log, LogFormat,
+    AccessLog, Certificates, Challenge, Config, KeyKinds, Limits, Listen, Log, LogFormat, Otlp,
     Propagation, Scheme, Sharing, Tickets,
 };
-use super::Checker;
 use super::fields::Fields;
+use super::{Checker, Role};
 
 impl<'a> Checker<'a> {
     /// `listen:`; never empty unless an error was recorded.
@@ -155,6 +155,7 @@ impl<'a> Checker<'a> {
                 },
                 updates: BTreeMap::new(),
                 on_demand: None,
+                policy: None,
                 keys: KeyKinds::Ecdsa,
                 hooks: Vec::new(),
                 local_domains: Vec::new(),
@@ -163,6 +164,7 @@ impl<'a> Checker<'a> {
             sites: Vec::new(),
             upstreams: BTreeMap::new(),
             plugins: BTreeMap::new(),
+            client_hello: None,
             log,
             store,
             sharing,
@@ -200,11 +202,54 @@ impl<'a> Checker<'a> {
         let access = self.with_default(&log, "access", |c, n| c.word(n, &access));
         let format = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         let format = self.with_default(&log, "format", |c, n| c.word(n, &format));
+        let mut sinks = Vec::new();
+        for node in self.list_of(&log, "sinks", "names of plugins") {
+            sinks.extend(self.plugin_named(node, Role::AccessLog));
+        }
+        let otlp = log.get("otlp").and_then(|n| self.otlp(n));
         Log {
             level,
             access: access.unwrap_or(AccessLog::Json),
+            sinks,
+            otlp,
             format: format.unwrap_or(LogFormat::Text),
         }
+    }
+
+    fn otlp(&mut self, node: &'a Node) -> Option<Otlp> {
+        let (fields, short) = match &node.value {
+            Value::Map(_) => (self.fields(node, "log.otlp")?, None),
+            _ => (Fields::empty("log.otlp", node.at), Some(node)),
+        };
+        let endpoint = short.or_else(|| self.required(&fields, "endpoint"))?;
+        let endpoint = self.endpoint(endpoint, "http://127.0.0.1:4318")?;
+        let mut headers = Vec::new();
+        for entry in self.named(&fields, "headers") {
+            let name = entry.key.to_ascii_lowercase();
+            if http::HeaderName::try_from(name.as_str()).is_err() {
+                let message = format!("{} is not the name of a header field", quoted(&entry.key));
+                self.error(entry.at, message, None);
+                continue;
+            }
+            let source = self.secret(&entry.node, "log.otlp.headers.*");
+            headers.extend(source.map(|source| (name, source)));
+        }
+        let share = self.with_default(&fields, "share", |c, n| c.share(n));
+        let service = self.with_default(&fields, "service", |c, n| {
+            c.line(n, "the name of a service").map(str::to_owned)
+        });
+        // A path that is none means the place that the protocol has for traces.
+        let rest = endpoint.split_once("://").map_or("", |(_, rest)| rest);
+        let endpoint = match rest.split_once('/') {
+            None | Some((_, "")) => format!("{}/v1/traces", endpoint.trim_end_matches('/')),
+            Some(_) => endpoint,
+        };
+        Some(Otlp {
+            endpoint,
+            headers,
+            share: share.unwrap_or(10_000),
+            service: service.unwrap_or_default(),
+        })
     }
 
     /// A level, or a filter of `target=level` parts.

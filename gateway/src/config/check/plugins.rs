@@ -105,7 +105,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Percent, as parts of ten thousand.
-    fn share(&mut self, node: &Node) -> Option<u16> {
+    pub(super) fn share(&mut self, node: &Node) -> Option<u16> {
         let text = self.line(node, "a share such as 5%")?;
         let share = text.strip_suffix('%').and_then(|number| {
             let (whole, part) = number.trim().split_once('.').unwrap_or((number.trim(), "0"));
@@ -418,6 +418,11 @@ impl<'a> Checker<'a> {
             None => self.plugin_configs.get(name).cloned().unwrap_or_default(),
         };
         Some(PluginUse { plugin: name.to_owned(), config })
+    }
+
+    /// The name of a plugin that is used with its own configuration alone.
+    pub(super) fn plugin_named(&mut self, node: &'a Node, role: Role) -> Option<String> {
+        self.plugin_reference(node, role).map(str::to_owned)
     }
 
     /// The name of a plugin that exists.

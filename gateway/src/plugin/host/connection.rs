@@ -78,7 +78,7 @@ fn of_client(
 
 fn facts(host: &Host) -> wasmtime::Result<&ConnectionFacts> {
     match &host.exchange.connection {
-        Some(facts) if host.exchange.phase != Phase::Idle => Ok(facts),
+        Some(facts) if !matches!(host.exchange.phase, Phase::Idle | Phase::Hello) => Ok(facts),
         _ => Err(rule("`connection` is only valid inside a hook".to_owned())),
     }
 }

@@ -72,7 +72,7 @@ type Response = (u16, WasmList<(WasmStr, WasmStr)>, WasmList<u8>);
 fn may_decide(host: &Host) -> wasmtime::Result<()> {
     match host.exchange.phase {
         Phase::Route | Phase::Request | Phase::RequestBody => Ok(()),
-        Phase::Idle | Phase::Response | Phase::Body => {
+        Phase::Idle | Phase::Hello | Phase::Response | Phase::Body => {
             Err(rule("`decision` is only valid while a request is in hand".to_owned()))
         }
     }

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
@@ -68,6 +68,33 @@ struct Failure {
     message: String,
 }
 
+/// What is known about an exchange beside its answer.
+#[derive(Debug, Default)]
+pub(in super::super) struct Details {
+    version: Option<&'static str>,
+    address: Option<SocketAddr>,
+    took: Option<Duration>,
+    retry_after: Option<u64>,
+    was_sent: bool,
+    is_there: bool,
+}
+
+impl Details {
+    fn find(&self, key: &str) -> Option<String> {
+        if !self.is_there {
+            return None;
+        }
+        match key {
+            "http-version" => self.version.map(str::to_owned),
+            "address" => self.address.map(|address| address.to_string()),
+            "duration-ms" => self.took.map(|took| took.as_millis().to_string()),
+            "retry-after-seconds" => self.retry_after.map(|seconds| seconds.to_string()),
+            "was-sent" => Some(if self.was_sent { "yes" } else { "no" }.to_owned()),
+            _ => None,
+        }
+    }
+}
+
 /// A request as the guest made it.
 struct Wanted {
     method: String,
@@ -87,6 +114,10 @@ pub(in super::super) fn link(
     at: &mut LinkerInstance<'_, Host>,
     function: &str,
 ) -> wasmtime::Result<bool> {
+    if function == "detail" {
+        at.func_wrap(function, |store, (key,): (String,)| Ok((store.data().details.find(&key),)))?;
+        return Ok(true);
+    }
     if function != "send" {
         return Ok(false);
     }
@@ -108,7 +139,11 @@ pub(in super::super) fn link(
             };
             host.requests_left = left;
             let facts = Arc::clone(&host.facts);
-            Ok((send(&facts, &mut host.order, wanted).await,))
+            let (started, mut details) = (Instant::now(), Details::default());
+            let answer = send(&facts, &mut host.order, wanted, &mut details).await;
+            (details.took, details.is_there) = (Some(started.elapsed()), true);
+            host.details = details;
+            Ok((answer,))
         })
     })?;
     Ok(true)
@@ -151,7 +186,12 @@ impl Wanted {
 }
 
 /// Sends one request, if it is one that `order` lets through, and masks all that comes back.
-async fn send(facts: &Facts, order: &mut Order, mut wanted: Wanted) -> Result<Answer, Failure> {
+async fn send(
+    facts: &Facts,
+    order: &mut Order,
+    mut wanted: Wanted,
+    details: &mut Details,
+) -> Result<Answer, Failure> {
     let mut masks = Masks::new();
     let mut learned = None;
     let sent = async {
@@ -173,7 +213,7 @@ async fn send(facts: &Facts, order: &mut Order, mut wanted: Wanted) -> Result<An
             learned = Some((guard, passed));
         }
         let tokens = tokens(facts, &wanted, &mut masks).await?;
-        let answer = transmit(facts, wanted, &tokens, &mut masks).await?;
+        let answer = transmit(facts, wanted, &tokens, &mut masks, details).await?;
         if answer.status == 401 {
             facts.sessions.forget(tokens.keys());
         }
@@ -371,7 +411,7 @@ async fn ask_for_token(
             prepare(facts, wanted, tokens, masks)?;
             Ok(Answer::from(wire.token(how)))
         }
-        _ => transmit(facts, wanted, tokens, masks).await,
+        _ => transmit(facts, wanted, tokens, masks, &mut Details::default()).await,
     }
 }
 
@@ -455,12 +495,18 @@ async fn role_request(
         headers: vec![ttl],
         body: Vec::new(),
     };
-    let token = text(transmit(facts, asked, &Tokens::new(), masks).await?, "session token")?;
+    let token = text(
+        transmit(facts, asked, &Tokens::new(), masks, &mut Details::default()).await?,
+        "session token",
+    )?;
     secret::mask_forms("instance", &token, masks);
     let fields = vec![("x-aws-ec2-metadata-token".to_owned(), token)];
     let place = format!("{instance}/latest/meta-data/iam/security-credentials/");
     let asked = get(place.clone(), fields.clone());
-    let role = text(transmit(facts, asked, &Tokens::new(), masks).await?, "role")?;
+    let role = text(
+        transmit(facts, asked, &Tokens::new(), masks, &mut Details::default()).await?,
+        "role",
+    )?;
     let role = role.lines().next().unwrap_or_default().to_owned();
     Ok(get(format!("{place}{role}"), fields))
 }
@@ -471,6 +517,7 @@ async fn transmit(
     wanted: Wanted,
     tokens: &Tokens,
     masks: &mut Masks,
+    details: &mut Details,
 ) -> Result<Answer, Failure> {
     let written = wire(facts).map(|wire| (wire, wanted.on_wire()));
     let (request, target) = prepare(facts, wanted, tokens, masks)?;
@@ -478,7 +525,7 @@ async fn transmit(
         return Ok(Answer::from(wire.answer(written, on_wire(request).await).await));
     }
     let is_head = request.method() == Method::HEAD;
-    let exchange = exchange(facts, request, &target, is_head);
+    let exchange = exchange(facts, request, &target, is_head, details);
     tokio::time::timeout(EXCHANGE_MAX, exchange).await.unwrap_or_else(|_elapsed| {
         Err(fail("timeout", format!("no whole answer within {EXCHANGE_MAX:?}")))
     })
@@ -689,12 +736,14 @@ async fn exchange(
     request: Request<Full<Bytes>>,
     target: &Target,
     is_head: bool,
+    details: &mut Details,
 ) -> Result<Answer, Failure> {
     let addresses = resolve(facts, target).await?;
     let connected = connect(&addresses, target);
     let tcp = tokio::time::timeout(CONNECT_MAX, connected).await.unwrap_or_else(|_elapsed| {
         Err(fail("connect", format!("{} did not answer within {CONNECT_MAX:?}", target.host)))
     })?;
+    details.address = tcp.peer_addr().ok();
     let (response, _connection) = if target.scheme == "https" {
         let tls = facts.client.as_ref().map(|client| client.tls.clone());
         let tls = tls.ok_or_else(|| fail("tls", "there is no TLS client".to_owned()))?;
@@ -705,11 +754,36 @@ async fn exchange(
             .await
             .map_err(|cause| fail("tls", format!("{}: {cause}", target.authority())))?;
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        details.was_sent = true;
         if is_h2 { over_h2(stream, request).await } else { over_h1(stream, request, target).await }
     } else {
+        details.was_sent = true;
         over_h1(tcp, request, target).await
     }?;
+    details.version = Some(version_text(response.version()));
+    let retry_after = response.headers().get(header::RETRY_AFTER);
+    let retry_after = retry_after.and_then(|value| value.to_str().ok());
+    details.retry_after = retry_after.and_then(|text| seconds_until(text.trim()));
     take(response, is_head).await
+}
+
+fn version_text(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_09 | http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2",
+        http::Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// What `retry-after` says: seconds, or a date (RFC 9110, section 10.2.3).
+fn seconds_until(text: &str) -> Option<u64> {
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let at = httpdate::parse_http_date(text).ok()?;
+    let left = at.duration_since(std::time::SystemTime::now()).unwrap_or_default();
+    Some(left.as_secs())
 }
 
 /// The addresses of the target that the plugin may reach.
@@ -989,7 +1063,7 @@ mod tests {
     }
 
     async fn send_any(facts: &Facts, wanted: Wanted) -> Result<Answer, Failure> {
-        send(facts, &mut Order::nothing(), wanted).await
+        send(facts, &mut Order::nothing(), wanted, &mut Details::default()).await
     }
 
     fn get(url: String) -> Wanted {

@@ -64,7 +64,7 @@ impl Host {
     /// The id of the exchange in hand, or nothing.
     pub(in super::super) fn request_id(&self) -> &str {
         match self.exchange.phase {
-            Phase::Idle => "",
+            Phase::Idle | Phase::Hello => "",
             _ => &self.exchange.request.id,
         }
     }

@@ -7,8 +7,11 @@ pub(super) mod connection;
 pub(super) mod crypto;
 pub(super) mod decision;
 pub(super) mod fields;
+pub(super) mod hello;
 pub(super) mod http;
+pub(super) mod issuance;
 pub(super) mod log;
+pub(super) mod report;
 pub(super) mod request;
 pub(super) mod response;
 pub(super) mod state;
@@ -49,6 +52,14 @@ pub(super) struct Host {
     tape: Mutex<Option<Tape>>,
     /// What they may change, and what has been proven.
     pub order: Order,
+    /// What is known about the last one.
+    pub details: http::Details,
+    /// The ClientHello in hand.
+    pub hello: Option<hello::Case>,
+    /// The certificate in question.
+    pub issuance: Option<issuance::Case>,
+    /// What the guest said about the failure that it returns.
+    pub notes: report::Notes,
     _alive: Alive,
 }
 
@@ -64,6 +75,10 @@ impl Host {
             sleep_left: Duration::ZERO,
             requests_left: facts.limits.requests_max,
             order: Order::nothing(),
+            details: http::Details::default(),
+            hello: None,
+            issuance: None,
+            notes: report::Notes::default(),
             facts,
             is_taped: false,
             tape: Mutex::default(),
@@ -121,7 +136,7 @@ impl Host {
     /// The request, in a hook.
     pub(super) fn request(&self) -> wasmtime::Result<&RequestHead> {
         match self.exchange.phase {
-            Phase::Idle | Phase::Body => Err(no_head("request")),
+            Phase::Idle | Phase::Hello | Phase::Body => Err(no_head("request")),
             _ => Ok(&self.exchange.request),
         }
     }
@@ -129,7 +144,7 @@ impl Host {
     /// The request to change and the journal to note the change in.
     pub(super) fn request_mut(&mut self) -> wasmtime::Result<(&mut RequestHead, &mut Vec<Undo>)> {
         match self.exchange.phase {
-            Phase::Idle | Phase::Body => Err(no_head("request")),
+            Phase::Idle | Phase::Hello | Phase::Body => Err(no_head("request")),
             Phase::Response => Err(rule(
                 "the request has been sent: in `on-response` it can be read but not changed"
                     .to_owned(),
@@ -178,6 +193,7 @@ pub(super) struct Exchange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Idle,
+    Hello,
     Route,
     Request,
     RequestBody,

@@ -483,7 +483,7 @@ impl Host {
     /// Takes what the guest wrote to a standard stream.
     fn write(&mut self, stream: u32, bytes: &[u8]) {
         let request = match self.exchange.phase {
-            super::Phase::Idle => "",
+            super::Phase::Idle | super::Phase::Hello => "",
             _ => &self.exchange.request.id,
         };
         if stream == STDERR {
